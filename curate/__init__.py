@@ -1,0 +1,1 @@
+"""Scene -> better Scene: superpixels, correspondences, visibility; pure functions without I/O."""

@@ -1,0 +1,1 @@
+"""Weights -> numbers and pictures: probes and reports."""

@@ -1,0 +1,1 @@
+"""Where and how it runs: the command line, recipes, the Ray job, the planner."""

@@ -1,0 +1,1 @@
+"""Raw dataset files -> Scene: one package per dataset, one protocol."""

@@ -1,0 +1,315 @@
+"""The contract: what one training unit is, whatever dataset it came from.
+
+A Scene is a room scan with some posed frames, a lidar sweep with its cameras, or a clip of frames without points
+(then `points` is None and `views` are in time order). Everything but the identity is optional, and absent means
+None: never zeros that look like data.
+
+Frames of reference
+  scene   right-handed, metres, z up, coordinates near zero (float32 is safe); `world_from_scene` (float64) leads to the
+          dataset's own world. A sweep's scene frame is its lidar frame, a room's is the frame of its mesh.
+  camera  OpenCV axes: x right, y down, z forward. `scene_from_camera` holds at that image's own exposure time.
+  pixel   (column, row), the centre of the top left pixel is (0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import SceneError
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+Domain = Literal["indoor", "outdoor", "object", "video"]
+CameraModel = Literal["pinhole", "opencv", "mei"]
+ImageFormat = Literal["jpeg", "png"]
+
+UNLABELLED = -1
+"""Label of a point (or pixel) nobody annotated, or whose class the taxonomy leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A raw file a scene was read from.
+
+    Attributes:
+        path: relative to the dataset's root.
+        size: bytes of the whole file.
+        digest: xxh3-128 (hex) of the bytes that were read, in reading order (the whole file unless it is a stream such
+            as `.sens`, of which only some frames are read).
+    """
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who a scene is. `dataset/scene_id` is unique in a corpus and stable between builds.
+
+    Attributes:
+        dataset: "scannet", "nuscenes", "kitti", ...
+        version: release of the dataset, such as "v1.0-mini" or "v2".
+        split: the official split: "train", "val", "test", or "none".
+        sequence: scenes of one sequence (drive, log, space) belong together when splitting.
+        scene_id: unique within the dataset.
+        timestamp_ns: time of the points (or of the first view), dataset's clock; None if unknown.
+        licence: SPDX id or "LicenseRef-<dataset>".
+    """
+
+    dataset: str
+    version: str
+    split: str
+    sequence: str
+    scene_id: str
+    timestamp_ns: int | None
+    domain: Domain
+    licence: str
+    sources: tuple[SourceFile, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.dataset}/{self.scene_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """A point cloud of N points in the scene frame, in the order of the raw file.
+
+    Attributes:
+        xyz: float32 (N, 3), metres, finite.
+        color: uint8 (N, 3), RGB.
+        normal: float32 (N, 3), unit length; (0, 0, 0) marks a single point without one.
+        normal_source: how normals came to be and how they are oriented, such as "mesh-area-weighted".
+        intensity: float32 (N,), in the unit of `intensity_unit`.
+        intensity_unit: "unit" (0..1), "byte" (0..255, nuScenes), "raw".
+        ring: uint8 or uint16 (N,), laser beam.
+        time_offset: float32 (N,), seconds relative to the scene's timestamp.
+        sweep: uint8 (N,), 0 is the keyframe, k the k-th sweep before it.
+        semantic: taxonomy name (see `shards.taxonomy`) -> int16 (N,) class ids, UNLABELLED where unknown.
+        instance: int32 (N,), 0 where no instance.
+    """
+
+    xyz: Float32
+    color: NDArray[np.uint8] | None = None
+    normal: Float32 | None = None
+    normal_source: str | None = None
+    intensity: Float32 | None = None
+    intensity_unit: str | None = None
+    ring: NDArray[np.unsignedinteger[Any]] | None = None
+    time_offset: Float32 | None = None
+    sweep: NDArray[np.uint8] | None = None
+    semantic: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
+    instance: NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """A depth image with its own calibration, seen from the same place as the view's colour image.
+
+    Attributes:
+        values: uint16 (h, w), 0 where nothing was measured; depth along the camera's z in metres = values * scale.
+        scale: metres per unit.
+        intrinsics: float64 (3, 3) of the depth image (its size often differs from the colour image's).
+    """
+
+    values: NDArray[np.uint16]
+    scale: float
+    intrinsics: Float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Superpixels:
+    """A partition of an image.
+
+    Attributes:
+        labels: uint16 (H, W), ids 0..count-1 at the image's full size.
+        provenance: algorithm, library, version and parameters, such as
+            "skimage-0.26.0 slic n_segments=150 compactness=6 sigma=3".
+    """
+
+    labels: NDArray[np.uint16]
+    provenance: str
+
+    @property
+    def count(self) -> int:
+        return int(self.labels.max()) + 1 if self.labels.size else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correspondences:
+    """The points that project into a view, sorted by point index; P pairs.
+
+    Attributes:
+        point: int32 (P,), index into `Points`, strictly increasing.
+        pixel: uint16 (P, 2), nearest pixel (column, row).
+        depth: float32 (P,), metres along the camera's z.
+        visible: bool (P,), True where the depth test finds the point not hidden by another surface. The published
+            image-to-lidar systems use all pairs; a stricter recipe keeps the visible ones.
+        provenance: the depth test and its parameters.
+    """
+
+    point: NDArray[np.int32]
+    pixel: NDArray[np.uint16]
+    depth: Float32
+    visible: NDArray[np.bool_]
+    provenance: str
+
+    def __len__(self) -> int:
+        return len(self.point)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One image with its camera.
+
+    Attributes:
+        name: camera name, such as "CAM_FRONT", "image_02" or "frame-000040".
+        image: encoded bytes exactly as the dataset ships them.
+        width, height: pixels of the encoded image.
+        camera_model: "pinhole"; "opencv" (distortion k1 k2 p1 p2 k3); "mei" (xi k1 k2 p1 p2, gamma in intrinsics).
+        intrinsics: float64 (3, 3).
+        scene_from_camera: float64 (4, 4) rigid, or None where the pose is unknown.
+        timestamp_ns: exposure time, dataset's clock.
+    """
+
+    name: str
+    image: bytes
+    image_format: ImageFormat
+    width: int
+    height: int
+    camera_model: CameraModel = "pinhole"
+    intrinsics: Float64
+    distortion: tuple[float, ...] = ()
+    scene_from_camera: Float64 | None = None
+    timestamp_ns: int | None = None
+    depth: Depth | None = None
+    superpixels: Superpixels | None = None
+    pairs: Correspondences | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One training unit.
+
+    Attributes:
+        world_from_scene: float64 (4, 4) rigid.
+        points: None for a clip.
+        views: cameras of a sweep, frames of a scan, or frames of a clip in time order.
+        dropped: what the reader or curation left out and how often, such as {"invalid pose": 1}; never silent.
+    """
+
+    identity: Identity
+    world_from_scene: Float64
+    points: Points | None = None
+    views: tuple[View, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def validate(self) -> Scene:
+        """Return self, or raise `SceneError` naming the first broken promise of the contract."""
+        check = _Checker(self.identity.key)
+        check.rigid("world_from_scene", self.world_from_scene)
+        if self.points is not None:
+            _validate_points(check, self.points)
+        for number, view in enumerate(self.views):
+            _validate_view(check, f"views/{number} ({view.name})", view, 0 if self.points is None else len(self.points))
+        return self
+
+
+class _Checker:
+    def __init__(self, scene: str) -> None:
+        self.scene = scene
+
+    def that(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise SceneError(f"scene {self.scene}: {what}")
+
+    def array(self, name: str, value: Any, dtypes: tuple[Any, ...], shape: tuple[int | None, ...]) -> None:
+        fits = (
+            isinstance(value, np.ndarray)
+            and value.dtype in [np.dtype(d) for d in dtypes]
+            and value.ndim == len(shape)
+            and all(want is None or want == got for want, got in zip(shape, value.shape, strict=True))
+        )
+        found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        expected = " or ".join(np.dtype(d).name for d in dtypes)
+        self.that(fits, f"{name} must be {expected} with shape {shape}, found {found}")
+
+    def rigid(self, name: str, value: Any) -> None:
+        self.array(name, value, (np.float64,), (4, 4))
+        rotation = value[:3, :3]
+        good = bool(
+            np.isfinite(value).all()
+            and np.allclose(value[3], (0, 0, 0, 1))
+            and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+            and np.linalg.det(rotation) > 0
+        )
+        self.that(good, f"{name} is not a rigid transform (orthonormal, determinant +1, finite)")
+
+
+def _validate_points(check: _Checker, points: Points) -> None:
+    n = len(points.xyz)
+    check.array("points/xyz", points.xyz, (np.float32,), (n, 3))
+    check.that(bool(np.isfinite(points.xyz).all()), "points/xyz has values that are not finite")
+    optional: list[tuple[str, Any, tuple[Any, ...], tuple[int | None, ...]]] = [
+        ("color", points.color, (np.uint8,), (n, 3)),
+        ("normal", points.normal, (np.float32,), (n, 3)),
+        ("intensity", points.intensity, (np.float32,), (n,)),
+        ("ring", points.ring, (np.uint8, np.uint16), (n,)),
+        ("time_offset", points.time_offset, (np.float32,), (n,)),
+        ("sweep", points.sweep, (np.uint8,), (n,)),
+        ("instance", points.instance, (np.int32,), (n,)),
+    ]
+    for name, value, dtypes, shape in optional:
+        if value is not None:
+            check.array(f"points/{name}", value, dtypes, shape)
+            if value.dtype.kind == "f":
+                check.that(bool(np.isfinite(value).all()), f"points/{name} has values that are not finite")
+    for taxonomy, labels in points.semantic.items():
+        check.array(f"points/semantic.{taxonomy}", labels, (np.int16,), (n,))
+    if points.normal is not None and n:
+        length = np.linalg.norm(points.normal, axis=1)
+        unit = (np.abs(length - 1) < 1e-3) | (length == 0)
+        check.that(bool(unit.all()), "points/normal has vectors that are neither unit length nor zero")
+        check.that(points.normal_source is not None, "points/normal needs normal_source")
+    check.that(points.intensity is None or points.intensity_unit is not None, "points/intensity needs intensity_unit")
+
+
+def _validate_view(check: _Checker, name: str, view: View, point_count: int) -> None:
+    check.that(view.width > 0 and view.height > 0 and max(view.width, view.height) < 65536, f"{name}: bad image size")
+    check.that(len(view.image) > 0, f"{name}: empty image")
+    check.array(f"{name}/intrinsics", view.intrinsics, (np.float64,), (3, 3))
+    check.that(bool(np.isfinite(view.intrinsics).all()), f"{name}/intrinsics has values that are not finite")
+    if view.scene_from_camera is not None:
+        check.rigid(f"{name}/scene_from_camera", view.scene_from_camera)
+    if view.depth is not None:
+        check.array(f"{name}/depth", view.depth.values, (np.uint16,), (None, None))
+        check.array(f"{name}/depth/intrinsics", view.depth.intrinsics, (np.float64,), (3, 3))
+        check.that(view.depth.scale > 0, f"{name}/depth needs a positive scale")
+    if view.superpixels is not None:
+        check.array(f"{name}/superpixels", view.superpixels.labels, (np.uint16,), (view.height, view.width))
+    if view.pairs is not None:
+        _validate_pairs(check, f"{name}/pairs", view, view.pairs, point_count)
+
+
+def _validate_pairs(check: _Checker, name: str, view: View, pairs: Correspondences, point_count: int) -> None:
+    count = len(pairs.point)
+    check.array(f"{name}/point", pairs.point, (np.int32,), (count,))
+    check.array(f"{name}/pixel", pairs.pixel, (np.uint16,), (count, 2))
+    check.array(f"{name}/depth", pairs.depth, (np.float32,), (count,))
+    check.array(f"{name}/visible", pairs.visible, (np.bool_,), (count,))
+    if count:
+        rising = bool((np.diff(pairs.point) > 0).all())
+        check.that(rising, f"{name}/point is not strictly increasing")
+        check.that(0 <= pairs.point[0] and pairs.point[-1] < point_count, f"{name}/point leaves 0..{point_count - 1}")
+        inside = bool((pairs.pixel < (view.width, view.height)).all())
+        check.that(inside, f"{name}/pixel leaves the {view.width}x{view.height} image")

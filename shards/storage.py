@@ -1,0 +1,167 @@
+"""One door to bytes: raw datasets and corpora, on a local disk or an object store, through `pyarrow.fs`.
+
+A `Store` is a root (a path or URI) and the few operations everything else is built from. Paths inside it are relative,
+with forward slashes; a path that leaves the root is refused. Local ranges are read with `preadv` into the caller's
+memory, because fresh pages cost ten times what the read itself costs. A file appears under its name only when it is
+whole: written to a temporary name, flushed to the disk, renamed, and the folder flushed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import xxhash
+
+from shards.errors import BrickyardError
+
+TEMPORARY = ".partial-"
+"""Prefix of the name of a file that is still being written; readers ignore such files, builds remove them."""
+
+Readable = bytes | bytearray | memoryview | pa.Buffer
+
+
+def digest64(data: Readable) -> int:
+    """xxh3-64 of the bytes, the digest recorded for every blob (24 GB/s a core: checking every read is free)."""
+    return xxhash.xxh3_64_intdigest(memoryview(data))
+
+
+class Store:
+    """A folder on a local disk or an object store.
+
+    Args:
+        root: local path or URI that `pyarrow.fs` understands (s3://, gs://, file:// ...).
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        text = os.fspath(root)
+        self.uri = text
+        if "://" in text:
+            self._fs, self._root = pafs.FileSystem.from_uri(text)
+        else:
+            self._fs, self._root = pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
+        self.local = isinstance(self._fs, pafs.LocalFileSystem)
+        self._open: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"uri": self.uri}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__init__(state["uri"])  # type: ignore[misc]
+
+    def path(self, name: str) -> str:
+        """Full path of `name`; raises `BrickyardError` for an absolute name or one with '..' in it."""
+        parts = name.split("/")
+        if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+            raise BrickyardError(f"refused path {name!r}: it leaves the folder {self.uri}")
+        return f"{self._root}/{name}" if name else self._root
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None where there is no such file."""
+        info = self._fs.get_file_info(self.path(name))
+        return int(info.size) if info.type == pafs.FileType.File else None
+
+    def exists(self, name: str = "") -> bool:
+        return bool(self._fs.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
+
+    def list(self, name: str = "") -> list[str]:
+        """Sorted names directly inside a folder (empty if it does not exist), folders with a trailing slash."""
+        full = self.path(name)
+        infos = self._fs.get_file_info(pafs.FileSelector(full, allow_not_found=True))
+        return sorted(i.base_name + ("/" if i.type == pafs.FileType.Directory else "") for i in infos)
+
+    def sizes(self, name: str = "") -> dict[str, int]:
+        """File name -> bytes, for the files directly inside a folder, by one listing."""
+        infos = self._fs.get_file_info(pafs.FileSelector(self.path(name), allow_not_found=True))
+        return {i.base_name: int(i.size) for i in infos if i.type == pafs.FileType.File}
+
+    def walk(self, name: str = "") -> Iterator[str]:
+        """Names (relative to the store) of all files below a folder, sorted."""
+        infos = self._fs.get_file_info(pafs.FileSelector(self.path(name), allow_not_found=True, recursive=True))
+        for full in sorted(i.path for i in infos if i.type == pafs.FileType.File):
+            yield full[len(self._root) + 1 :] if full.startswith(self._root) else full
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file."""
+        if self.local:
+            return Path(self.path(name)).read_bytes()
+        with self._fs.open_input_file(self.path(name)) as file:
+            return bytes(file.read())
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`; fewer only where the file ends before."""
+        buffer = bytearray(length)
+        return bytes(buffer[: self.read_into(name, offset, memoryview(buffer))])
+
+    def read_into(self, name: str, offset: int, memory: memoryview) -> int:
+        """Fill `memory` from `offset`; returns the bytes read (short where the file ends). Safe from many threads."""
+        if self.local:
+            descriptor = self._handle(name)
+            done = 0
+            while done < len(memory):
+                count = os.preadv(descriptor, [memory[done:]], offset + done)
+                if count == 0:
+                    break
+                done += count
+            return done
+        data = self._handle(name).read_at(len(memory), offset)
+        memory[: len(data)] = data
+        return len(data)
+
+    def _handle(self, name: str) -> Any:
+        """An open descriptor (local) or file (remote), kept until `close`."""
+        with self._lock:
+            handle = self._open.get(name)
+            if handle is None:
+                full = self.path(name)
+                handle = os.open(full, os.O_RDONLY) if self.local else self._fs.open_input_file(full)
+                self._open[name] = handle
+            return handle
+
+    def write(self, name: str, data: Readable) -> None:
+        """Write a whole file so that it is either there with all its bytes or not there."""
+        full = self.path(name)
+        if not self.local:
+            with self._fs.open_output_stream(full) as stream:
+                stream.write(data)
+            return
+        target = Path(full)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{target.name}"
+        with open(temporary, "wb") as file:
+            file.write(memoryview(data))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+
+    def delete(self, name: str) -> None:
+        self._fs.delete_file(self.path(name))
+
+    def close(self) -> None:
+        """Close cached handles."""
+        with self._lock:
+            for handle in self._open.values():
+                os.close(handle) if self.local else handle.close()
+            self._open.clear()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_open"):
+            self.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

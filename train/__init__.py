@@ -1,0 +1,1 @@
+"""Shards -> weights: objectives, models, views on the training device, one loop."""
