@@ -310,6 +310,6 @@ def _validate_pairs(check: _Checker, name: str, view: View, pairs: Correspondenc
     if count:
         rising = bool((np.diff(pairs.point) > 0).all())
         check.that(rising, f"{name}/point is not strictly increasing")
-        check.that(0 <= pairs.point[0] and pairs.point[-1] < point_count, f"{name}/point leaves 0..{point_count - 1}")
+        check.that(pairs.point[0] >= 0 and pairs.point[-1] < point_count, f"{name}/point leaves 0..{point_count - 1}")
         inside = bool((pairs.pixel < (view.width, view.height)).all())
         check.that(inside, f"{name}/pixel leaves the {view.width}x{view.height} image")

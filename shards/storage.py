@@ -12,9 +12,8 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
 
@@ -23,7 +22,8 @@ from shards.errors import BrickyardError
 TEMPORARY = ".partial-"
 """Prefix of the name of a file that is still being written; readers ignore such files, builds remove them."""
 
-Readable = bytes | bytearray | memoryview | pa.Buffer
+Readable: TypeAlias = bytes | bytearray | memoryview | Any
+"""Anything with the buffer protocol, `pyarrow.Buffer` included."""
 
 
 def digest64(data: Readable) -> int:
@@ -137,11 +137,11 @@ class Store:
         target = Path(full)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{target.name}"
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(memoryview(data))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
         _sync_folder(target.parent)
 
     def delete(self, name: str) -> None:

@@ -1,0 +1,30 @@
+# `make demo` and `make test` do all the set-up by themselves, in a virtual environment of their own.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: demo test check bench clean
+
+demo: $(STAMP)
+	$(BIN)/brickyard demo --out demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+$(STAMP): pyproject.toml infra/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[ingest,train,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo
