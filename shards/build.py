@@ -1,0 +1,200 @@
+"""The commit protocol: how a corpus comes to be, so that a crash at any moment costs at most one shard's work.
+
+| power fails ...                    | on disk                                   | the rerun                           |
+|------------------------------------|-------------------------------------------|-------------------------------------|
+| before anything                    | nothing                                   | starts                              |
+| after build.json                   | the fingerprint                           | continues if it is the same build   |
+| while a shard is written           | a temporary file                          | removes it, does the shard again    |
+| after a shard, before its part     | a shard nobody knows                      | writes the same shard again         |
+| after a part                       | a committed shard                         | skips it                            |
+| before manifest.json               | everything but a corpus; readers refuse   | writes index and manifest           |
+| after manifest.json                | the corpus                                | finds nothing to do                 |
+
+Shard names end in the digest of their content; equal inputs give equal files, so writing one twice is harmless.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from shards.corpus import INDEX, MANIFEST, Corpus
+from shards.encode import FORMAT_VERSION, EncodedScene
+from shards.errors import CorpusError
+from shards.index import SCHEMA, Quarantined, index_rows, read_index, write_index
+from shards.parquet import write_shard
+from shards.storage import TEMPORARY, Store, digest64
+
+BUILD = "build.json"
+
+
+def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
+    """16 hex digits that stand for a fingerprint (configuration, code, inputs)."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(fingerprint, sort_keys=True).encode())
+
+
+@dataclass(frozen=True)
+class Part:
+    """Commit record of one task.
+
+    Attributes:
+        shard: file name, or None where every scene of the task was quarantined.
+        bytes, digest: of the shard file (xxh3-128, hex).
+        scenes: keys in the shard.
+    """
+
+    task: int
+    shard: str | None
+    bytes: int
+    digest: str | None
+    scenes: int
+    quarantined: tuple[Quarantined, ...]
+
+
+def start_build(store: Store, fingerprint: Mapping[str, Any]) -> None:
+    """Begin or continue a build. Raises `CorpusError` with the differences if another build was begun here."""
+    _remove_temporaries(store)
+    text = json.dumps(fingerprint, sort_keys=True, indent=1)
+    if not store.exists(BUILD):
+        if store.exists(MANIFEST) or store.exists("shards"):
+            raise CorpusError(f"{store.uri} is not empty and was not begun by a build: choose another folder")
+        store.write(BUILD, text.encode())
+        return
+    try:
+        before = json.loads(store.read(BUILD))
+    except ValueError as problem:
+        raise CorpusError(f"{store.uri}/{BUILD} is damaged: {problem}") from problem
+    if before != json.loads(text):
+        changes = "\n  ".join(differences(before, json.loads(text)))
+        raise CorpusError(
+            f"{store.uri} was begun by a different build; continuing would mix the two. What differs:\n  {changes}\n"
+            "Build into another folder, or restore the former recipe, data and version."
+        )
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """What changed between two JSON values, one line a leaf, at most 20 lines."""
+    lines: list[str] = []
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            lines += differences(before.get(key), after.get(key), f"{path}.{key}" if path else key)
+    elif before != after:
+        lines.append(f"{path}: was {json.dumps(before)[:80]}, is {json.dumps(after)[:80]}")
+    return lines if len(lines) <= 20 else [*lines[:20], f"... and {len(lines) - 20} more"]
+
+
+def part_name(task: int) -> str:
+    return f"parts/{task:05d}.parquet"
+
+
+def commit_task(
+    store: Store, task: int, build: str, scenes: Sequence[EncodedScene], quarantined: Sequence[Quarantined]
+) -> Part:
+    """Write the shard of a task, then its part. After this returns, the task is done for good."""
+    name, data, digest, rows = None, b"", None, []
+    if scenes:
+        buffer, addresses = write_shard(scenes)
+        data, digest = buffer, xxhash.xxh3_128_hexdigest(memoryview(buffer))
+        name = f"shards/{task:05d}-{digest[:16]}.parquet"
+        store.write(name, data)
+        rows = index_rows(name, scenes, addresses)
+    part = Part(task, name, len(memoryview(data)), digest, len(scenes), tuple(quarantined))
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    store.write(part_name(task), write_index(table, {"build": build, "part": asdict(part)}))
+    return part
+
+
+def read_part(store: Store, task: int, build: str) -> tuple[Part, pa.Table] | None:
+    """The commit record of a task, or None if it is not committed (or not by this build, or its shard is gone)."""
+    name = part_name(task)
+    if not store.exists(name):
+        return None
+    table, note = read_index(store.read(name), name)
+    if note.get("build") != build:
+        return None
+    entry = dict(note["part"])
+    entry["quarantined"] = tuple(Quarantined(**q) for q in entry["quarantined"])
+    part = Part(**entry)
+    if part.shard is not None and store.size(part.shard) != part.bytes:
+        return None
+    return part, table
+
+
+def finish_build(
+    store: Store, tasks: int, build: str, missing: Sequence[Quarantined], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write index and manifest from the parts; returns the manifest. Raises `CorpusError` if a part is not there.
+
+    Args:
+        tasks: number of tasks; parts 0..tasks-1 must be committed.
+        build: digest of the fingerprint.
+        missing: scenes that were never planned because their files are not there.
+        about: further entries of the manifest (recipe, versions).
+    """
+    parts: list[Part] = []
+    tables: list[pa.Table] = []
+    for task in range(tasks):
+        record = read_part(store, task, build)
+        if record is None:
+            raise CorpusError(f"{store.uri}: task {task} is not committed; run the build again")
+        parts.append(record[0])
+        tables.append(record[1])
+    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    index = write_index(table, {"build": build})
+    store.write(INDEX, index)
+    manifest = _manifest(build, parts, table, missing, about) | {"index_digest": f"{digest64(index):016x}"}
+    store.write(MANIFEST, json.dumps(manifest, sort_keys=True, indent=1).encode())
+    known = {part.shard for part in parts}
+    for name in store.list("shards"):
+        if f"shards/{name}" not in known:
+            store.delete(f"shards/{name}")
+    return manifest
+
+
+def _manifest(
+    build: str, parts: Sequence[Part], table: pa.Table, missing: Sequence[Quarantined], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    totals: dict[str, dict[str, int]] = {}
+    licences: dict[str, set[str]] = {}
+    for row in table.select(["dataset", "split", "licence", "n_points", "n_views", "n_pairs"]).to_pylist():
+        entry = totals.setdefault(
+            f"{row['dataset']}/{row['split']}", {"scenes": 0, "n_points": 0, "n_views": 0, "n_pairs": 0}
+        )
+        entry["scenes"] += 1
+        for name in ("n_points", "n_views", "n_pairs"):
+            entry[name] += row[name]
+        licences.setdefault(row["licence"], set()).add(row["dataset"])
+    quarantined = [*missing, *(q for part in parts for q in part.quarantined)]
+    return {
+        "format": FORMAT_VERSION,
+        "fingerprint": build,
+        "scenes": table.num_rows,
+        "totals": totals,
+        "licences": {licence: sorted(datasets) for licence, datasets in licences.items()},
+        "shards": [
+            {"name": p.shard, "bytes": p.bytes, "digest": p.digest, "scenes": p.scenes}
+            for p in parts
+            if p.shard is not None
+        ],
+        "quarantined": [asdict(q) for q in sorted(quarantined, key=lambda q: q.key)],
+        **about,
+    }
+
+
+def is_finished(store: Store, build: str) -> bool:
+    """True if the folder holds the finished corpus of this very build."""
+    if not store.exists(MANIFEST):
+        return False
+    return Corpus.open(store).fingerprint == build
+
+
+def _remove_temporaries(store: Store) -> None:
+    for folder in ("", "shards/", "parts/"):
+        for name in store.list(folder.rstrip("/")):
+            if name.startswith(TEMPORARY):
+                store.delete(folder + name)

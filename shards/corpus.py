@@ -1,0 +1,182 @@
+"""A committed corpus, open for reading.
+
+    corpus/
+      manifest.json          written last: what this corpus is; without it there is no corpus
+      index.parquet          one row per scene, the address of every blob
+      shards/NNNNN-<digest>.parquet
+      parts/NNNNN.parquet    the commit record of each shard
+      build.json             the fingerprint of the build that may continue here
+
+Every read is checked against the digest in the index.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from shards.codecs import Allocate, fresh
+from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
+from shards.errors import CorpusError, CorruptDataError
+from shards.index import Quarantined, read_index
+from shards.parquet import Address
+from shards.scene import Scene
+from shards.storage import Store, digest64
+
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+MAX_BLOB_BYTES = 2**31 - 1024
+
+
+class Corpus:
+    """Read access to a corpus; use `Corpus.open`.
+
+    Attributes:
+        store: where it lies.
+        manifest: the JSON object of manifest.json.
+        index: one row per scene (see `shards.index.SCHEMA`).
+    """
+
+    def __init__(self, store: Store, manifest: dict[str, Any], index: pa.Table) -> None:
+        self.store, self.manifest, self.index = store, manifest, index
+        self._keys: list[str] = index.column("key").to_pylist()
+        self._rows = {key: row for row, key in enumerate(self._keys)}
+        self._shards: list[str] = index.column("shard").to_pylist()
+        blobs = index.column("blobs").combine_chunks()
+        self._starts: NDArray[np.int64] = np.asarray(blobs.offsets, np.int64)
+        self._fields = blobs.values.field("field").dictionary_encode()
+        self._offset, self._length, self._digest = (
+            blobs.values.field(name).to_numpy(zero_copy_only=False) for name in ("offset", "length", "digest")
+        )
+
+    @classmethod
+    def open(cls, root: str | os.PathLike[str] | Store) -> Corpus:
+        """Open a committed corpus; raises `CorpusError` if there is none, or it is newer or damaged."""
+        store = root if isinstance(root, Store) else Store(root)
+        if not store.exists(MANIFEST):
+            unfinished = store.exists("build.json")
+            raise CorpusError(
+                f"{store.uri} holds an unfinished build: run the same `brickyard build` again to complete it"
+                if unfinished
+                else f"{store.uri} is not a corpus (it has no {MANIFEST})"
+            )
+        try:
+            manifest = json.loads(store.read(MANIFEST))
+            version, digest = int(manifest["format"]), str(manifest["index_digest"])
+        except (ValueError, KeyError, TypeError) as problem:
+            raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: {problem}") from problem
+        if version > FORMAT_VERSION:
+            raise CorpusError(
+                f"{store.uri} has format version {version}, this program reads up to {FORMAT_VERSION}: update it"
+            )
+        if not store.exists(INDEX):
+            raise CorpusError(f"{store.uri} has no {INDEX}")
+        data = store.read(INDEX)
+        if f"{digest64(data):016x}" != digest:
+            raise CorpusError(f"{store.uri}/{INDEX} is damaged: its digest is not the one in {MANIFEST}")
+        return cls(store, manifest, read_index(data, INDEX)[0])
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the build (configuration, code, inputs)."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def quarantine(self) -> list[Quarantined]:
+        """The scenes that were left out, with reasons."""
+        return [Quarantined(**entry) for entry in self.manifest["quarantined"]]
+
+    @property
+    def keys(self) -> list[str]:
+        """ "dataset/scene_id" of every row."""
+        return self._keys
+
+    def row(self, key: str) -> int:
+        """Row of a scene key; a unique beginning or ending of it will do. Raises `CorpusError` otherwise."""
+        if key in self._rows:
+            return self._rows[key]
+        close = [k for k in self._keys if k.startswith(key) or k.endswith(key)]
+        if len(close) == 1:
+            return self._rows[close[0]]
+        what = f"{len(close)} scenes match" if close else "there is no scene"
+        raise CorpusError(f"{what} {key!r} in {self.store.uri}; scenes are named like {self._keys[0]!r}")
+
+    def select(self, *, dataset: str | None = None, split: str | None = None) -> NDArray[np.int64]:
+        """Rows of one dataset and/or split, in index order."""
+        mask = np.ones(len(self), bool)
+        for column, wanted in (("dataset", dataset), ("split", split)):
+            if wanted is not None:
+                mask &= pc.equal(self.index.column(column), wanted).to_numpy()
+        return np.flatnonzero(mask).astype(np.int64)
+
+    def shard(self, row: int) -> str:
+        """Shard file of a row."""
+        return self._shards[row]
+
+    def addresses(self, row: int) -> dict[str, Address]:
+        """Field name (and "header") -> address, in file order."""
+        start, end = int(self._starts[row]), int(self._starts[row + 1])
+        names = self._fields[start:end].to_pylist()
+        return {
+            name: Address(int(self._offset[i]), int(self._length[i]), int(self._digest[i]))
+            for i, name in enumerate(names, start)
+        }
+
+    def read_blob(self, row: int, field: str, address: Address, allocate: Allocate = fresh) -> memoryview:
+        """The verified bytes of a blob; raises `CorruptDataError` naming shard, scene and field."""
+        shard, key = self._shards[row], self._keys[row]
+        if address.offset < 0 or not 0 <= address.length <= MAX_BLOB_BYTES:
+            raise CorruptDataError("the index gives an impossible address", shard=shard, scene=key, field=field)
+        size = self.store.size(shard) if address.length > 1 << 20 else None
+        if size is not None and address.offset + address.length > size:
+            ends = f"the shard ends after {size} bytes, before the blob does"
+            raise CorruptDataError(ends, shard=shard, scene=key, field=field)
+        memory = allocate(address.length)
+        try:
+            count = self.store.read_into(shard, address.offset, memory)
+        except OSError as problem:
+            raise CorruptDataError(f"cannot be read: {problem}", shard=shard, scene=key, field=field) from problem
+        if count != address.length:
+            short = f"{count} of {address.length} bytes are there"
+            raise CorruptDataError(short, shard=shard, scene=key, field=field)
+        if digest64(memory) != address.digest:
+            wrong = f"digest of the {count} bytes at offset {address.offset} is not the recorded one"
+            raise CorruptDataError(wrong, shard=shard, scene=key, field=field)
+        return memory
+
+    def header(self, row: int) -> SceneHeader:
+        """The verified header of a scene."""
+        places, shard, key = self.addresses(row), self._shards[row], self._keys[row]
+        if HEADER not in places:
+            raise CorruptDataError("the index has no address", shard=shard, scene=key, field=HEADER)
+        try:
+            return SceneHeader(self.read_blob(row, HEADER, places[HEADER]))
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            text = f"unreadable header: {problem!r}"
+            raise CorruptDataError(text, shard=shard, scene=key, field=HEADER) from problem
+
+    def read_field(
+        self, row: int, header: SceneHeader, field: str, places: Mapping[str, Address], allocate: Allocate = fresh
+    ) -> Any:
+        """A verified, decoded field (see `shards.codecs.decode`); `places` are the row's addresses."""
+        shard, key = self._shards[row], self._keys[row]
+        if field not in places:
+            raise CorruptDataError("the index has no address", shard=shard, scene=key, field=field)
+        blob = self.read_blob(row, field, places[field], allocate)
+        return decode_field(header.fields, field, blob, allocate, shard=shard, scene=key)
+
+    def scene(self, key: str | int) -> Scene:
+        """A whole scene, by key or row, verified and validated."""
+        row = self.row(key) if isinstance(key, str) else key
+        header, places = self.header(row), self.addresses(row)
+        return decode_scene(header, lambda field: self.read_field(row, header, field, places)).validate()

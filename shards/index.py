@@ -1,0 +1,88 @@
+"""The index: one row per scene with its metadata, its shard, and the address of every blob.
+
+`parts/NNNNN.parquet` is the index of one shard and at the same time the record that the shard is committed;
+`index.parquet` is all parts, one after another. Both carry the build's fingerprint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.encode import EncodedScene
+from shards.errors import CorpusError
+from shards.parquet import METADATA, Address, metadata_row
+
+BLOBS = pa.list_(
+    pa.struct(
+        [
+            pa.field("field", pa.string(), nullable=False),
+            pa.field("offset", pa.int64(), nullable=False),
+            pa.field("length", pa.int64(), nullable=False),
+            pa.field("digest", pa.uint64(), nullable=False),
+        ]
+    )
+)
+
+SCHEMA = METADATA.append(pa.field("shard", pa.string(), nullable=False)).append(
+    pa.field("blobs", BLOBS, nullable=False)
+)
+
+_MAX_INDEX_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A scene that was not built, and why."""
+
+    key: str
+    reason: str
+
+
+def index_rows(
+    shard: str, scenes: Sequence[EncodedScene], addresses: Sequence[Mapping[str, Address]]
+) -> list[dict[str, Any]]:
+    """Rows of SCHEMA for the scenes of one shard."""
+    return [
+        metadata_row(scene)
+        | {
+            "shard": shard,
+            "blobs": [
+                {"field": field, "offset": a.offset, "length": a.length, "digest": a.digest}
+                for field, a in places.items()
+            ],
+        }
+        for scene, places in zip(scenes, addresses, strict=True)
+    ]
+
+
+def write_index(table: pa.Table, note: Mapping[str, Any]) -> pa.Buffer:
+    """Bytes of an index or part file; `note` is kept as JSON in the file's metadata."""
+    sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata({"brickyard": json.dumps(note, sort_keys=True)})
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=False) as out:
+        out.add_key_value_metadata({"brickyard": json.dumps(note, sort_keys=True)})
+        out.write_table(table, row_group_size=8192)
+    return sink.getvalue()
+
+
+def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:
+    """(table, note) of an index or part file; raises `CorpusError` naming it when it is damaged or not an index."""
+    if len(data) > _MAX_INDEX_BYTES:
+        raise CorpusError(f"{name} has {len(data)} bytes, more than an index may have")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        note = json.loads((file.metadata.metadata or {}).get(b"brickyard", b"null"))
+        names = file.schema_arrow.names
+        if not isinstance(note, dict) or any(field not in names for field in SCHEMA.names):
+            raise CorpusError(f"{name} is not an index of a Brickyard corpus")
+        table = file.read(columns=SCHEMA.names).cast(SCHEMA)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as problem:
+        raise CorpusError(f"{name} is damaged: {problem}; rebuild or run `brickyard verify`") from problem
+    return table, note

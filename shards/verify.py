@@ -1,0 +1,131 @@
+"""Is a corpus what it says it is? Every byte against its digest; on request, every promise of the contract.
+
+The quick check reads each shard once: the digest of the whole file (which covers Parquet's own structure), and where
+that fails, the digest of every blob, so that the report names scene and field. The deep check also decodes every scene,
+validates it, and reprojects its correspondences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from shards.corpus import Corpus
+from shards.errors import BrickyardError, CorpusError, CorruptDataError
+from shards.scene import Scene, View
+from shards.storage import digest64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        problems: one sentence each; empty when all is well.
+    """
+
+    scenes: int
+    blobs: int
+    bytes: int
+    problems: tuple[str, ...]
+
+
+def verify(corpus: Corpus, *, deep: bool = False, progress: Progress = lambda done, total: None) -> Report:
+    """Check a corpus. Never raises for damage: everything that is wrong is in the report."""
+    problems: list[str] = []
+    blobs = total_bytes = 0
+    rows_of: dict[str, list[int]] = {}
+    for row in range(len(corpus)):
+        rows_of.setdefault(corpus.shard(row), []).append(row)
+    expected = {str(entry["name"]): entry for entry in corpus.manifest["shards"]}
+    for name in sorted(rows_of.keys() - expected.keys()):
+        problems.append(f"shard {name}: the index uses it, but the manifest does not know it")
+    for done, (name, entry) in enumerate(expected.items()):
+        progress(done, len(expected))
+        count, size, found = _verify_shard(corpus, name, str(entry["digest"]), rows_of.get(name, []))
+        blobs, total_bytes = blobs + count, total_bytes + size
+        problems += found
+        if len(rows_of.get(name, [])) != entry["scenes"]:
+            problems.append(
+                f"shard {name}: {len(rows_of.get(name, []))} scenes in the index, {entry['scenes']} written"
+            )
+        if deep and not found:
+            problems += [problem for row in rows_of.get(name, []) for problem in _verify_scene(corpus, row)]
+    progress(len(expected), len(expected))
+    return Report(len(corpus), blobs, total_bytes, tuple(problems))
+
+
+def _verify_shard(corpus: Corpus, name: str, digest: str, rows: list[int]) -> tuple[int, int, list[str]]:
+    """(blobs, bytes, problems) of one shard file."""
+    try:
+        data = corpus.store.read(name)
+    except (OSError, BrickyardError) as problem:
+        return 0, 0, [f"shard {name}: cannot be read: {problem}"]
+    blobs, problems = 0, []
+    whole = xxhash.xxh3_128_hexdigest(data) == digest
+    view = memoryview(data)
+    for row in rows:
+        for field, place in corpus.addresses(row).items():
+            blobs += 1
+            blob = view[place.offset : place.offset + place.length] if place.offset >= 0 else b""
+            if len(blob) != place.length:
+                wrong = f"{len(blob)} of {place.length} bytes are there"
+            elif digest64(blob) != place.digest:
+                wrong = f"digest of the {place.length} bytes at offset {place.offset} is not the recorded one"
+            else:
+                continue
+            problems.append(str(CorruptDataError(wrong, shard=name, scene=corpus.keys[row], field=field)))
+    if not whole and not problems:
+        problems.append(f"shard {name}: bytes outside the scenes' blobs (Parquet's own structure) were changed")
+    return blobs, len(data), problems
+
+
+def _verify_scene(corpus: Corpus, row: int) -> list[str]:
+    """Decode, validate and reproject one scene."""
+    try:
+        scene = corpus.scene(row)
+    except BrickyardError as problem:
+        return [str(problem)]
+    entry = corpus.index.slice(row, 1).to_pylist()[0]
+    problems = []
+    counted = {
+        "n_points": 0 if scene.points is None else len(scene.points),
+        "n_views": len(scene.views),
+        "n_pairs": sum(len(view.pairs) for view in scene.views if view.pairs is not None),
+    }
+    for column, value in counted.items():
+        if entry[column] != value:
+            problems.append(f"scene {corpus.keys[row]}: {column} is {value}, the index says {entry[column]}")
+    for view in scene.views:
+        error = reprojection_error(scene, view)
+        if error > 1.0:
+            problems.append(
+                f"scene {corpus.keys[row]}: view {view.name}: a correspondence is off by {error:.1f} pixels"
+            )
+    return problems
+
+
+def reprojection_error(scene: Scene, view: View) -> float:
+    """Largest distance in pixels between a stored correspondence and the projection of its point (pinhole views)."""
+    if view.pairs is None or not len(view.pairs) or scene.points is None or view.scene_from_camera is None:
+        return 0.0
+    if view.camera_model != "pinhole":
+        return 0.0
+    camera_from_scene = np.linalg.inv(view.scene_from_camera)
+    local = scene.points.xyz[view.pairs.point].astype(np.float64) @ camera_from_scene[:3, :3].T
+    local += camera_from_scene[:3, 3]
+    image = local @ view.intrinsics.T
+    offset = image[:, :2] / image[:, 2:] - view.pairs.pixel
+    # Quantised points near the camera move by more than a pixel; allow what their own error bound explains.
+    slack = 0.004 * view.intrinsics[0, 0] / np.maximum(image[:, 2], 1e-6)
+    return float(np.maximum(np.abs(offset).max(axis=1) - 0.5 - slack, 0).max())
+
+
+def open_report(error: CorpusError) -> Report:
+    """The report of a corpus that does not even open."""
+    return Report(0, 0, 0, (str(error),))
