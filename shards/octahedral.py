@@ -9,7 +9,6 @@ one of 255 values. The largest error is 0.67 degrees. Decoding is one lookup in 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +39,9 @@ def encode_normals(normals: NDArray[np.float32]) -> NDArray[np.int8]:
 
 def decode_normals(codes: NDArray[np.int8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """int8 (N, 2) -> float32 (N, 3), into `out` if given."""
-    table: Any = _table()
-    return cast("NDArray[np.float32]", np.take(table, _slot(codes), axis=0, out=out, mode="clip"))
+    vectors = np.empty((len(codes), 3), np.float32) if out is None else out
+    np.take(_table(), _slot(codes), axis=0, out=vectors, mode="clip")
+    return vectors
 
 
 def _slot(codes: NDArray[np.int8]) -> NDArray[np.uint16]:

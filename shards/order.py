@@ -1,9 +1,9 @@
 """The order of training: a true permutation of all scenes, computed where it is needed.
 
-A keyed bijection of 0..n-1 in O(1) memory: a four-round Feistel network over the smallest even number of bits that holds
-n, walked until it falls below n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Position p of epoch e
-is the same on every rank, thread and container, and can be asked for directly, so resuming costs nothing. About 10
-microseconds a position.
+A keyed bijection of 0..n-1 in O(1) memory: a four-round Feistel network over the smallest even number of bits that
+holds n, walked until it falls below n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Position p of
+epoch e is the same on every rank, thread and container, and can be asked for directly, so resuming costs nothing. About
+10 microseconds a position.
 """
 
 from __future__ import annotations
