@@ -55,7 +55,7 @@ def _table() -> NDArray[np.float32]:
     square = np.clip(codes, -127, 127) / 127
     z = 1 - np.abs(square).sum(axis=1)
     unfold = np.maximum(-z, 0)[:, None] * np.where(square >= 0, -1.0, 1.0)
-    vectors = np.concatenate([square + unfold, z[:, None]], axis=1)
+    vectors: NDArray[np.float64] = np.concatenate([square + unfold, z[:, None]], axis=1)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors[(codes == _NONE).all(axis=1)] = 0
     return vectors.astype(np.float32)

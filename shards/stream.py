@@ -3,8 +3,8 @@
 Positions 0, 1, 2, ... count scenes since the beginning; position g lies in epoch g // n and is a permutation's element
 g % n (see `shards.order`). A batch is the next `batch` positions, whatever epoch they fall in, and rank r of w takes
 the r-th of its w equal slices: every rank makes the same steps, each epoch visits each scene exactly once, and the
-state is one number. Threads read, verify, decode and call `prepare` (all of which release the GIL); a scene whose bytes are
-damaged is replaced by another one that depends on its position alone, recorded, and counted against a budget.
+state is one number. Threads read, verify, decode and call `prepare` (all of which release the GIL); a scene whose bytes
+are damaged is replaced by another one that depends on its position alone, recorded, and counted against a budget.
 """
 
 from __future__ import annotations

@@ -1,0 +1,219 @@
+"""The build job: tasks in a bounded window, longest first, on Ray or in this process; then index and manifest.
+
+Ray is bound to the loopback interface with its dashboard off unless an address of a cluster is given. A task that dies
+with its worker (killed, out of memory) is tried again; if it keeps dying, its scenes are tried one by one, those that
+kill their worker are quarantined, and the rest are built.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.plan import Plan, make_scene, task_memory
+from infra.recipe import Recipe
+from infra.task import TaskResult, run_task
+from ingest.source import SceneRef
+from shards.build import fingerprint_digest, finish_build, is_finished, part_name, read_part, start_build
+from shards.errors import BrickyardError, CorpusError
+from shards.storage import Store
+
+ProgressCall = Callable[[int, int, str], None]
+
+_WINDOW = 2
+"""Tasks submitted per CPU: enough to keep workers busy, few enough to keep the driver's memory flat."""
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build did.
+
+    Attributes:
+        manifest: of the corpus.
+        tasks_done, tasks_reused: shards made now, and found committed.
+        core_seconds: work done now.
+    """
+
+    manifest: dict[str, Any]
+    tasks_done: int
+    tasks_reused: int
+    core_seconds: float
+
+
+def run_build(
+    recipe: Recipe,
+    plan: Plan,
+    out: str,
+    *,
+    cpus: int | None = None,
+    address: str | None = None,
+    in_process: bool = False,
+    progress: ProgressCall = lambda done, total, note: None,
+) -> BuildResult:
+    """Build (or complete) a corpus.
+
+    Args:
+        out: folder or URI of the corpus.
+        cpus: tasks at a time on this machine; all cores by default.
+        address: of a running Ray cluster; a local one is started otherwise.
+        in_process: no Ray, one task after another (for debugging).
+        progress: called with (scenes done, scenes, note).
+
+    Raises:
+        CorpusError: another build was begun in this folder, or is running in it.
+    """
+    store = Store(out)
+    build = fingerprint_digest(plan.fingerprint)
+    with _only_writer(store):
+        start_build(store, plan.fingerprint)
+        if is_finished(store, build):
+            manifest = finish_build(store, len(plan.tasks), build, plan.missing, _about(recipe, plan))
+            progress(len(plan.refs), len(plan.refs), "already built")
+            return BuildResult(manifest, 0, len(plan.tasks), 0.0)
+        todo = _open_tasks(store, plan, build)
+        reused = len(plan.tasks) - len(todo)
+        results: Iterator[TaskResult]
+        if in_process:
+            results = (run_task(task, plan.tasks[task], recipe, store.uri, build, {}) for task in todo)
+        elif todo:
+            results = _run_on_ray(todo, plan, recipe, store.uri, build, cpus or os.cpu_count() or 1, address)
+        else:
+            results = iter(())
+        seconds = _follow(results, plan, todo, progress)
+        manifest = finish_build(store, len(plan.tasks), build, plan.missing, _about(recipe, plan))
+    return BuildResult(manifest, len(todo), reused, seconds)
+
+
+def _about(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+    return {"name": recipe.name, "config": plan.fingerprint["config"], "code": plan.fingerprint["code"]}
+
+
+def _open_tasks(store: Store, plan: Plan, build: str) -> list[int]:
+    """Tasks without a commit, those with most raw bytes first."""
+    committed = set(store.list("parts"))
+    names = [part_name(task).removeprefix("parts/") for task in range(len(plan.tasks))]
+    todo = [t for t, name in enumerate(names) if name not in committed or read_part(store, t, build) is None]
+    return sorted(todo, key=lambda t: (-sum(ref.bytes_estimate for ref in plan.tasks[t]), t))
+
+
+def _follow(results: Iterator[TaskResult], plan: Plan, todo: Sequence[int], progress: ProgressCall) -> float:
+    total = len(plan.refs)
+    done = total - sum(len(plan.tasks[task]) for task in todo)
+    quarantined, seconds = 0, 0.0
+    progress(done, total, "")
+    for result in results:
+        done += len(plan.tasks[result.task])
+        quarantined += len(result.part.quarantined)
+        seconds += result.seconds
+        progress(done, total, f"{quarantined} quarantined" if quarantined else "")
+    return seconds
+
+
+@contextmanager
+def _only_writer(store: Store) -> Iterator[None]:
+    """Hold the lock of a local corpus; raises `CorpusError` if another process builds there."""
+    if not store.local:
+        yield
+        return
+    path = Path(store.path("build.lock"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            raise CorpusError(f"another process is building in {store.uri}; wait for it or stop it") from problem
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+# Ray
+
+
+def _run_on_ray(
+    todo: Sequence[int], plan: Plan, recipe: Recipe, out: str, build: str, cpus: int, address: str | None
+) -> Iterator[TaskResult]:
+    """Yield results as tasks finish, with at most `_WINDOW` tasks per CPU under way."""
+    ray = _connect(cpus, address)
+    try:
+        slots = int(ray.cluster_resources().get("CPU", cpus))
+        available = float(ray.cluster_resources().get("memory", 0))
+        remote = ray.remote(max_retries=2, retry_exceptions=False)(run_task)
+        waiting = list(reversed(todo))
+        running: dict[Any, int] = {}
+        while waiting or running:
+            while waiting and len(running) < _WINDOW * slots:
+                task = waiting.pop()
+                need = min(task_memory(sum(ref.bytes_estimate for ref in plan.tasks[task])), available / max(1, slots))
+                call = remote.options(num_cpus=1, memory=int(need), name=f"shard {task}")
+                running[call.remote(task, plan.tasks[task], recipe, out, build, {})] = task
+            ready, _ = ray.wait(list(running), num_returns=1)
+            task = running.pop(ready[0])
+            yield _result(ray, ready[0], task, plan, recipe, out, build)
+    finally:
+        ray.shutdown()
+
+
+def _connect(cpus: int, address: str | None) -> Any:
+    """Ray, started on the loopback interface or joined at an address."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if address is not None:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=128 << 20,  # tasks exchange references and reports, never payloads
+            **quiet,
+        )
+    return ray
+
+
+def _result(ray: Any, ready: Any, task: int, plan: Plan, recipe: Recipe, out: str, build: str) -> TaskResult:
+    """The result of a task; if it killed its workers, that of the same task without the scenes that do so."""
+    try:
+        return _checked(ray.get(ready))
+    except ray.exceptions.RayTaskError as problem:
+        raise BrickyardError(f"shard {task} failed: {problem.cause}") from problem
+    except ray.exceptions.RayError as problem:
+        deadly = _find_deadly(ray, plan.tasks[task], recipe, problem)
+    again = ray.remote(max_retries=2)(run_task).options(num_cpus=1)
+    try:
+        return _checked(ray.get(again.remote(task, plan.tasks[task], recipe, out, build, deadly)))
+    except ray.exceptions.RayError as problem:
+        raise BrickyardError(f"shard {task} keeps losing its worker ({problem}); lower shards.target_mib") from problem
+
+
+def _checked(value: Any) -> TaskResult:
+    if not isinstance(value, TaskResult):
+        raise TypeError(f"a task returned {type(value).__name__}")
+    return value
+
+
+def _find_deadly(ray: Any, refs: Sequence[SceneRef], recipe: Recipe, first: Exception) -> Mapping[str, str]:
+    """Try each scene in a worker of its own; those whose worker dies are returned with the reason."""
+    trial = ray.remote(max_retries=0)(_try_scene).options(num_cpus=1)
+    deadly = {}
+    for ref in refs:
+        try:
+            ray.get(trial.remote(ref, recipe))
+        except ray.exceptions.RayTaskError:
+            continue  # an ordinary error: the task itself will quarantine it
+        except ray.exceptions.RayError:
+            deadly[ref.key] = f"reading or curating it kills the worker process ({type(first).__name__})"
+    return deadly
+
+
+def _try_scene(ref: SceneRef, recipe: Recipe) -> None:
+    make_scene(ref, recipe)

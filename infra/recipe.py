@@ -1,0 +1,109 @@
+"""A recipe: which raw data, how it is curated and sharded, what is trained on it and how that is evaluated.
+
+One YAML file serves every verb; `plan` and `build` read the first half of it, `train` and `evaluate` the second.
+Relative roots are relative to the recipe's own folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from curate.pipeline import CurateConfig
+from infra.config import Deferred, dump, load_file
+from ingest.source import Source, find_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One raw dataset.
+
+    Attributes:
+        dataset: name of an installed source (see `brickyard plan --help`).
+        root: its root folder, or a URI.
+        options: the source's own options.
+        limit: take only the first so many scenes.
+    """
+
+    dataset: str
+    root: str
+    options: Deferred = field(default_factory=Deferred)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit <= 0:
+            raise ValueError("limit must be positive")
+
+    def resolve(self) -> tuple[Source, Any]:
+        """The source and its checked options; raises `RecipeError` with the line."""
+        source = find_source(self.dataset)
+        return source, self.options.load(source.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsConfig:
+    """How scenes become shards.
+
+    Attributes:
+        target_mib: raw bytes that go into one shard, about; also the unit of work of the job.
+        max_scenes: scenes in one shard at most.
+        compressor: "zstd" is smaller, "lz4" decodes faster.
+        scene_timeout_s: a scene that takes longer is quarantined.
+    """
+
+    target_mib: int = 128
+    max_scenes: int = 64
+    compressor: Literal["zstd", "lz4"] = "zstd"
+    scene_timeout_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.target_mib <= 1024:
+            raise ValueError("target_mib must be between 1 and 1024")
+        if self.max_scenes < 1:
+            raise ValueError("max_scenes must be positive")
+        if self.scene_timeout_s <= 0:
+            raise ValueError("scene_timeout_s must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole recipe.
+
+    Attributes:
+        name: shown in reports.
+        sources: raw datasets, in the order their scenes stand in the corpus.
+        curate, shards: see their classes.
+        train, evaluate: read by the verbs of these names.
+    """
+
+    name: str
+    sources: tuple[SourceConfig, ...] = ()
+    curate: CurateConfig = field(default_factory=CurateConfig)
+    shards: ShardsConfig = field(default_factory=ShardsConfig)
+    train: Deferred = field(default_factory=Deferred)
+    evaluate: Deferred = field(default_factory=Deferred)
+
+
+def load_recipe(path: Path) -> tuple[Recipe, Path]:
+    """(recipe, folder that relative roots start from); raises `RecipeError`."""
+    recipe = load_file(path, Recipe)
+    for source in recipe.sources:
+        source.resolve()
+    return recipe, path.resolve().parent
+
+
+def source_root(source: SourceConfig, folder: Path) -> str:
+    """The root as an absolute path or URI."""
+    if "://" in source.root:
+        return source.root
+    return str((folder / Path(source.root).expanduser()).resolve())
+
+
+def build_config(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the bytes of its corpus (not where the raw data lie), as JSON."""
+    return {
+        "sources": [{"dataset": s.dataset, "options": dump(s.resolve()[1]), "limit": s.limit} for s in recipe.sources],
+        "curate": dump(recipe.curate),
+        "shards": dump(recipe.shards),
+    }
