@@ -1,0 +1,143 @@
+"""KITTI object detection: shuffled single frames of the raw recordings, `training` (7481) and `testing` (7518).
+
+    <root>/{training,testing}/{velodyne/%06d.bin, image_2/%06d.png, image_3/%06d.png, calib/%06d.txt}
+
+Planning lists four folders a split and opens nothing. A frame with an image, calibration or label but without scan or
+calibration is `Missing`; a scan whose image is absent although its camera was downloaded loses that view, counted in
+`Scene.dropped`. Splits: training -> "train", testing -> "test" (train/val divisions in use are the community's).
+
+Neighbouring frames of a drive are near-duplicates. `Identity.sequence` is the raw drive where the object devkit's
+`mapping` folder was unpacked into the root, and otherwise the folder's name: all of it belongs together, since a split
+by frame would leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ingest.kitti.calibration import (
+    MAX_TEXT_BYTES,
+    PROJECTION,
+    ROTATION,
+    TRANSFORM,
+    parse_calibration,
+    rectified_camera,
+    rigid,
+)
+from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, check_cameras, numbered, root_of
+from ingest.kitti.images import read_view
+from ingest.kitti.mapping import list_drives
+from ingest.kitti.velodyne import POINT_BYTES, read_scan
+from ingest.source import Missing, RawFiles, SceneRef, Source
+from shards.errors import RecipeError
+from shards.scene import Identity, Scene, View
+from shards.storage import Store
+
+DATASET = "kitti_object"
+VERSION = "2017"
+_SPLITS = {"training": "train", "testing": "test"}
+_DIGITS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to read of the object benchmark.
+
+    Attributes:
+        cameras: views to keep, named as in the raw recordings ("image_02" lies in the folder image_2).
+    """
+
+    cameras: tuple[str, ...] = DEFAULT_CAMERAS
+
+    def __post_init__(self) -> None:
+        check_cameras(self.cameras)
+
+
+def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
+    """List the frames of both splits in order of split and number; raises `RecipeError` if there are none."""
+    frames = 0
+    for folder in _SPLITS:
+        for item in _plan_split(store, folder, options):
+            frames += 1
+            yield item
+    if not frames:
+        raise RecipeError(f"no KITTI object frames in {store.uri}: expected training/velodyne/000000.bin and so on")
+
+
+def _plan_split(store: Store, folder: str, options: Options) -> Iterator[SceneRef | Missing]:
+    scans = numbered(store, f"{folder}/velodyne", ".bin", _DIGITS)
+    calibrations = numbered(store, f"{folder}/calib", ".txt", _DIGITS)
+    labels = numbered(store, f"{folder}/label_2", ".txt", _DIGITS)
+    images = {
+        camera: found
+        for camera in options.cameras
+        if (found := numbered(store, f"{folder}/image_{int(camera[-2:])}", ".png", _DIGITS))
+    }
+    frames = sorted(set().union(scans, calibrations, labels, *images.values()))
+    drives = list_drives(store, DATASET) if folder == "training" and frames else {}
+    for frame in frames:
+        scene_id = f"{folder}/{frame:0{_DIGITS}d}"
+        if frame not in scans or frame not in calibrations:
+            what = "scan (velodyne)" if frame not in scans else "calibration (calib)"
+            yield Missing(dataset=DATASET, scene_id=scene_id, reason=f"frame {frame} has no {what} in {folder}/")
+            continue
+        used = {"points": scans[frame], "calibration": calibrations[frame]}
+        used |= {camera: found[frame] for camera, found in images.items() if frame in found}
+        yield SceneRef(
+            dataset=DATASET,
+            scene_id=scene_id,
+            split=_SPLITS[folder],
+            sequence=drives.get(frame, folder),
+            root=root_of(store),
+            files={role: found.path for role, found in used.items()},
+            details={
+                "cameras": [camera for camera in images if camera in used],
+                "dropped": {f"missing image {camera}": 1 for camera in images if camera not in used},
+            },
+            points_estimate=scans[frame].size // POINT_BYTES,
+            bytes_estimate=sum(found.size for found in used.values()),
+        )
+
+
+def read(ref: SceneRef) -> Scene:
+    """One frame; the scene frame is the velodyne's, and so is the world's: the benchmark has no poses.
+
+    Raises:
+        RawDataError: a file is missing or not what the format says.
+    """
+    files = RawFiles(ref)
+    points, dropped = read_scan(files, ref.files["points"])
+    views = _read_cameras(files)
+    identity = Identity(
+        dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
+        timestamp_ns=None, domain="outdoor", licence=LICENCE, sources=files.sources(),
+    )  # fmt: skip
+    return Scene(
+        identity=identity,
+        world_from_scene=np.eye(4),
+        points=points,
+        views=views,
+        dropped=dropped | dict(ref.details["dropped"]),
+    ).validate()
+
+
+def _read_cameras(files: RawFiles) -> tuple[View, ...]:
+    cameras = list(files.ref.details["cameras"])
+    projections = {camera: f"P{int(camera[-2:])}" for camera in cameras}
+    wanted = {"R0_rect": ROTATION, "Tr_velo_to_cam": TRANSFORM} | dict.fromkeys(projections.values(), PROJECTION)
+    path = files.ref.files["calibration"]
+    found = parse_calibration(files.read(path, limit=MAX_TEXT_BYTES), wanted, partial(files.error, path))
+    cam0_from_velo = rigid(found["Tr_velo_to_cam"][:, :3], found["Tr_velo_to_cam"][:, 3])
+    views = []
+    for camera in cameras:
+        intrinsics, pose = rectified_camera(found[projections[camera]], found["R0_rect"], cam0_from_velo)
+        view = read_view(files, camera, files.ref.files[camera], intrinsics=intrinsics, scene_from_camera=pose)
+        views.append(view)
+    return tuple(views)
+
+
+SOURCE = Source(dataset=DATASET, options=Options, plan=plan, read=read)

@@ -1,0 +1,43 @@
+"""KITTI's `timestamps.txt`: line i is the time of frame i, with nine decimals; blank where the frame was lost.
+
+The times are local and carry no zone, so they are counted as if they were UTC: only differences mean something.
+datetime keeps six decimals, hence the arithmetic here is done on integers.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from ingest.kitti.calibration import Fail
+from shards.errors import RawDataError
+from shards.storage import Store
+
+_PATTERN = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{1,9})", re.ASCII)
+_EPOCH = datetime(1970, 1, 1).toordinal()
+_MAX_BYTES = 64 << 20
+
+
+def list_timestamps(store: Store, path: str, dataset: str) -> dict[int, str]:
+    """Frame number -> text of its line, for the lines that are not blank; empty if there is no such file."""
+    size = store.size(path)
+    if size is None:
+        return {}
+    if size > _MAX_BYTES:
+        raise RawDataError(f"{size} bytes are too many for timestamps", dataset=dataset, path=path)
+    lines = store.read(path).decode("ascii", errors="replace").split("\n")
+    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+
+
+def parse_timestamp(text: str, frame: int, fail: Fail) -> int:
+    """`YYYY-MM-DD hh:mm:ss.nnnnnnnnn` -> nanoseconds since 1970; raises `RawDataError` naming the line."""
+    match = _PATTERN.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError("expected YYYY-MM-DD hh:mm:ss.nnnnnnnnn")
+        moment = datetime(*(int(part) for part in match.groups()[:6]))  # type: ignore[arg-type] # six ints, no zone
+    except ValueError as problem:
+        raise fail(f"bad timestamp {text[:40]!r}: {problem}", line=frame + 1) from None
+    days = moment.toordinal() - _EPOCH
+    seconds = ((days * 24 + moment.hour) * 60 + moment.minute) * 60 + moment.second
+    return seconds * 1_000_000_000 + int(match.group(7).ljust(9, "0"))
