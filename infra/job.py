@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.plan import Plan, make_scene, task_memory
+from infra.plan import Plan, task_memory
 from infra.recipe import Recipe
-from infra.task import TaskResult, run_task
+from infra.task import Job, TaskResult, make_scene, run_task
 from ingest.source import SceneRef
 from shards.build import fingerprint_digest, finish_build, is_finished, part_name, read_part, start_build
 from shards.errors import BrickyardError, CorpusError
@@ -69,6 +69,7 @@ def run_build(
     """
     store = Store(out)
     build = fingerprint_digest(plan.fingerprint)
+    job = Job.of(recipe, store.uri, build)
     with _only_writer(store):
         start_build(store, plan.fingerprint)
         if is_finished(store, build):
@@ -79,9 +80,9 @@ def run_build(
         reused = len(plan.tasks) - len(todo)
         results: Iterator[TaskResult]
         if in_process:
-            results = (run_task(task, plan.tasks[task], recipe, store.uri, build, {}) for task in todo)
+            results = (run_task(job, task, plan.tasks[task], {}) for task in todo)
         elif todo:
-            results = _run_on_ray(todo, plan, recipe, store.uri, build, cpus or os.cpu_count() or 1, address)
+            results = _run_on_ray(job, todo, plan, cpus or os.cpu_count() or 1, address)
         else:
             results = iter(())
         seconds = _follow(results, plan, todo, progress)
@@ -136,9 +137,7 @@ def _only_writer(store: Store) -> Iterator[None]:
 # Ray
 
 
-def _run_on_ray(
-    todo: Sequence[int], plan: Plan, recipe: Recipe, out: str, build: str, cpus: int, address: str | None
-) -> Iterator[TaskResult]:
+def _run_on_ray(job: Job, todo: Sequence[int], plan: Plan, cpus: int, address: str | None) -> Iterator[TaskResult]:
     """Yield results as tasks finish, with at most `_WINDOW` tasks per CPU under way."""
     ray = _connect(cpus, address)
     try:
@@ -152,10 +151,10 @@ def _run_on_ray(
                 task = waiting.pop()
                 need = min(task_memory(sum(ref.bytes_estimate for ref in plan.tasks[task])), available / max(1, slots))
                 call = remote.options(num_cpus=1, memory=int(need), name=f"shard {task}")
-                running[call.remote(task, plan.tasks[task], recipe, out, build, {})] = task
+                running[call.remote(job, task, plan.tasks[task], {})] = task
             ready, _ = ray.wait(list(running), num_returns=1)
             task = running.pop(ready[0])
-            yield _result(ray, ready[0], task, plan, recipe, out, build)
+            yield _result(ray, ready[0], job, task, plan.tasks[task])
     finally:
         ray.shutdown()
 
@@ -180,17 +179,17 @@ def _connect(cpus: int, address: str | None) -> Any:
     return ray
 
 
-def _result(ray: Any, ready: Any, task: int, plan: Plan, recipe: Recipe, out: str, build: str) -> TaskResult:
+def _result(ray: Any, ready: Any, job: Job, task: int, refs: Sequence[SceneRef]) -> TaskResult:
     """The result of a task; if it killed its workers, that of the same task without the scenes that do so."""
     try:
         return _checked(ray.get(ready))
     except ray.exceptions.RayTaskError as problem:
         raise BrickyardError(f"shard {task} failed: {problem.cause}") from problem
     except ray.exceptions.RayError as problem:
-        deadly = _find_deadly(ray, plan.tasks[task], recipe, problem)
+        deadly = _find_deadly(ray, job, refs, problem)
     again = ray.remote(max_retries=2)(run_task).options(num_cpus=1)
     try:
-        return _checked(ray.get(again.remote(task, plan.tasks[task], recipe, out, build, deadly)))
+        return _checked(ray.get(again.remote(job, task, refs, deadly)))
     except ray.exceptions.RayError as problem:
         raise BrickyardError(f"shard {task} keeps losing its worker ({problem}); lower shards.target_mib") from problem
 
@@ -201,13 +200,13 @@ def _checked(value: Any) -> TaskResult:
     return value
 
 
-def _find_deadly(ray: Any, refs: Sequence[SceneRef], recipe: Recipe, first: Exception) -> Mapping[str, str]:
+def _find_deadly(ray: Any, job: Job, refs: Sequence[SceneRef], first: Exception) -> Mapping[str, str]:
     """Try each scene in a worker of its own; those whose worker dies are returned with the reason."""
     trial = ray.remote(max_retries=0)(_try_scene).options(num_cpus=1)
     deadly = {}
     for ref in refs:
         try:
-            ray.get(trial.remote(ref, recipe))
+            ray.get(trial.remote(job, ref))
         except ray.exceptions.RayTaskError:
             continue  # an ordinary error: the task itself will quarantine it
         except ray.exceptions.RayError:
@@ -215,5 +214,5 @@ def _find_deadly(ray: Any, refs: Sequence[SceneRef], recipe: Recipe, first: Exce
     return deadly
 
 
-def _try_scene(ref: SceneRef, recipe: Recipe) -> None:
-    make_scene(ref, recipe)
+def _try_scene(job: Job, ref: SceneRef) -> None:
+    make_scene(ref, job.curate, job.shards)

@@ -17,10 +17,10 @@ from typing import Any
 
 import xxhash
 
-from curate.pipeline import curate
 from infra.recipe import Recipe, build_config, source_root
-from ingest.source import Missing, SceneRef, find_source
-from shards.encode import FORMAT_VERSION, EncodedScene, encode_scene
+from infra.task import make_scene
+from ingest.source import Missing, SceneRef
+from shards.encode import FORMAT_VERSION
 from shards.errors import BrickyardError, RecipeError
 from shards.index import Quarantined
 from shards.storage import Store
@@ -134,12 +134,6 @@ def _inputs(refs: Sequence[SceneRef], missing: Sequence[Quarantined]) -> dict[st
     return {"scenes": len(refs), "missing": len(missing), "digest": digest.hexdigest()}
 
 
-def make_scene(ref: SceneRef, recipe: Recipe) -> EncodedScene:
-    """Read, curate and encode one scene: what every task does for each of its references."""
-    scene = curate(find_source(ref.dataset).read(ref), recipe.curate)
-    return encode_scene(scene, recipe.shards.compressor)
-
-
 def estimate(plan: Plan, recipe: Recipe, *, cpus: int, samples: int = 1) -> dict[str, Any]:
     """Extrapolate a build from `samples` scenes of each dataset, made in memory.
 
@@ -179,7 +173,7 @@ def _estimate_dataset(name: str, refs: Sequence[SceneRef], recipe: Recipe, sampl
     for ref in refs[:: max(1, len(refs) // samples)][:samples]:
         begin = time.perf_counter()
         try:
-            encoded = make_scene(ref, recipe)
+            encoded = make_scene(ref, recipe.curate, recipe.shards)
         except BrickyardError as problem:
             problems.append(str(problem))
             continue

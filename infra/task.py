@@ -14,13 +14,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from infra.plan import make_scene
-from infra.recipe import Recipe
-from ingest.source import SceneRef
+from curate.pipeline import CurateConfig, curate
+from infra.recipe import Recipe, ShardsConfig
+from ingest.source import SceneRef, find_source
 from shards.build import Part, commit_task, read_part
+from shards.encode import EncodedScene, encode_scene
 from shards.errors import BrickyardError
 from shards.index import Quarantined
 from shards.storage import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of a build share.
+
+    Attributes:
+        out: the corpus, a path or URI.
+        build: digest of the fingerprint.
+    """
+
+    curate: CurateConfig
+    shards: ShardsConfig
+    out: str
+    build: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, out: str, build: str) -> Job:
+        return cls(recipe.curate, recipe.shards, out, build)
 
 
 @dataclass(frozen=True)
@@ -38,18 +58,15 @@ class TaskResult:
     reused: bool
 
 
-def run_task(
-    task: int, refs: Sequence[SceneRef], recipe: Recipe, out: str, build: str, excluded: Mapping[str, str]
-) -> TaskResult:
-    """Build and commit one shard.
+def make_scene(ref: SceneRef, curation: CurateConfig, shards: ShardsConfig) -> EncodedScene:
+    """Read, curate and encode one scene."""
+    return encode_scene(curate(find_source(ref.dataset).read(ref), curation), shards.compressor)
 
-    Args:
-        out: the corpus, a path or URI.
-        build: digest of the fingerprint.
-        excluded: keys of scenes that must not be touched (they killed a worker before), with reasons.
-    """
-    store = Store(out)
-    if (record := read_part(store, task, build)) is not None:
+
+def run_task(job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[str, str]) -> TaskResult:
+    """Build and commit one shard; `excluded` scenes (they killed a worker before) are quarantined with the reasons."""
+    store = Store(job.out)
+    if (record := read_part(store, task, job.build)) is not None:
         return TaskResult(task, record[0], 0.0, True)
     begin = time.perf_counter()
     scenes, quarantined = [], []
@@ -58,11 +75,11 @@ def run_task(
             quarantined.append(Quarantined(ref.key, excluded[ref.key]))
             continue
         try:
-            with time_limit(recipe.shards.scene_timeout_s):
-                scenes.append(make_scene(ref, recipe))
+            with time_limit(job.shards.scene_timeout_s):
+                scenes.append(make_scene(ref, job.curate, job.shards))
         except Exception as problem:  # whatever a scene does, it must not take its neighbours with it
             quarantined.append(Quarantined(ref.key, reason(problem)))
-    part = commit_task(store, task, build, scenes, quarantined)
+    part = commit_task(store, task, job.build, scenes, quarantined)
     return TaskResult(task, part, time.perf_counter() - begin, False)
 
 

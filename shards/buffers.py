@@ -1,15 +1,21 @@
 """Memory that is used again. Fresh pages cost ten times what the bytes written to them cost, so decoders write into
 buffers that come back.
 
-A buffer comes back only when nobody holds an array on it any more: Python refuses to release a memoryview that is still
-in use, and the pool then lets that buffer go instead of reusing it. Arrays therefore never change under their owner.
+A buffer comes back only when nobody holds an array on it any more, which its reference count tells; until then the pool
+lets it be. Arrays therefore never change under their owner.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 
+import numpy as np
+from numpy.typing import NDArray
+
 _SMALLEST = 1 << 12
+_UNUSED = 2
+"""Reference count of a buffer only we know: a local variable, and the argument of `getrefcount`."""
 
 
 class BufferPool:
@@ -20,24 +26,21 @@ class BufferPool:
     """
 
     def __init__(self, limit: int = 1 << 30) -> None:
-        self._free: dict[int, list[bytearray]] = {}
+        self._free: dict[int, list[NDArray[np.uint8]]] = {}
         self._kept = 0
         self._limit = limit
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> tuple[bytearray, memoryview]:
-        """A buffer and a view of its first `size` bytes (not zeroed)."""
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """A buffer of at least `size` bytes (not zeroed)."""
         rank = max(_SMALLEST, 1 << max(0, size - 1).bit_length())
         with self._lock:
-            free = self._free.get(rank)
-            buffer = free.pop() if free else None
-            if buffer is not None:
+            if free := self._free.get(rank):
                 self._kept -= rank
-        if buffer is None:
-            buffer = bytearray(rank)
-        return buffer, memoryview(buffer)[:size]
+                return free.pop()
+        return np.empty(rank, np.uint8)
 
-    def give(self, buffer: bytearray) -> None:
+    def give(self, buffer: NDArray[np.uint8]) -> None:
         """Take a buffer back that nobody uses."""
         with self._lock:
             if self._kept + len(buffer) <= self._limit:
@@ -50,21 +53,20 @@ class Lease:
 
     def __init__(self, pool: BufferPool) -> None:
         self._pool = pool
-        self._held: list[tuple[bytearray, memoryview]] = []
+        self._held: list[NDArray[np.uint8]] = []
 
     def allocate(self, size: int) -> memoryview:
-        buffer, view = self._pool.take(size)
-        self._held.append((buffer, view))
-        return view
+        buffer = self._pool.take(size)
+        self._held.append(buffer)
+        return buffer.data[:size]
 
     def end(self) -> bool:
         """Give back what is no longer in use; True if that was everything."""
         still = []
-        for buffer, view in self._held:
-            try:
-                view.release()
-            except BufferError:
-                still.append((buffer, view))
+        while self._held:
+            buffer = self._held.pop()
+            if sys.getrefcount(buffer) > _UNUSED:
+                still.append(buffer)
             else:
                 self._pool.give(buffer)
         self._held = still

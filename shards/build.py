@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from shards.corpus import INDEX, MANIFEST, Corpus
+from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
 from shards.encode import FORMAT_VERSION, EncodedScene
 from shards.errors import CorpusError
 from shards.index import SCHEMA, Quarantined, index_rows, read_index, write_index
@@ -148,6 +148,7 @@ def finish_build(
     index = write_index(table, {"build": build})
     store.write(INDEX, index)
     manifest = _manifest(build, parts, table, missing, about) | {"index_digest": f"{digest64(index):016x}"}
+    manifest["digest"] = manifest_digest(manifest)
     store.write(MANIFEST, json.dumps(manifest, sort_keys=True, indent=1).encode())
     known = {part.shard for part in parts}
     for name in store.list("shards"):

@@ -76,7 +76,7 @@ def encode_quantised(
     if not np.isfinite(values).all():
         raise CodecError("values that are not finite cannot be quantised")
     exact = values.astype(np.float64)
-    columns = exact.reshape(len(exact), -1)
+    columns = exact[:, None] if exact.ndim == 1 else exact
     lowest = columns.min(axis=0) if len(columns) else np.zeros(columns.shape[1])
     span = float((columns - lowest).max()) if columns.size else 0.0
     step = next((s for s in steps if span / s <= 65534), steps[0])
@@ -190,15 +190,16 @@ class Quantised:
 
     def dequantise(self) -> NDArray[np.float32]:
         """float32 array of the shape of `values`, in new memory (computed in float64, rounded once)."""
-        columns = self.values.reshape(len(self.values), -1)
-        return (columns * self.step + self.origin).astype(np.float32).reshape(self.values.shape)
+        origin = self.origin[0] if self.values.ndim == 1 else self.origin
+        exact: NDArray[np.float64] = self.values * self.step + origin
+        return exact.astype(np.float32)
 
 
 def _compress(values: NDArray[Any], compressor: Compressor) -> bytes:
     if values.size == 0:
         return b""
-    records = values.reshape(len(values), -1) if values.ndim > 1 else values.reshape(-1, 1)
-    width = records.itemsize * records.shape[1] if values.ndim == 2 and values.shape[1] <= 4 else values.itemsize
+    record = values.ndim == 2 and values.shape[1] <= 4
+    width = values.itemsize * values.shape[1] if record else values.itemsize
     codec = Blosc(cname=compressor, clevel=5, shuffle=Blosc.SHUFFLE if width > 1 else Blosc.NOSHUFFLE)
     return bytes(codec.encode(values.reshape(-1).view(np.dtype(f"V{width}")) if width > 1 else values.reshape(-1)))
 

@@ -35,6 +35,12 @@ INDEX = "index.parquet"
 MAX_BLOB_BYTES = 2**31 - 1024
 
 
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Digest of a manifest's content, all but the entry "digest" that holds it."""
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    return f"{digest64(json.dumps(content, sort_keys=True).encode()):016x}"
+
+
 class Corpus:
     """Read access to a corpus; use `Corpus.open`.
 
@@ -70,12 +76,15 @@ class Corpus:
         try:
             manifest = json.loads(store.read(MANIFEST))
             version, digest = int(manifest["format"]), str(manifest["index_digest"])
+            whole = manifest_digest(manifest) == manifest["digest"]
         except (ValueError, KeyError, TypeError) as problem:
             raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: {problem}") from problem
         if version > FORMAT_VERSION:
             raise CorpusError(
                 f"{store.uri} has format version {version}, this program reads up to {FORMAT_VERSION}: update it"
             )
+        if not whole:
+            raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: it does not match its own digest")
         if not store.exists(INDEX):
             raise CorpusError(f"{store.uri} has no {INDEX}")
         data = store.read(INDEX)

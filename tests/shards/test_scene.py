@@ -1,0 +1,105 @@
+"""A Scene that breaks the contract says which promise, and in which scene."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shards.encode import SceneHeader, decode_scene, encode_scene
+from shards.errors import SceneError
+from shards.scene import Scene
+from tests.worlds import toy_scene
+
+
+def scenes_differ(a: Any, b: Any) -> list[str]:
+    """Paths at which two scenes differ, beyond the bounds of the codecs."""
+    problems = []
+
+    def walk(path: str, x: Any, y: Any) -> None:
+        if hasattr(x, "__dataclass_fields__"):
+            for name in x.__dataclass_fields__:
+                walk(f"{path}.{name}", getattr(x, name), getattr(y, name))
+        elif isinstance(x, dict):
+            for name in x.keys() | y.keys():
+                walk(f"{path}[{name}]", x.get(name), y.get(name))
+        elif isinstance(x, tuple) and x and hasattr(x[0], "__dataclass_fields__"):
+            for i, (u, v) in enumerate(zip(x, y, strict=True)):
+                walk(f"{path}[{i}]", u, v)
+        elif isinstance(x, np.ndarray):
+            bound = {".points.xyz": 1 / 512, ".points.normal": 0.0117}.get(path, 0.0)
+            bound = 1 / 1024 if path.endswith(".pairs.depth") else bound
+            if x.dtype != y.dtype or x.shape != y.shape or np.abs(x.astype(float) - y.astype(float)).max() > bound:
+                problems.append(path)
+        elif x != y:
+            problems.append(path)
+
+    walk("", a, b)
+    return problems
+
+
+@pytest.mark.parametrize("views", [0, 1, 3])
+def test_a_scene_survives_encoding(views: int) -> None:
+    scene = toy_scene(3, views=views)
+    encoded = encode_scene(scene)
+    header = SceneHeader(encoded.header)
+    from shards.codecs import decode
+
+    again = decode_scene(header, lambda name: decode(header.fields[name], encoded.blobs[name])).validate()
+    assert scenes_differ(scene, again) == []
+    assert encode_scene(scene) == encoded
+
+
+def test_a_clip_has_no_points() -> None:
+    scene = replace(toy_scene(1), points=None)
+    scene = replace(scene, views=tuple(replace(view, pairs=None) for view in scene.views))
+    encoded = encode_scene(scene)
+    assert SceneHeader(encoded.header).points is None
+    assert encoded.summary["n_points"] == 0
+
+
+def _points(scene: Scene, **change: Any) -> Scene:
+    assert scene.points is not None
+    return replace(scene, points=replace(scene.points, **change))
+
+
+def _pairs(scene: Scene, **change: Any) -> Scene:
+    view = scene.views[0]
+    assert view.pairs is not None
+    return replace(scene, views=(replace(view, pairs=replace(view.pairs, **change)), *scene.views[1:]))
+
+
+def _broken() -> dict[str, Scene]:
+    good = toy_scene(0)
+    assert good.points is not None
+    assert good.views[0].pairs is not None
+    mirror = np.diag([1.0, 1, -1, 1])
+    return {
+        "points/xyz must be float32": _points(good, xyz=good.points.xyz.astype(np.float64)),
+        "not finite": _points(good, xyz=np.full_like(good.points.xyz, np.inf)),
+        "points/color": _points(good, color=good.points.color[:-1]),
+        "points/normal has vectors": _points(good, normal=np.full_like(good.points.xyz, 0.9)),
+        "intensity_unit": _points(good, intensity_unit=None),
+        "points/semantic.nuscenes16": _points(good, semantic={"nuscenes16": np.zeros(3, np.int16)}),
+        "world_from_scene is not a rigid": replace(good, world_from_scene=mirror),
+        "scene_from_camera is not": replace(good, views=(replace(good.views[0], scene_from_camera=mirror),)),
+        "strictly increasing": _pairs(good, point=good.views[0].pairs.point[::-1].copy()),
+        "pixel leaves": _pairs(good, pixel=np.full_like(good.views[0].pairs.pixel, 999)),
+        "point leaves": _pairs(good, point=good.views[0].pairs.point + np.int32(400)),
+        "superpixels": replace(good, views=(replace(good.views[0], width=63),)),
+    }
+
+
+@pytest.mark.parametrize("what", _broken())
+def test_broken_promises_are_named(what: str) -> None:
+    with pytest.raises(SceneError, match=what) as caught:
+        _broken()[what].validate()
+    assert "toy/scene-000" in str(caught.value)
+
+
+def test_a_newer_header_is_refused_with_a_sentence() -> None:
+    header = encode_scene(toy_scene(0)).header.replace(b'{"format":1', b'{"format":2')
+    with pytest.raises(SceneError, match="update"):
+        SceneHeader(header)
