@@ -77,9 +77,7 @@ def _load(store: Store, version: str) -> Any:
     try:
         from nuscenes.nuscenes import NuScenes
     except ImportError as problem:
-        raise RecipeError(
-            f"planning nuScenes needs nuscenes-devkit: pip install 'brickyard[ingest]' ({problem})"
-        ) from problem
+        raise RecipeError(f"nuScenes needs its devkit: pip install 'brickyard[ingest]' ({problem})") from problem
     try:
         return NuScenes(version=version, dataroot=store.path(""), verbose=False)
     except Exception as problem:  # the devkit asserts, or stumbles over whatever a damaged table holds
@@ -107,10 +105,11 @@ def _diagnosis(store: Store, version: str, problem: Exception) -> RawDataError:
     if "lidarseg" in loaded and not all("index" in row for row in loaded["category"]):
         hint = "unpack the lidarseg archive last: it replaces this table"
         return RawDataError("no field index", dataset=DATASET, path=f"{version}/category.json", hint=hint)
-    for row in loaded["map"]:
-        if not store.exists(str(row.get("filename"))):
+    masks = store.sizes("maps")
+    for name in (str(row.get("filename")) for row in loaded["map"]):
+        if name.removeprefix("maps/") not in masks:
             hint = "the devkit wants the maps of the metadata archive"
-            return RawDataError("the map is missing", dataset=DATASET, path=str(row.get("filename")), hint=hint)
+            return RawDataError("the map is missing", dataset=DATASET, path=name, hint=hint)
     return _misfit(version, problem)
 
 
@@ -168,14 +167,13 @@ class _Planner:
             reason = f"{lidar['filename']} is not there (not downloaded?)"
             return Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
         sensors, dropped = {"points": lidar}, {}
-        for camera in self.options.cameras:
-            if camera in sample["data"]:
-                view = self._sensor(sample["data"][camera])
-                size = self._size(view["filename"])
-                if size is not None:
-                    sensors[camera], sizes[camera] = view, size
-                    continue
-            dropped[f"missing image {camera}"] = 1
+        for camera in (name for name in self.options.cameras if name in sample["data"]):
+            view = self._sensor(sample["data"][camera])
+            size = self._size(view["filename"])
+            if size is None:
+                dropped[f"missing image {camera}"] = 1
+            else:
+                sensors[camera], sizes[camera] = view, size
         files = {role: sensor.pop("filename") for role, sensor in sensors.items()}
         if lidar_token in self.label_files:
             label_file = self.label_files[lidar_token]

@@ -1,0 +1,195 @@
+"""KITTI object: generated trees for the rules, the real sample for the numbers."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ingest.kitti.object import SOURCE, Options
+from ingest.source import Missing, SceneRef, find_source
+from shards.errors import RawDataError, RecipeError
+from shards.scene import Scene
+from shards.storage import Store
+
+CALIBRATION = """P0: 70 0 60 0 0 70 20 0 0 0 1 0
+P2: 70 0 60 4.5 0 70 20 -0.3 0 0 1 0.005
+P3: 70 0 60 -33 0 70 20 2.3 0 0 1 0.003
+R0_rect: 1 0 0 0 1 0 0 0 1
+Tr_velo_to_cam: 0 -1 0 -0.02 0 0 -1 -0.06 1 0 0 -0.33
+
+"""
+
+
+def scan(count: int = 50, seed: int = 0) -> np.ndarray:
+    points = np.random.default_rng(seed).uniform((1, -20, -2, 0), (40, 20, 2, 1), (count, 4))
+    return points.astype("<f4")
+
+
+def png(width: int = 124, height: int = 37) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (10, 20, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_frame(root: Path, frame: int, folder: str = "training", leave_out: tuple[str, ...] = ()) -> None:
+    payloads = {
+        "velodyne": (".bin", scan(seed=frame).tobytes()),
+        "image_2": (".png", png()),
+        "image_3": (".png", png()),
+        "calib": (".txt", CALIBRATION.encode()),
+    }
+    for kind, (suffix, data) in payloads.items():
+        target = root / folder / kind / f"{frame:06d}{suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if kind not in leave_out:
+            target.write_bytes(data)
+
+
+def planned(root: Path, options: Options | None = None) -> list[SceneRef | Missing]:
+    return list(SOURCE.plan(Store(root), options or Options()))
+
+
+def read_one(root: Path) -> Scene:
+    (ref,) = planned(root)
+    assert isinstance(ref, SceneRef)
+    return SOURCE.read(ref)
+
+
+def test_entry_point() -> None:
+    assert find_source("kitti_object") is SOURCE
+
+
+def test_scene_holds_the_files_as_they_are(tmp_path: Path) -> None:
+    write_frame(tmp_path, 7)
+    (ref,) = planned(tmp_path)
+    assert isinstance(ref, SceneRef)
+    assert (ref.scene_id, ref.split, ref.sequence, ref.points_estimate) == ("training/000007", "train", "training", 50)
+    assert ref.bytes_estimate == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+    scene = SOURCE.read(ref)
+    assert scene.points is not None and scene.points.intensity is not None
+    np.testing.assert_array_equal(scene.points.xyz, scan(seed=7)[:, :3])
+    np.testing.assert_array_equal(scene.points.intensity, scan(seed=7)[:, 3])
+    assert [(v.name, v.width, v.height) for v in scene.views] == [("image_02", 124, 37), ("image_03", 124, 37)]
+    assert scene.views[0].image == png() and not scene.dropped
+    assert [s.path for s in scene.identity.sources] == sorted(ref.files.values())
+
+
+def test_references_survive_alone(tmp_path: Path) -> None:
+    write_frame(tmp_path, 1)
+    data = pickle.dumps(planned(tmp_path)[0])
+    scene = SOURCE.read(pickle.loads(data))  # noqa: S301 - our own bytes
+    assert scene.points is not None and len(scene.points) == 50
+
+
+def test_what_is_absent(tmp_path: Path) -> None:
+    write_frame(tmp_path, 0, leave_out=("velodyne",))
+    write_frame(tmp_path, 1, leave_out=("calib",))
+    write_frame(tmp_path, 2, leave_out=("image_3",))
+    write_frame(tmp_path, 0, folder="testing")
+    first, second, third, test = planned(tmp_path)
+    assert isinstance(first, Missing) and "no scan" in first.reason and first.scene_id == "training/000000"
+    assert isinstance(second, Missing) and "no calibration" in second.reason
+    assert isinstance(third, SceneRef) and isinstance(test, SceneRef) and test.split == "test"
+    scene = SOURCE.read(third)
+    assert [v.name for v in scene.views] == ["image_02"] and scene.dropped == {"missing image image_03": 1}
+    with pytest.raises(RecipeError, match="no KITTI object frames"):
+        planned(tmp_path / "elsewhere")
+    with pytest.raises(RecipeError, match="unknown KITTI camera image_2;"):
+        Options(cameras=("image_2",))
+
+
+def test_mapping_gives_the_drive(tmp_path: Path) -> None:
+    write_frame(tmp_path, 0)
+    write_frame(tmp_path, 1)
+    (tmp_path / "mapping").mkdir()
+    (tmp_path / "mapping" / "train_mapping.txt").write_text("d a_drive 0000000001\nd b_drive 0000000009\n")
+    (tmp_path / "mapping" / "train_rand.txt").write_text("2,1\n")
+    assert [item.sequence for item in planned(tmp_path) if isinstance(item, SceneRef)] == ["b_drive", "a_drive"]
+    (tmp_path / "mapping" / "train_rand.txt").write_text("3,1\n")
+    with pytest.raises(RawDataError, match=r"entry 1 is '3', expected a line number 1..2"):
+        planned(tmp_path)
+
+
+def test_damaged_scans(tmp_path: Path) -> None:
+    write_frame(tmp_path, 0)
+    file = tmp_path / "training" / "velodyne" / "000000.bin"
+    points = scan()
+    points[3, 1], points[5, 3], points[7, 0], points[9, 3] = np.nan, np.inf, 1e20, -2
+    file.write_bytes(points.tobytes())
+    scene = read_one(tmp_path)
+    assert scene.dropped == {"non-finite points": 2, "impossible points": 2}
+    assert scene.points is not None
+    np.testing.assert_array_equal(scene.points.xyz, np.delete(points, (3, 5, 7, 9), axis=0)[:, :3])
+    file.write_bytes(points.tobytes()[:-5])
+    with pytest.raises(RawDataError, match=r"000000.bin at byte 784: 795 bytes are no multiple of 16"):
+        read_one(tmp_path)
+    file.write_bytes(b"")
+    with pytest.raises(RawDataError, match="the scan is empty"):
+        read_one(tmp_path)
+    file.write_bytes(np.full((4, 4), np.nan, "<f4").tobytes())
+    with pytest.raises(RawDataError, match="none of 4 points is usable"):
+        read_one(tmp_path)
+
+
+def test_truncated_image(tmp_path: Path) -> None:
+    write_frame(tmp_path, 0)
+    (tmp_path / "training" / "image_2" / "000000.png").write_bytes(png()[:-4])
+    with pytest.raises(RawDataError, match=r"scene training/000000: .*000000.png at byte .* no end"):
+        read_one(tmp_path)
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_any_mutation_ends_in_a_scene_or_a_raw_data_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    root = tmp_path_factory.mktemp("object")
+    write_frame(root, 0, leave_out=("image_3",))
+    kind = data.draw(st.sampled_from(["velodyne/000000.bin", "calib/000000.txt", "image_2/000000.png"]))
+    file = root / "training" / kind
+    original = file.read_bytes()
+    place = data.draw(st.integers(0, len(original) - 1))
+    cut = data.draw(st.sampled_from([0, 1, 4, 16, len(original)]))
+    file.write_bytes(original[:place] + data.draw(st.binary(max_size=6)) + original[place + cut :])
+    try:
+        scene = read_one(root)
+    except RawDataError as error:
+        assert error.scene == "training/000000" and kind in error.path
+        return
+    scene.validate()
+    records = (root / "training/velodyne/000000.bin").stat().st_size // 16
+    assert scene.points is not None and len(scene.points) + sum(scene.dropped.values()) == records
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("frame", "inside", "total"), [("000000", 20_285, 115_384), ("000001", 18_630, 120_268)])
+def test_real_projection(samples: Path, frame: str, inside: int, total: int) -> None:
+    """Our camera against y = P2 R0_rect Tr X, multiplied out here in float64 from the text."""
+    refs = {ref.scene_id: ref for ref in planned(samples / "kitti" / "object")}
+    ref = refs[f"training/{frame}"]
+    assert isinstance(ref, SceneRef)
+    scene = SOURCE.read(ref)
+    assert scene.points is not None and len(scene.points) == total and not scene.dropped
+    (view,) = scene.views
+    assert view.scene_from_camera is not None
+    lines = (samples / "kitti/object/training/calib" / f"{frame}.txt").read_text().splitlines()
+    rows = {line.split(":")[0]: np.array(line.split(":")[1].split(), float) for line in lines if line}
+    rectify, velo = np.eye(4), np.eye(4)
+    rectify[:3, :3], velo[:3] = rows["R0_rect"].reshape(3, 3), rows["Tr_velo_to_cam"].reshape(3, 4)
+    raw = np.fromfile(samples / "kitti/object/training/velodyne" / f"{frame}.bin", "<f4").reshape(-1, 4)
+    homogeneous = np.c_[raw[:, :3].astype(np.float64), np.ones(total)]
+    official = homogeneous @ (rows["P2"].reshape(3, 4) @ rectify @ velo).T
+
+    points = np.c_[scene.points.xyz.astype(np.float64), np.ones(total)]
+    ours = (points @ np.linalg.inv(view.scene_from_camera).T)[:, :3] @ view.intrinsics.T
+    np.testing.assert_allclose(ours, official, rtol=0, atol=1e-8)
+    pixel = ours[:, :2] / ours[:, 2:]
+    seen = (ours[:, 2] > 0) & (pixel >= 0).all(axis=1) & (pixel < (view.width, view.height)).all(axis=1)
+    assert seen.sum() == inside
