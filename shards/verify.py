@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from shards.corpus import Corpus
-from shards.errors import BrickyardError, CorpusError, CorruptDataError
+from shards.errors import BrickyardError, CorruptDataError
 from shards.scene import Scene, View
 from shards.storage import digest64
 
@@ -124,8 +124,3 @@ def reprojection_error(scene: Scene, view: View) -> float:
     # Quantised points near the camera move by more than a pixel; allow what their own error bound explains.
     slack = 0.004 * view.intrinsics[0, 0] / np.maximum(image[:, 2], 1e-6)
     return float(np.maximum(np.abs(offset).max(axis=1) - 0.5 - slack, 0).max())
-
-
-def open_report(error: CorpusError) -> Report:
-    """The report of a corpus that does not even open."""
-    return Report(0, 0, 0, (str(error),))

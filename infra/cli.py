@@ -1,0 +1,144 @@
+"""The command `brickyard`: one verb per job. Only the verb that runs is imported, so `--help` costs nothing.
+
+Exit codes: 0 done; 1 failed (the last line on stderr says why); 2 wrong usage; 3 done, but scenes were quarantined.
+With --json, stdout carries one JSON object and nothing else; progress is on stderr always.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from shards.errors import BrickyardError
+
+QUARANTINED = 3
+
+Verb = Callable[[argparse.Namespace], tuple[dict[str, Any], int]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    args = parser().parse_args(arguments)
+    try:
+        verb: Verb = import_module(f"infra.verbs.{args.verb}").run
+        result, code = verb(args)
+    except BrickyardError as problem:
+        return _fail(args, str(problem))
+    except KeyboardInterrupt:
+        return _fail(args, "interrupted; run the same command again to go on")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if args.json:
+        print(json.dumps(result, allow_nan=False, default=str))
+    return code
+
+
+def _fail(args: argparse.Namespace, problem: str) -> int:
+    if args.json:
+        print(json.dumps({"error": problem}))
+    print(f"brickyard {args.verb}: {problem}", file=sys.stderr)
+    return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="brickyard",
+        description="Raw 3D datasets -> one verified corpus of training shards -> pretrained 3D encoders.",
+        epilog="Start with `brickyard demo --out demo`, then look at the pages it names.",
+    )
+    top.add_argument("--version", action="version", version=f"brickyard {version('brickyard')}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    plan = _verb(verbs, "plan", "what a build would do: scenes, bytes, time, memory; writes nothing",
+                 "brickyard plan recipe.yaml --cpus 64")  # fmt: skip
+    _recipe(plan)
+    plan.add_argument(
+        "--cpus", type=_positive, default=os.cpu_count(), help="cores to plan for (default: this machine's)"
+    )
+    plan.add_argument("--samples", type=_natural, default=1, help="scenes per dataset to try out in memory (default 1)")
+
+    build = _verb(
+        verbs, "build", "raw data -> corpus; run it again to resume", "brickyard build recipe.yaml --out corpus/"
+    )
+    _recipe(build)
+    build.add_argument("--out", required=True, help="the corpus: a folder or URI")
+    build.add_argument("--cpus", type=_positive, default=None, help="tasks at a time (default: all cores)")
+    build.add_argument("--address", default=None, help="address of a running Ray cluster (default: start one here)")
+    build.add_argument("--in-process", action="store_true", help="no Ray, one task after another (for debugging)")
+    build.add_argument("--allow-quarantined", type=_natural, default=0, metavar="N",
+                       help="exit with 0 although up to N scenes were quarantined")  # fmt: skip
+
+    verify = _verb(verbs, "verify", "every byte against its digest", "brickyard verify corpus/ --deep")
+    verify.add_argument("corpus", help="folder or URI")
+    verify.add_argument("--deep", action="store_true", help="also decode, validate and reproject every scene")
+
+    show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
+                 "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip
+    show.add_argument("target", help="a corpus, or the folder of a training run")
+    show.add_argument("scene", nargs="?", help="one scene (default: a few of every dataset)")
+    show.add_argument("--out", type=Path, required=True, help="the page")
+
+    train = _verb(verbs, "train", "train a 3D encoder from a corpus; run it again to resume",
+                  "brickyard train recipe.yaml --corpus corpus/ --out run/")  # fmt: skip
+    _recipe(train)
+    train.add_argument("--corpus", required=True, help="folder or URI")
+    train.add_argument("--out", type=Path, required=True, help="folder of the run")
+    train.add_argument("--seed", type=_natural, default=None, help="instead of the recipe's")
+
+    evaluate = _verb(verbs, "evaluate", "probe a trained encoder against its random initialisation",
+                     "brickyard evaluate recipe.yaml --run run/ --corpus corpus/")  # fmt: skip
+    _recipe(evaluate)
+    evaluate.add_argument("--run", type=Path, required=True, help="folder of the run")
+    evaluate.add_argument("--corpus", required=True, help="folder or URI")
+
+    simulate = _verb(verbs, "simulate", "write small simulated raw datasets in their native layouts",
+                     "brickyard simulate --out raw/ --datasets scannet,nuscenes,kitti")  # fmt: skip
+    simulate.add_argument("--out", type=Path, required=True, help="folder to write to")
+    simulate.add_argument("--datasets", default="scannet,nuscenes,kitti", help="comma-separated (default: all)")
+    simulate.add_argument("--seed", type=_natural, default=0)
+    simulate.add_argument("--config", type=Path, default=None, help="YAML with sizes of the worlds")
+
+    demo = _verb(verbs, "demo", "simulate, build, verify, train, evaluate and show, in a few minutes",
+                 "brickyard demo --out demo")  # fmt: skip
+    demo.add_argument("--out", type=Path, required=True, help="folder for everything")
+    demo.add_argument("--seeds", type=_positive, default=3, help="trainings to run (default 3)")
+    return top
+
+
+def _verb(verbs: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = verbs.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}"
+    )
+    sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return sub
+
+
+def _recipe(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("recipe", type=Path, help="YAML file; see docs/recipes.md")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

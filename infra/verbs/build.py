@@ -1,0 +1,50 @@
+"""`brickyard build`: the Ray job."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from infra.cli import QUARANTINED
+from infra.job import run_build
+from infra.plan import make_plan
+from infra.progress import Progress
+from infra.recipe import load_recipe
+from infra.verbs.text import size
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    recipe, folder = load_recipe(args.recipe)
+    plan = make_plan(recipe, folder)
+    built = run_build(
+        recipe,
+        plan,
+        args.out,
+        cpus=args.cpus,
+        address=args.address,
+        in_process=args.in_process,
+        progress=Progress("building", "scenes"),
+    )
+    manifest = built.manifest
+    quarantined = manifest["quarantined"]
+    result = {
+        "corpus": args.out,
+        "fingerprint": manifest["fingerprint"],
+        "scenes": manifest["scenes"],
+        "shards": len(manifest["shards"]),
+        "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
+        "shards_built": built.tasks_done,
+        "shards_reused": built.tasks_reused,
+        "core_seconds": built.core_seconds,
+        "licences": manifest["licences"],
+        "quarantined": quarantined,
+    }
+    for item in quarantined:
+        print(f"quarantined {item['key']}: {item['reason']}", file=sys.stderr)
+    if not args.json:
+        print(
+            f"{args.out}: {result['scenes']} scenes in {result['shards']} shards, {size(result['bytes'])}; "
+            f"{built.tasks_done} shards built, {built.tasks_reused} found committed; {len(quarantined)} quarantined"
+        )
+    return result, QUARANTINED if len(quarantined) > args.allow_quarantined else 0

@@ -1,0 +1,26 @@
+"""`brickyard simulate`: raw worlds to try everything on, without downloads."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from infra.config import load_file
+from infra.progress import Progress
+from infra.verbs.text import size
+from ingest.simulate import SimulationConfig, simulate
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    config = SimulationConfig() if args.config is None else load_file(args.config, SimulationConfig)
+    names = [name.strip() for name in args.datasets.split(",") if name.strip()]
+    bars: dict[str, Progress] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        bars.setdefault(what, Progress(f"simulating {what}", "scenes"))(done, total)
+
+    result = simulate(args.out, datasets=names, seed=args.seed, config=config, progress=progress)
+    if not args.json:
+        for name, entry in result.items():
+            print(f"{name}: {entry}" if not isinstance(entry, int) else f"{name}: {size(entry)}")
+    return result, 0
