@@ -1,0 +1,151 @@
+"""Checkpoints: safetensors and JSON, committed by a rename, enough to go on bit for bit.
+
+    run/checkpoints/step-000100/weights.safetensors     parameters and buffers of the objective (no frozen teacher)
+                                optimiser.safetensors   its per-parameter tensors, by parameter name
+                                state.json              step, stream, schedule, random states, counters
+
+A checkpoint is written into a folder with a temporary name, every file and the folder flushed, then renamed: a folder
+named step-* is whole. If the power fails before the rename, the previous checkpoint is the newest and the leftover is
+removed by the next save. Nothing is pickled: what cannot be a tensor is JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from shards.errors import BrickyardError
+
+_PARTIAL = ".partial-"
+VERSION = 1
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimiser: Optimizer, state: Mapping[str, Any], *, keep: int = 2
+) -> Path:
+    """Commit `folder/step-<step>` and remove all but the newest `keep` checkpoints.
+
+    Args:
+        state: JSON-able; `load_checkpoint` returns it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover)
+    target = folder / f"step-{step:06d}"
+    temporary = folder / f"{_PARTIAL}{target.name}"
+    temporary.mkdir()
+    save_file(_contiguous(model.state_dict()), temporary / "weights.safetensors")
+    tensors, scalars = _optimiser_state(model, optimiser)
+    save_file(tensors, temporary / "optimiser.safetensors")
+    table = {"version": VERSION, "step": step, "optimiser": scalars, "random": _random_state(), **state}
+    (temporary / "state.json").write_text(json.dumps(table, indent=1) + "\n")
+    for path in (*temporary.iterdir(), temporary):
+        _flush(path)
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)
+    _flush(folder)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Committed checkpoints, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
+    """Restore model, optimiser and the random states of torch and numpy; returns state.json.
+
+    Raises:
+        BrickyardError: where a file is missing, damaged, or belongs to another model.
+    """
+    try:
+        table: dict[str, Any] = json.loads((path / "state.json").read_text())
+        if table["version"] != VERSION:
+            raise BrickyardError(f"checkpoint {path} has version {table['version']}, this program reads {VERSION}")
+        device = next(model.parameters()).device
+        model.load_state_dict(load_file(path / "weights.safetensors", device=str(device)))
+        _restore_optimiser(model, optimiser, load_file(path / "optimiser.safetensors"), table["optimiser"])
+        _restore_random(table["random"])
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+        raise BrickyardError(
+            f"checkpoint {path} cannot be used: {problem}; delete it to go on from an older one"
+        ) from problem
+    return table
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _optimiser_state(model: nn.Module, optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors as "<parameter>/<entry>", other entries as JSON."""
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for name, parameter in model.named_parameters():
+        for entry, value in optimiser.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}/{entry}"] = value.detach().cpu().contiguous()
+            else:
+                scalars[f"{name}/{entry}"] = value
+    return tensors, scalars
+
+
+def _restore_optimiser(
+    model: nn.Module, optimiser: Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
+) -> None:
+    parameters = dict(model.named_parameters())
+    optimiser.state.clear()
+    for full, value in {**tensors, **scalars}.items():
+        name, entry = full.rsplit("/", 1)
+        parameter = parameters[name]
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
+            value = value.to(parameter.device)
+        optimiser.state[parameter][entry] = value
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - the global state is what is saved
+    state: dict[str, Any] = {
+        "torch": _encode(torch.get_rng_state().numpy()),
+        "numpy": [kind, _encode(np.asarray(keys, "<u4")), int(position), int(has_gauss), float(cached)],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = _encode(torch.cuda.get_rng_state().numpy())
+    return state
+
+
+def _restore_random(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state["torch"])), dtype=torch.uint8))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    array = np.frombuffer(base64.b64decode(keys), "<u4").astype(np.uint32)
+    np.random.set_state((kind, array, position, has_gauss, cached))  # noqa: NPY002
+    if "cuda" in state and torch.cuda.is_available():
+        cuda = torch.frombuffer(bytearray(base64.b64decode(state["cuda"])), dtype=torch.uint8)
+        torch.cuda.set_rng_state(cuda)
+
+
+def _encode(array: Any) -> str:
+    return base64.b64encode(array.tobytes()).decode("ascii")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

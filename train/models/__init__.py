@@ -1,0 +1,1 @@
+"""Networks: sparse U-Nets on spconv. Image teachers, which are never trained, live in `train.teachers`."""

@@ -1,0 +1,190 @@
+"""Sparse residual U-Net for point clouds: the MinkowskiNet family (Choy et al., CVPR 2019, arXiv 1904.08755) on spconv.
+
+A stem, four times (halve the resolution, residual blocks), four times (double it, join the encoder's features of that
+resolution, residual blocks). `mink34` is Res16UNet34C, the student of PPKT, SLidR and ST-SLidR, with kernel 3 in every
+layer; `small` and `tiny` have the same shape at sizes a CPU can train.
+
+The network ends with the features of its last decoder stage, one row per voxel: what a linear probe reads. The 1x1
+layer to the contrastive space or to classes is separate (`head`), because it is thrown away after pretraining.
+
+Forward and backward of 4 lidar clouds of 10,000 points on one CPU core: tiny 0.5 s, small 1.3 s, mink34 7 s.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from shards.errors import RecipeError
+from train.models import sparse
+from train.voxels import Voxels
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseUNetConfig:
+    """Sizes of a sparse U-Net.
+
+    Attributes:
+        stem: channels of the first layer.
+        planes: channels of the encoder stages, then as many of the decoder stages.
+        layers: residual blocks of these stages.
+        kernel: edge of the submanifold kernels.
+        bn_momentum: of every batch norm (torch's convention: weight of the new batch).
+    """
+
+    stem: int
+    planes: tuple[int, ...]
+    layers: tuple[int, ...]
+    kernel: int = 3
+    bn_momentum: float = 0.05
+
+    def __post_init__(self) -> None:
+        if len(self.planes) != len(self.layers) or len(self.planes) % 2 or not self.planes:
+            raise ValueError("planes and layers need the same, even number of stages (encoder, then decoder)")
+        if min(self.planes) < 1 or min(self.layers) < 0 or self.stem < 1 or self.kernel % 2 == 0:
+            raise ValueError("channels must be positive, layers not negative, and the kernel odd")
+
+    @property
+    def levels(self) -> int:
+        """How often the resolution is halved."""
+        return len(self.planes) // 2
+
+
+CONFIGS = {
+    "mink34": SparseUNetConfig(stem=32, planes=(32, 64, 128, 256, 256, 128, 96, 96), layers=(2, 3, 4, 6, 2, 2, 2, 2)),
+    "small": SparseUNetConfig(stem=32, planes=(32, 64, 96, 128, 96, 64, 64, 64), layers=(1,) * 8),
+    "tiny": SparseUNetConfig(stem=16, planes=(16, 32, 48, 48, 32, 32), layers=(1,) * 6),
+}
+"""name -> sizes; 37.8, 3.4 and 0.5 million parameters."""
+
+
+class SparseUNet(nn.Module):
+    """See the module's text.
+
+    Args:
+        config: sizes, or a name of `CONFIGS`.
+        inputs: channels of the voxel features.
+        device: where it will run; spconv has different layers for CPU and CUDA.
+    """
+
+    def __init__(self, config: SparseUNetConfig | str, inputs: int, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.config = config = find_config(config) if isinstance(config, str) else config
+        device = torch.device(device)
+        levels, planes = config.levels, config.planes
+        self.stem = _ConvNorm(
+            sparse.submanifold(inputs, config.stem, kernel=config.kernel, key="level0", device=device),
+            config.stem,
+            config.bn_momentum,
+        )
+        width = config.stem
+        self.down, self.encoder, skips = nn.ModuleList(), nn.ModuleList(), [width]
+        for level in range(levels):
+            convolution = sparse.down(width, width, key=f"down{level}", device=device)
+            self.down.append(_ConvNorm(convolution, width, config.bn_momentum))
+            self.encoder.append(_stage(config, width, level, device))
+            width = planes[level]
+            skips.append(width)
+        self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(levels)):
+            stage = 2 * levels - 1 - level
+            convolution = sparse.up(width, planes[stage], key=f"down{level}", device=device)
+            self.up.append(_ConvNorm(convolution, planes[stage], config.bn_momentum))
+            joined = planes[stage] + skips[level]
+            self.decoder.append(_stage(config, joined, stage, device))
+            width = planes[stage]
+        self.channels = width
+        self.to(device)
+
+    def forward(self, voxels: Voxels) -> Tensor:
+        """Features of the last decoder stage, float32 (V, channels), in the order of `voxels`.
+
+        Always float32: under autocast spconv would compute in float16 whatever dtype was asked for, which overflows
+        without a gradient scaler.
+        """
+        with torch.autocast(voxels.features.device.type, enabled=False):
+            shape = padded(voxels.shape, 2**self.config.levels, voxels.batch)
+            x = sparse.sparse_tensor(voxels.features.float(), voxels.indices, shape, voxels.batch)
+            x = self.stem(x)
+            skips = []
+            for down, blocks in zip(self.down, self.encoder, strict=True):
+                skips.append(x.features)
+                x = blocks(down(x))
+            for up, blocks in zip(self.up, self.decoder, strict=True):
+                x = up(x)
+                x = blocks(sparse.with_features(x, torch.cat((x.features, skips.pop()), dim=1)))
+            return cast(Tensor, x.features)
+
+
+def head(channels: int, outputs: int) -> nn.Linear:
+    """The 1x1 convolution after the network, which on sparse voxels is a linear layer with bias."""
+    return nn.Linear(channels, outputs)
+
+
+def find_config(name: str) -> SparseUNetConfig:
+    """The sizes of a name; raises `RecipeError` with the known names."""
+    if name not in CONFIGS:
+        raise RecipeError(f"unknown network {name!r}; known: {', '.join(CONFIGS)}")
+    return CONFIGS[name]
+
+
+def padded(shape: tuple[int, int, int], multiple: int, batch: int) -> tuple[int, int, int]:
+    """The grid grown so that halving it never cuts off its last cells; `RecipeError` where it has too many cells."""
+    a, b, c = (-(-size // multiple) * multiple for size in shape)
+    if a * b * c * max(batch, 1) > sparse.MAX_CELLS:
+        raise RecipeError(
+            f"the voxel grid {a} x {b} x {c} of {batch} scenes has more than {sparse.MAX_CELLS} cells;"
+            " use larger voxels or fewer scenes, or limit the range of the points"
+        )
+    return a, b, c
+
+
+class _ConvNorm(nn.Module):
+    """Convolution, batch norm, and (by default) ReLU."""
+
+    def __init__(self, convolution: nn.Module, channels: int, momentum: float, *, relu: bool = True) -> None:
+        super().__init__()
+        self.convolution, self.norm, self.relu = convolution, nn.BatchNorm1d(channels, momentum=momentum), relu
+        weight = convolution.weight
+        assert isinstance(weight, Tensor)
+        # He initialisation, fan out, as MinkowskiEngine's networks: spconv's kernels are (outputs, k, k, k, inputs).
+        nn.init.normal_(weight, std=(2 / (weight.numel() / weight.shape[-1])) ** 0.5)
+
+    def forward(self, x: Any) -> Any:
+        x = self.convolution(x)
+        features = self.norm(x.features)
+        return sparse.with_features(x, torch.relu(features) if self.relu else features)
+
+
+class _Block(nn.Module):
+    """Two convolutions and a shortcut, which is a 1x1 layer where the number of channels changes."""
+
+    def __init__(self, config: SparseUNetConfig, inputs: int, outputs: int, key: str, device: torch.device) -> None:
+        super().__init__()
+        momentum, kernel = config.bn_momentum, config.kernel
+        self.first = _ConvNorm(
+            sparse.submanifold(inputs, outputs, kernel=kernel, key=key, device=device), outputs, momentum
+        )
+        self.second = _ConvNorm(
+            sparse.submanifold(outputs, outputs, kernel=kernel, key=key, device=device), outputs, momentum, relu=False
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs:
+            norm = nn.BatchNorm1d(outputs, momentum=momentum)
+            self.shortcut = nn.Sequential(nn.Linear(inputs, outputs, bias=False), norm)
+
+    def forward(self, x: Any) -> Any:
+        y = self.second(self.first(x))
+        return sparse.with_features(y, torch.relu(y.features + self.shortcut(x.features)))
+
+
+def _stage(config: SparseUNetConfig, inputs: int, stage: int, device: torch.device) -> nn.Sequential:
+    """The residual blocks of a stage; the encoder's k-th is on level k + 1, the decoder's go back to level 0."""
+    level = stage + 1 if stage < config.levels else 2 * config.levels - 1 - stage
+    widths = [inputs] + [config.planes[stage]] * config.layers[stage]
+    key = f"level{level}"
+    return nn.Sequential(*(_Block(config, a, b, key, device) for a, b in itertools.pairwise(widths)))

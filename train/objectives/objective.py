@@ -1,0 +1,67 @@
+"""The protocol between an objective and the loop, which knows nothing of any particular objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.student import Student
+
+if TYPE_CHECKING:
+    from shards.stream import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What one batch gives.
+
+    Attributes:
+        total: scalar to differentiate.
+        metrics: numbers to log; scalars (tensors are read only when they are logged).
+        usable: False where the batch held nothing to learn from; then no optimiser step is made.
+    """
+
+    total: Tensor
+    metrics: Mapping[str, float | Tensor] = field(default_factory=dict)
+    usable: bool = True
+
+
+class Objective(nn.Module):
+    """A loss with its networks. Its parameters and buffers are what is trained and checkpointed, so a frozen teacher
+    must not be registered as a submodule.
+
+    Attributes:
+        fields: patterns for the stream.
+        student: what is exported.
+    """
+
+    fields: tuple[str, ...]
+    student: Student
+
+    def prepare(self, sample: Sample, rng: np.random.Generator) -> Any:
+        """One scene, in a thread of the stream: decode, crop, and draw every random number from `rng`."""
+        raise NotImplementedError
+
+    def collate(self, items: Sequence[Any], device: torch.device) -> Any:
+        """A batch on the device. It has `keys`, the scenes' keys."""
+        raise NotImplementedError
+
+    def forward(self, batch: Any) -> Loss:
+        """The loss of a batch."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Settings of an objective."""
+
+    name: ClassVar[str]
+
+    def build(self, device: torch.device | str = "cpu") -> Objective:
+        """The objective with freshly initialised networks (torch's random state decides)."""
+        raise NotImplementedError

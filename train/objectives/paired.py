@@ -1,0 +1,221 @@
+"""Scenes of points and images with pairs between them, on their way from the stream to the device.
+
+`prepare` runs in the stream's threads: it drops a cuboid of points, crops and flips the images with their superpixels
+and pairs, and draws the rotation of the cloud. `collate` joins scenes, moves them to the device and rotates there.
+Only images with pairs are kept, and only superpixels with points get a number: the others cannot be contrasted. A scene
+may end up without any; it stays in the batch and is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shards.errors import BrickyardError
+from train.augment import (
+    crop_image,
+    crop_labels,
+    drop_cuboid,
+    inside,
+    move_pixels,
+    random_box,
+    rotation_and_flips,
+)
+from train.student import Clouds, join_clouds, read_cloud
+
+if TYPE_CHECKING:
+    from shards.stream import Sample
+    from train.objectives.image_to_lidar import ImageToLidar
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedScene:
+    """One scene; V images of h x w pixels, P pairs.
+
+    Attributes:
+        xyz: float32 (N, 3). intensity: float32 (N,).
+        transform: float32 (3, 3), to be applied to xyz.
+        images: uint8 (V, 3, h, w).
+        labels: int64 (V, h, w), superpixels with pairs numbered 0..superpixels-1 over all images, -1 elsewhere;
+            (V, 0, 0) where the objective takes none.
+        pair_point, pair_image, pair_superpixel: int64 (P,). pair_pixel: int64 (P, 2), (row, column).
+        seed: for what is drawn per batch.
+    """
+
+    key: str
+    xyz: Tensor
+    intensity: Tensor
+    transform: Tensor
+    images: Tensor
+    labels: Tensor
+    superpixels: int
+    pair_point: Tensor
+    pair_image: Tensor
+    pair_pixel: Tensor
+    pair_superpixel: Tensor
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedBatch:
+    """As `PairedScene`, all scenes joined; indices count over the whole batch.
+
+    Attributes:
+        empty: scenes without a pair.
+    """
+
+    keys: tuple[str, ...]
+    clouds: Clouds
+    images: Tensor
+    labels: Tensor
+    superpixels: int
+    pair_point: Tensor
+    pair_image: Tensor
+    pair_pixel: Tensor
+    pair_superpixel: Tensor
+    seed: int
+    empty: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    superpixels: int
+    point: NDArray[np.int64]
+    pixel: NDArray[np.int64]
+    superpixel: NDArray[np.int64]
+
+
+def prepare(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> PairedScene:
+    """See the module's text; raises `BrickyardError` for a scene without points or with an image nobody can decode."""
+    xyz, intensity = read_cloud(sample, config.student)
+    pairs = {number: _pairs(sample, number, visible_only=config.visible_only) for number in _usable(sample, config)}
+    pairs = {number: pair for number, pair in pairs.items() if len(pair[0])}
+    order = [list(pairs)[i] for i in rng.permutation(len(pairs))][: config.views]
+    keep = drop_cuboid(xyz, [pairs[number][0] for number in order], config.cuboid, rng)
+    renumber = np.cumsum(keep) - 1
+    views = []
+    for number in order:
+        point, pixel = pairs[number]
+        stays = keep[point]
+        view = _view(sample, number, (renumber[point[stays]], pixel[stays]), config, rng)
+        if len(view.point):
+            views.append(view)
+    crop, labelled = config.crop, config.unit == "superpixel"
+    label_size = (crop.height, crop.width) if labelled else (0, 0)
+    starts = np.cumsum([0, *(view.superpixels for view in views)])
+    labels = [np.where(v.labels >= 0, v.labels + start, -1) for v, start in zip(views, starts, strict=False)]
+    return PairedScene(
+        key=sample.key,
+        xyz=torch.from_numpy(xyz[keep]),
+        intensity=torch.from_numpy(intensity[keep]),
+        transform=torch.from_numpy(rotation_and_flips(rng)),
+        images=_stack([view.image for view in views], (3, crop.height, crop.width), np.uint8),
+        labels=_stack(labels, label_size, np.int64),
+        superpixels=int(starts[-1]),
+        pair_point=_cat([view.point for view in views]),
+        pair_image=_cat([np.full(len(view.point), i) for i, view in enumerate(views)]),
+        pair_pixel=_cat([view.pixel for view in views], 2),
+        pair_superpixel=_cat([v.superpixel + start for v, start in zip(views, starts, strict=False)]),
+        seed=int(rng.integers(2**62)),
+    )
+
+
+def collate(items: Sequence[PairedScene], device: torch.device) -> PairedBatch:
+    """Join scenes on a device and transform their points there."""
+    points = _starts([len(item.xyz) for item in items])
+    images = _starts([len(item.images) for item in items])
+    superpixels = _starts([item.superpixels for item in items])
+    clouds = join_clouds([(item.xyz, item.intensity) for item in items], device)
+    transform = torch.stack([item.transform for item in items]).to(device)
+    turned = torch.einsum("nij,nj->ni", transform[clouds.scene], clouds.xyz)
+    clouds = Clouds(xyz=turned, intensity=clouds.intensity, scene=clouds.scene, batch=clouds.batch)
+
+    def joined(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts).to(device, non_blocking=True)
+
+    shifted = [
+        torch.where(item.labels >= 0, item.labels + start, -1) for item, start in zip(items, superpixels, strict=False)
+    ]
+    return PairedBatch(
+        keys=tuple(item.key for item in items),
+        clouds=clouds,
+        images=joined([item.images for item in items]),
+        labels=joined(shifted),
+        superpixels=superpixels[-1],
+        pair_point=joined([item.pair_point + start for item, start in zip(items, points, strict=False)]),
+        pair_image=joined([item.pair_image + start for item, start in zip(items, images, strict=False)]),
+        pair_pixel=joined([item.pair_pixel for item in items]),
+        pair_superpixel=joined([item.pair_superpixel + start for item, start in zip(items, superpixels, strict=False)]),
+        seed=items[0].seed,
+        empty=float(sum(len(item.pair_point) == 0 for item in items)),
+    )
+
+
+def _usable(sample: Sample, config: ImageToLidar) -> list[int]:
+    """Numbers of the views with an image, pairs, and superpixels where they are needed."""
+    needed = ("image", "pairs", "superpixels") if config.unit == "superpixel" else ("image", "pairs")
+    return [v for v in range(sample.views) if all(f"views/{v}/{part}" in sample for part in needed)]
+
+
+def _pairs(sample: Sample, number: int, *, visible_only: bool) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+    pairs = sample[f"views/{number}/pairs"]
+    if visible_only:
+        return pairs.point[pairs.visible], pairs.pixel[pairs.visible]
+    return pairs.point, pairs.pixel
+
+
+def _view(
+    sample: Sample,
+    number: int,
+    pairs: tuple[NDArray[Any], NDArray[np.uint16]],
+    config: ImageToLidar,
+    rng: np.random.Generator,
+) -> _View:
+    point, pixel = pairs
+    header, crop = sample.header.view(number), config.crop
+    box = random_box(header.width, header.height, pixel, crop, rng)
+    flip = bool(rng.random() < crop.flip)
+    kept = inside(pixel, box)
+    column_row = move_pixels(pixel[kept], box, crop, flip=flip)
+    place = column_row[:, ::-1].astype(np.int64)
+    try:
+        image = crop_image(bytes(sample[f"views/{number}/image"]), (header.width, header.height), box, crop, flip=flip)
+    except BrickyardError as problem:
+        raise BrickyardError(f"scene {sample.key}, view {header.name}: {problem}") from problem
+    labels, superpixel, count = np.empty((0, 0), np.int64), np.zeros(len(place), np.int64), 0
+    if config.unit == "superpixel":
+        cropped = crop_labels(sample[f"views/{number}/superpixels"], box, crop, flip=flip)
+        table = np.full(int(cropped.max()) + 1, -1, np.int64)
+        present = np.unique(cropped[place[:, 0], place[:, 1]])
+        table[present] = np.arange(len(present))
+        labels, count = table[cropped], len(present)
+        superpixel = labels[place[:, 0], place[:, 1]]
+    return _View(
+        image=image,
+        labels=labels,
+        superpixels=count,
+        point=point[kept].astype(np.int64),
+        pixel=place,
+        superpixel=superpixel,
+    )
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return [0, *(int(v) for v in np.cumsum(sizes))]
+
+
+def _stack(arrays: list[NDArray[Any]], shape: tuple[int, ...], dtype: type) -> Tensor:
+    return torch.from_numpy(np.stack(arrays) if arrays else np.empty((0, *shape), dtype))
+
+
+def _cat(arrays: list[NDArray[Any]], columns: int | None = None) -> Tensor:
+    empty = np.empty((0,) if columns is None else (0, columns), np.int64)
+    return torch.from_numpy(np.concatenate([empty, *arrays]))
