@@ -37,7 +37,7 @@ def published_ids(categories: Iterable[Mapping[str, Any]]) -> list[int]:
     """Rows of category.json -> list whose position is the id in label files and whose value is the published id.
 
     Values are UNKNOWN_NAME for a category that is none of the 32, NOT_AN_ID where no category has that index.
-    Raises KeyError, TypeError or ValueError for rows without a usable index.
+    Raises KeyError, TypeError, ValueError or OverflowError for rows without a usable index.
     """
     by_index: dict[int, str] = {}
     for row in categories:

@@ -26,6 +26,8 @@ _TABLES = (
     "sample", "sample_data", "sample_annotation", "map",
 )  # fmt: skip
 _OPTIONAL_TABLES = ("lidarseg", "panoptic")
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError, BrickyardError)
+"""What comes of rows with lost links, other types or names that leave the root."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     try:
         planner = _Planner(store, options, tables)
         scenes = [(str(row["name"]), row["first_sample_token"]) for row in tables.scene]
-    except (KeyError, TypeError, ValueError) as problem:
+    except _MISFITS as problem:
         raise _misfit(options.version, problem) from problem
     for name, first_sample in scenes:
         yield from planner.keyframes(name, first_sample)
@@ -148,14 +150,14 @@ class _Planner:
                 if token in seen:
                     raise ValueError("the samples of the scene form a circle")
                 sample = self.tables.get("sample", token)
-                item = self._keyframe(name, scene_id, sample)
-            except (KeyError, TypeError, ValueError, IndexError, OSError, BrickyardError) as problem:
+                item, following = self._keyframe(name, scene_id, sample), sample["next"]
+            except _MISFITS as problem:
                 reason = f"tables do not fit together: {type(problem).__name__}: {problem}"
                 yield Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
                 return
             yield item
             seen.add(token)
-            token = sample["next"]
+            token = following
 
     def _keyframe(self, name: str, scene_id: str, sample: dict[str, Any]) -> SceneRef | Missing:
         if LIDAR not in sample["data"]:
@@ -206,9 +208,12 @@ class _Planner:
         data = self.tables.get("sample_data", token)
         mount = self.tables.get("calibrated_sensor", data["calibrated_sensor_token"])
         ego = self.tables.get("ego_pose", data["ego_pose_token"])
+        timestamp_ns = int(data["timestamp"]) * 1000
+        if not 0 <= timestamp_ns < 1 << 63:
+            raise ValueError(f"sample_data {token} has the timestamp {data['timestamp']}")
         return {
             "filename": str(data["filename"]),
-            "timestamp_ns": int(data["timestamp"]) * 1000,
+            "timestamp_ns": timestamp_ns,
             "size": [int(data["width"]), int(data["height"])],
             "intrinsics": mount["camera_intrinsic"],
             "ego_from_sensor": {"rotation": mount["rotation"], "translation": mount["translation"]},

@@ -176,7 +176,7 @@ def _numbers(files: RawFiles, what: str, value: Any, shape: tuple[int, ...]) -> 
     tables = files.ref.details["version"]
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise files.error(tables, f"{what} is not made of numbers: {str(value)[:60]}") from None
     if array.shape != shape or not np.isfinite(array).all() or np.abs(array).max() > _MAX_WORLD:
         raise files.error(tables, f"{what} should be {shape} finite numbers, found {str(value)[:60]}")

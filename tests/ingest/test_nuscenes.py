@@ -237,6 +237,9 @@ def test_rows_that_do_not_fit(dataset: Path) -> None:
     edit(dataset, "sample_data", lambda rows: rows[3].update(filename="../../secret"))
     first, *rest = planned(dataset)
     assert isinstance(first, Missing) and "do not fit together" in first.reason and not rest
+    write_dataset(dataset)
+    edit(dataset, "sample", lambda rows: rows[0].pop("next"))
+    assert [type(item) for item in planned(dataset)] == [Missing]
 
 
 def test_table_errors_name_the_file(dataset: Path) -> None:
