@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         verb: Verb = import_module(f"infra.verbs.{args.verb}").run
-        result, code = verb(args)
+        # libraries that print (Ray does) must not get between the reader and the one JSON object
+        with redirect_stdout(sys.stderr) if args.json else nullcontext():
+            result, code = verb(args)
     except BrickyardError as problem:
         return _fail(args, str(problem))
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from typing import Any
 
 from infra.plan import Plan, task_memory
 from infra.recipe import Recipe
-from infra.task import Job, TaskResult, make_scene, run_task
+from infra.task import Job, TaskResult, make_scene, run_task, time_limit
 from ingest.source import SceneRef
 from shards.build import fingerprint_digest, finish_build, is_finished, part_name, read_part, start_build
 from shards.errors import BrickyardError, CorpusError
@@ -215,4 +215,5 @@ def _find_deadly(ray: Any, job: Job, refs: Sequence[SceneRef], first: Exception)
 
 
 def _try_scene(job: Job, ref: SceneRef) -> None:
-    make_scene(ref, job.curate, job.shards)
+    with time_limit(job.shards.scene_timeout_s):
+        make_scene(ref, job.curate, job.shards)
