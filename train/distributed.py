@@ -36,9 +36,8 @@ class Group:
         """The group for the time of a run; leaves it again where it was not there before."""
         world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        chosen = torch.device(kind)
-        if chosen.type == "cuda" and chosen.index is None:
-            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        chosen = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if kind == "cuda" else kind)
+        if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
         began = world > 1 and not dist.is_initialized()
         if began:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from shards.build import differences
 from shards.corpus import Corpus
 from shards.errors import BrickyardError, RecipeError
 from shards.stream import Stream
@@ -34,6 +35,8 @@ from train.distributed import Group
 from train.metrics import MetricsLog, ProgressLine
 from train.objectives.objective import Loss, Objective, ObjectiveConfig
 from train.student import export_student
+
+_FREE = ("checkpoint_every", "keep_last", "log_every", "threads", "bad_scenes", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +178,7 @@ class _Run:
             return losses
         log = MetricsLog(self.out, first) if self.group.rank == 0 else None
         progress = ProgressLine(self.steps, first) if self.group.rank == 0 else None
-        batches = iter(stream)
+        batches: Any = iter(stream)
         try:
             for step in range(first, self.steps):
                 begun = time.monotonic()
@@ -218,7 +221,7 @@ class _Run:
                 loss: Loss = self.model(batch)
                 (loss.total / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
             usable = usable or loss.usable
-            for name, value in {"loss": loss.total, **loss.metrics}.items():
+            for name, value in {"loss": loss.total.detach(), **loss.metrics}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / self.config.accumulate
             if not math.isfinite(sums["loss"]):
                 raise BrickyardError(f"the loss is {sums['loss']} at step {step + 1}; scenes: {', '.join(batch.keys)}")
@@ -245,18 +248,19 @@ class _Run:
             "objective": {"name": self.settings.name, **dataclasses.asdict(self.settings)},
             "corpus": self.corpus.fingerprint,
         }
-        text = json.dumps(identity, indent=2) + "\n"
         path, saved = self.out / "config.json", checkpoints(self.out / "checkpoints")
         if saved and not resume:
             raise RecipeError(f"{self.out} already holds a run; resume it, or choose another folder")
-        if saved and path.exists() and (changed := _differences(json.loads(path.read_text()), json.loads(text))):
-            raise RecipeError(f"{self.out} holds another run; resuming would mix them:\n  " + "\n  ".join(changed))
-        if self.group.rank == 0:
-            self.out.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            (self.out / "environment.json").write_text(json.dumps(environment(self.group), indent=2) + "\n")
         if not saved:
+            if self.group.rank == 0:
+                self.out.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(identity, indent=2) + "\n")
+                (self.out / "environment.json").write_text(json.dumps(environment(self.group), indent=2) + "\n")
+            self.group.barrier()
             return 0, None
+        changed = differences(_numerics(json.loads(path.read_text())), _numerics(json.loads(json.dumps(identity))))
+        if changed:
+            raise RecipeError(f"{self.out} holds another run; resuming would mix them:\n  " + "\n  ".join(changed))
         state = load_checkpoint(saved[-1], self.objective, self.optimiser)
         self.skipped = int(state["skipped"])
         return int(state["step"]), state["stream"]
@@ -267,6 +271,11 @@ class _Run:
             folder = self.out / "checkpoints"
             save_checkpoint(folder, step, self.objective, self.optimiser, state, keep=self.config.keep_last)
         self.group.barrier()
+
+
+def _numerics(identity: dict[str, Any]) -> dict[str, Any]:
+    """What decides the numbers of a run; the rest may change when it is resumed."""
+    return {**identity, "train": {k: v for k, v in identity["train"].items() if k not in _FREE}}
 
 
 def environment(group: Group) -> dict[str, Any]:
@@ -299,11 +308,3 @@ def _optimiser(config: TrainConfig, model: nn.Module) -> Optimizer:
         dampening=config.dampening,
         weight_decay=config.weight_decay,
     )
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """The leaves in which two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = sorted(old.keys() | new.keys())
-        return [line for name in names for line in _differences(old.get(name), new.get(name), f"{path}.{name}")]
-    return [] if old == new else [f"{path.lstrip('.')}: {old!r} there, {new!r} here"]

@@ -118,9 +118,9 @@ class ImageToLidarObjective(Objective):
         self.config = config
         superpixels = ("views/*/superpixels",) if config.unit == "superpixel" else ()
         self.fields = (*config.student.fields, "views/*/image", "views/*/pairs", *superpixels)
+        self.student = Student(config.student, device)  # first, so that a seed gives the same one to every objective
         teacher = load_teacher(config.teacher, device)
         self._frozen: tuple[Teacher] = (teacher,)  # in a tuple, so that torch does not see it
-        self.student = Student(config.student, device)
         self.point_head = head(self.student.channels, config.dimensions).to(device)
         self.pixel_head = nn.Conv2d(teacher.channels, config.dimensions, 1).to(device)
 
