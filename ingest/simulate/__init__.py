@@ -1,0 +1,74 @@
+"""Simulated raw worlds: small datasets in the native layouts of ScanNet, nuScenes and KITTI, with the truth beside them.
+
+The licences of the real datasets forbid shipping them; these worlds let everyone run the whole pipeline, and let tests
+compare every number with the truth. Rooms and streets are procedural meshes with drawn textures; pictures and lidar
+returns come from ray casting (Embree), with the timing, calibration and file formats of the originals. The default world
+(6 rooms, 10 nuScenes scenes, 14 KITTI frames) takes about half a minute on one core and 250 MB. Same seed, same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ingest.simulate.config import SimulationConfig
+from shards.errors import RecipeError
+
+__all__ = ["DATASETS", "SimulationConfig", "simulate"]
+
+DATASETS = ("scannet", "nuscenes", "kitti")
+Progress = Callable[[str, int, int], None]
+_DEFAULT = SimulationConfig()
+
+
+def simulate(
+    out: Path,
+    *,
+    datasets: Sequence[str] = DATASETS,
+    seed: int = 0,
+    config: SimulationConfig = _DEFAULT,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write simulated datasets: `out/scannet`, `out/nuscenes`, `out/kitti/{object,raw}` and `out/truth/<dataset>`.
+
+    Args:
+        out: a folder for the datasets; what is in their folders already is overwritten, file by file.
+        datasets: names out of `DATASETS`.
+        seed: the same seed and config give the same bytes in every file, whichever datasets are asked for.
+        progress: called with (dataset, done, total) as scenes are finished.
+
+    Returns:
+        dataset -> {"scans" | "scenes" | "frames" | "points": counts, "files": n, "bytes": n}; truth is not counted.
+
+    Raises:
+        RecipeError: an unknown dataset.
+    """
+    unknown = sorted(set(datasets) - set(DATASETS))
+    if unknown:
+        raise RecipeError(f"cannot simulate {', '.join(unknown)}; there are {', '.join(DATASETS)}")
+    summary: dict[str, Any] = {}
+    for dataset in dict.fromkeys(datasets):
+
+        def tick(done: int, total: int, dataset: str = dataset) -> None:
+            if progress is not None:
+                progress(dataset, done, total)
+
+        counts = _writer(dataset)(Path(out) / dataset, Path(out) / "truth" / dataset, seed, config, tick)
+        files = [path for path in sorted((Path(out) / dataset).rglob("*")) if path.is_file()]
+        summary[dataset] = {**counts, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+    return summary
+
+
+def _writer(dataset: str) -> Callable[..., dict[str, int]]:
+    if dataset == "scannet":
+        from ingest.simulate.scannet import write_scannet
+
+        return write_scannet
+    if dataset == "nuscenes":
+        from ingest.simulate.nuscenes import write_nuscenes
+
+        return write_nuscenes
+    from ingest.simulate.kitti import write_kitti
+
+    return write_kitti

@@ -1,0 +1,38 @@
+"""How much world to simulate. The defaults make a demo corpus in well under a minute on one core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationConfig:
+    """Sizes of the simulated datasets; sizes are (width, height) in pixels.
+
+    Attributes:
+        scannet_rooms, scannet_frames: scans, and RGB-D frames in each.
+        scannet_spacing: metres between mesh vertices (0.055 gives 30,000-60,000 a room).
+        nuscenes_scenes: at most 10, the scenes of v1.0-mini; validation scenes come third and sixth.
+        nuscenes_keyframes: samples of a scene, at 2 Hz.
+        nuscenes_sweeps: lidar sweeps without labels between two keyframes (at most 9, at 20 Hz).
+        nuscenes_columns, kitti_columns: firings of the lidar per turn (times 32, 64 beams).
+        kitti_frames: frames of the object benchmark; kitti_drives, kitti_drive_frames: of raw.
+        kitti_missing_scan: leave one scan of the first drive out, as happens in the original.
+    """
+
+    scannet_rooms: int = 6
+    scannet_frames: int = 10
+    scannet_spacing: float = 0.055
+    scannet_color_size: tuple[int, int] = (324, 242)
+    scannet_depth_size: tuple[int, int] = (160, 120)
+    nuscenes_scenes: int = 10
+    nuscenes_keyframes: int = 6
+    nuscenes_sweeps: int = 1
+    nuscenes_image_size: tuple[int, int] = (480, 270)
+    nuscenes_columns: int = 420
+    kitti_frames: int = 6
+    kitti_drives: int = 2
+    kitti_drive_frames: int = 4
+    kitti_image_size: tuple[int, int] = (621, 188)
+    kitti_columns: int = 360
+    kitti_missing_scan: bool = False
