@@ -1,0 +1,134 @@
+"""Camera models: points of the scene -> pixels of a view, in float64.
+
+  pinhole  u = K (x/z, y/z, 1)
+  opencv   the same after Brown's distortion k1 k2 p1 p2 k3 of (x/z, y/z)
+           (OpenCV, "Camera Calibration and 3D Reconstruction", without the rational terms)
+  mei      projection onto the unit sphere, then from a point xi behind its centre, then k1 k2 p1 p2, then gamma in K
+           (Mei and Rives, "Single View Point Omnidirectional Camera Calibration from Planar Grids", ICRA 2007)
+
+A model is a formula that also gives numbers for points it cannot image: behind the camera, or so far outside that the
+polynomial folds them back into the picture. Those come out as NaN, never as pixels. About 5 ns a point and operation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import SceneError
+from shards.scene import Float32, Float64, View
+
+
+class Projection(NamedTuple):
+    """N projected points.
+
+    Attributes:
+        uv: float64 (N, 2), pixel (column, row), the centre of the top left pixel is (0, 0); NaN where not imaged.
+        depth: float64 (N,), metres along the camera's z.
+        distance: float64 (N,), metres from the camera's centre.
+    """
+
+    uv: Float64
+    depth: Float64
+    distance: Float64
+
+
+def camera_from_scene(view: View) -> Float64:
+    """Rigid float64 (4, 4), the inverse of the view's pose; raises `SceneError` for a view without one."""
+    if view.scene_from_camera is None:
+        raise SceneError(f"view {view.name} has no pose")
+    rotation, translation = view.scene_from_camera[:3, :3], view.scene_from_camera[:3, 3]
+    inverse = np.eye(4)
+    inverse[:3, :3] = rotation.T
+    inverse[:3, 3] = -rotation.T @ translation
+    return inverse
+
+
+def project(xyz: Float32 | Float64, view: View) -> Projection:
+    """Project points (N, 3) of the scene frame into a view with its camera model."""
+    return project_to(
+        xyz, camera_from_scene(view), view.intrinsics, model=view.camera_model, distortion=view.distortion
+    )
+
+
+def project_to(
+    xyz: Float32 | Float64,
+    camera_from_points: Float64,
+    intrinsics: Float64,
+    *,
+    model: str = "pinhole",
+    distortion: tuple[float, ...] = (),
+) -> Projection:
+    """Project points (N, 3) into a camera given by its parts, such as the one of a depth image.
+
+    Args:
+        camera_from_points: float64 (4, 4) rigid, from the points' frame to the camera's.
+        intrinsics: float64 (3, 3).
+        model, distortion: as in `shards.scene.View`.
+    """
+    rotation, translation = camera_from_points[:3, :3], camera_from_points[:3, 3]
+    camera = xyz.astype(np.float64) @ rotation.T + translation
+    depth = camera[:, 2]
+    distance = np.linalg.norm(camera, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        plane, imaged = _MODELS[model](camera, distance, distortion)
+        homogeneous = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
+        uv = homogeneous @ intrinsics[:2].T
+    uv[~imaged | ~np.isfinite(uv).all(axis=1)] = np.nan
+    return Projection(uv, depth, distance)
+
+
+def pixels_per_radian(view: View) -> tuple[float, float]:
+    """Horizontal and vertical pixels that a small angle covers near the optical axis."""
+    shrink = 1.0 + view.distortion[0] if view.camera_model == "mei" else 1.0
+    return float(view.intrinsics[0, 0]) / shrink, float(view.intrinsics[1, 1]) / shrink
+
+
+def _pinhole(camera: Float64, distance: Float64, distortion: tuple[float, ...]) -> tuple[Float64, NDArray[np.bool_]]:
+    return camera[:, :2] / camera[:, 2:], camera[:, 2] > 0
+
+
+def _opencv(camera: Float64, distance: Float64, distortion: tuple[float, ...]) -> tuple[Float64, NDArray[np.bool_]]:
+    k1, k2, p1, p2, k3 = (*distortion, 0.0, 0.0, 0.0, 0.0, 0.0)[:5]
+    plane = camera[:, :2] / camera[:, 2:]
+    return _distort(plane, (k1, k2, k3), (p1, p2)), (camera[:, 2] > 0) & _unfolded(plane, (k1, k2, k3))
+
+
+def _mei(camera: Float64, distance: Float64, distortion: tuple[float, ...]) -> tuple[Float64, NDArray[np.bool_]]:
+    xi, k1, k2, p1, p2 = distortion
+    sphere = camera / distance[:, None]
+    plane = sphere[:, :2] / (sphere[:, 2:] + xi)
+    # One pixel sees one ray only on the part of the sphere that the second centre of projection sees from inside:
+    # up to the plane through it for xi <= 1, up to the tangent cone (cosine -1/xi) for xi > 1.
+    one_to_one = sphere[:, 2] > -(xi if xi <= 1 else 1 / xi)
+    return _distort(plane, (k1, k2), (p1, p2)), one_to_one & _unfolded(plane, (k1, k2))
+
+
+_MODELS = {"pinhole": _pinhole, "opencv": _opencv, "mei": _mei}
+
+
+def _distort(plane: Float64, radial: tuple[float, ...], tangential: tuple[float, float]) -> Float64:
+    """Brown's model: radial factor 1 + k1 r^2 + k2 r^4 + ..., plus the decentring terms."""
+    x, y = plane[:, 0], plane[:, 1]
+    p1, p2 = tangential
+    r2 = x * x + y * y
+    factor = np.polyval((*reversed(radial), 1.0), r2)
+    return np.stack(
+        [
+            x * factor + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+            y * factor + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        ],
+        axis=1,
+    )
+
+
+def _unfolded(plane: Float64, radial: tuple[float, ...]) -> NDArray[np.bool_]:
+    """True where the distorted radius r (1 + k1 r^2 + ...) still grows with r: inside the first root of its slope."""
+    slope = np.array([(2 * i + 1) * k for i, k in enumerate((1.0, *radial))])
+    roots = np.roots(slope[::-1])
+    turning = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
+    r2 = (plane * plane).sum(axis=1)
+    inside: NDArray[np.bool_] = r2 < turning.min(initial=np.inf)
+    return inside

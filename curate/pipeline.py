@@ -1,0 +1,26 @@
+"""The curation of one scene: superpixels, then correspondences; each step can be left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from curate.correspondences import CorrespondenceConfig, add_correspondences
+from curate.superpixels import SlicConfig, add_superpixels
+from shards.scene import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurateConfig:
+    """What is added to each scene; None leaves a step out."""
+
+    superpixels: SlicConfig | None = field(default_factory=SlicConfig)
+    correspondences: CorrespondenceConfig | None = field(default_factory=CorrespondenceConfig)
+
+
+def curate(scene: Scene, config: CurateConfig) -> Scene:
+    """The scene with what the config asks for; raises `SceneError` for images that cannot be decoded."""
+    if config.superpixels is not None:
+        scene = add_superpixels(scene, config.superpixels)
+    if config.correspondences is not None:
+        scene = add_correspondences(scene, config.correspondences)
+    return scene
