@@ -9,7 +9,7 @@ augments, and runs the network again in each of 50 epochs.)
 
 Before that, the batch norms' running statistics are measured anew on the training scenes (`calibrate`), for whichever
 student is given. A fresh network has none (mean 0, variance 1), so its features are badly scaled inside the network,
-and giving it true statistics alone lifts its score a lot: in the test suite's small world from 0.30 to 0.42 mIoU. Without
+and giving it true statistics alone lifts its score: in the test suite's small world from 0.30 to 0.42 mIoU. Without
 calibration a probe would count that as something pretraining learned. Published tables do not calibrate their random
 baseline; compare with those only with `calibrate` off.
 

@@ -44,7 +44,8 @@ def sparse_tensor(features: Tensor, indices: Tensor, shape: Sequence[int], batch
         shape: cells per axis. For `down` to lose no voxel, a multiple of 2 to the number of `down` steps.
         batch: number of scenes.
     """
-    return spconv.SparseConvTensor(features, indices, list(shape), batch)
+    # spconv reads the raw memory and never looks at strides: `nonzero`, for one, gives transposed memory.
+    return spconv.SparseConvTensor(features.contiguous(), indices.contiguous(), list(shape), batch)
 
 
 def submanifold(inputs: int, outputs: int, *, kernel: int, key: str, device: torch.device) -> nn.Module:
