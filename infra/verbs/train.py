@@ -1,0 +1,45 @@
+"""`brickyard train`: the recipe's objective, on a corpus."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.config import Deferred
+from infra.recipe import load_recipe
+from infra.verbs.text import duration
+from shards.corpus import Corpus
+from train.loop import TrainConfig, train
+from train.objectives import CONFIGS, ObjectiveConfig
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    recipe, _ = load_recipe(args.recipe)
+    config, objective = training(recipe.train)
+    if args.seed is not None:
+        config = dataclasses.replace(config, seed=args.seed)
+    summary = train(config, objective, Corpus.open(args.corpus), Path(args.out))
+    if not args.json:
+        print(
+            f"{args.out}: {summary['objective']}, {summary['steps']} steps over {summary['scenes']} scenes in "
+            f"{duration(summary['seconds'])}, last loss {summary['last_loss']}"
+        )
+    return {"run": str(args.out)} | summary, 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSection(TrainConfig):
+    """The recipe's `train` section: the loop's settings, and `objective` with its `name` and settings."""
+
+    objective: Deferred
+
+
+def training(section: Deferred) -> tuple[TrainConfig, ObjectiveConfig]:
+    """(loop, objective) of a recipe's `train` section; raises `RecipeError` with the line."""
+    loaded = section.load(TrainSection)
+    _, objective = loaded.objective.choose("name", CONFIGS)
+    loop = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(TrainConfig)}
+    return TrainConfig(**loop), objective
