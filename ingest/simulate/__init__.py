@@ -1,9 +1,9 @@
-"""Simulated raw worlds: small datasets in the native layouts of ScanNet, nuScenes and KITTI, with the truth beside them.
+"""Simulated raw worlds: small datasets in the native layouts of ScanNet, nuScenes and KITTI, with their truth.
 
 The licences of the real datasets forbid shipping them; these worlds let everyone run the whole pipeline, and let tests
 compare every number with the truth. Rooms and streets are procedural meshes with drawn textures; pictures and lidar
-returns come from ray casting (Embree), with the timing, calibration and file formats of the originals. The default world
-(6 rooms, 10 nuScenes scenes, 14 KITTI frames) takes about half a minute on one core and 250 MB. Same seed, same bytes.
+returns come from ray casting (Embree), with the timing, calibration and file formats of the originals. The default
+world costs about half a minute on one core. Same seed, same bytes.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def _front(label: str, size: tuple[float, float, float], material: str, tint: Co
     return [Part(body, label, "lacquer", tint), Part(shapes.fitted(face, metres), label, material, tint)]
 
 
-def _legs(width: float, depth: float, height: float, thick: float, step: float, middle: float) -> Shape:
+def _legs(width: float, depth: float, height: float, *, thick: float, step: float, middle: float) -> Shape:
     spots = [(x * (width / 2 - thick), middle + y * (depth / 2 - thick)) for x in (-1, 1) for y in (-1, 1)]
     return shapes.join(*(box((thick, thick, height), (x, y, 0), step, "xXyY") for x, y in spots))
 
@@ -52,7 +52,7 @@ def table(rng: Rng, step: float) -> Piece:
     width, depth, height = rng.uniform(1.1, 1.9), rng.uniform(0.75, 1.0), rng.uniform(0.68, 0.76)
     tint = _tint(rng, 0.8)
     top = box((width, depth, 0.05), (0, -depth / 2, height - 0.05), step)
-    legs = _legs(width, depth, height - 0.05, 0.07, step, -depth / 2)
+    legs = _legs(width, depth, height - 0.05, thick=0.07, step=step, middle=-depth / 2)
     return Piece("table", (Part(top, "table", "wood", tint), Part(legs, "table", "wood", tint)), (width, depth))
 
 
@@ -81,7 +81,7 @@ def chair(rng: Rng, step: float) -> Piece:
     cloth, frame = _tint(rng, 0.4), _tint(rng, 0.4)
     pad = box((seat, seat, 0.06), (0, -seat / 2, height - 0.06), step)
     back = box((seat, 0.05, rng.uniform(0.35, 0.5)), (0, -0.03, height + 0.05), step)
-    legs = _legs(seat, seat, height - 0.06, 0.04, step, -seat / 2)
+    legs = _legs(seat, seat, height - 0.06, thick=0.04, step=step, middle=-seat / 2)
     model = (
         Part(shapes.join(pad, back), "chair", material, cloth), Part(legs, "chair", "steel", frame),
     )  # fmt: skip
@@ -152,7 +152,8 @@ def refrigerator(rng: Rng, step: float) -> Piece:
     body = box(size, (0, -size[1] / 2, 0), step, "xXyYZ")
     handle = box((0.03, 0.05, 0.5), (-size[0] / 2 + 0.07, -size[1] - 0.03, 0.9), step)
     model = (
-        Part(body, "refrigerator", "steel", _tint(rng, 0.95, 1.15)), Part(handle, "refrigerator", "steel", (0.4, 0.4, 0.4)),
+        Part(body, "refrigerator", "steel", _tint(rng, 0.95, 1.15)),
+        Part(handle, "refrigerator", "steel", (0.4, 0.4, 0.4)),
     )  # fmt: skip
     return Piece("refrigerator", model, size[:2])
 

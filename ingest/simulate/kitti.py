@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ _BESIDE = ((0.0, 0.0, 0.0), (-0.537, 0.0, 0.0), (0.0604, -0.0004, 0.0028), (-0.4
 
 @dataclass(frozen=True, kw_only=True)
 class Rig:
-    """A calibrated vehicle: `projection` float64 (4, 3, 4); the others rigid float64 (4, 4), named target_from_source."""
+    """A calibrated vehicle: `projection` float64 (4, 3, 4); the others rigid (4, 4), named target_from_source."""
 
     size: tuple[int, int]
     projection: Float64
@@ -90,7 +91,14 @@ def write_kitti(
     if config.kitti_drives:
         _write_raw_calibration(out / "raw" / DATE, rig)
     for number in range(config.kitti_drives):
-        drive = _Drive(out / "raw" / DATE, truth / "raw", number, config, rig, np.random.default_rng((seed, 5, number)))
+        drive = _Drive(
+            out / "raw" / DATE,
+            truth / "raw",
+            number,
+            config=config,
+            rig=rig,
+            rng=np.random.default_rng((seed, 5, number)),
+        )
         for frame in range(config.kitti_drive_frames):
             missing = config.kitti_missing_scan and number == 0 and frame == config.kitti_drive_frames // 2
             counts["points"] += drive.write_frame(frame, missing)
@@ -103,8 +111,8 @@ def write_kitti(
 def _lidar(config: SimulationConfig) -> LidarModel:
     upper, lower = np.linspace(2.0, -8.33, 32), np.linspace(-8.83, -24.8, 32)
     return LidarModel(
-        elevations=tuple(np.concatenate([upper, lower]).tolist()), columns=config.kitti_columns, period=PERIOD, start=180.0,
-        near=2.0,
+        elevations=tuple(np.concatenate([upper, lower]).tolist()), columns=config.kitti_columns,
+        period=PERIOD, start=180.0, near=2.0,
     )  # fmt: skip
 
 
@@ -114,7 +122,9 @@ def _velo(street: Street, time: float) -> Float64:
 
 def _measure(street: Street, config: SimulationConfig, time: float, rng: np.random.Generator) -> Sweep:
     """One turn around `time`, looking ahead at that very moment, as the cameras do."""
-    return fire(street.world, _lidar(config), lambda t: _velo(street, t), time - PERIOD / 2, time, 0.0, rng)
+    return fire(
+        street.world, _lidar(config), lambda t: _velo(street, t), time - PERIOD / 2, reference=time, yaw=0.0, rng=rng
+    )
 
 
 def _scan_bytes(xyz: NDArray[np.float32], sweep: Sweep) -> bytes:
@@ -128,7 +138,7 @@ def _write(path: Path, content: bytes | str) -> None:
 
 
 def _photograph(
-    street: Street, rig: Rig, number: int, time: float, sweep: Sweep, rng: np.random.Generator
+    street: Street, rig: Rig, number: int, sweep: Sweep, *, time: float, rng: np.random.Generator
 ) -> tuple[bytes, dict[str, NDArray[np.generic]]]:
     """PNG of camera `number`, and its truth."""
     place = _velo(street, time) @ rig.velo_from_rectified(number)
@@ -146,7 +156,7 @@ def _point_truth(street: Street, sweep: Sweep) -> dict[str, NDArray[np.generic]]
     return {"label": labels[sweep.face], "instance": street.world.instance[sweep.face]}
 
 
-def _numbers(values: NDArray[np.floating], digits: int = 12) -> str:
+def _numbers(values: NDArray[np.floating[Any]], digits: int = 12) -> str:
     return " ".join(f"{float(v):.{digits}e}" for v in values.ravel())
 
 
@@ -163,7 +173,7 @@ def _write_object_frame(
     _write(folder / "velodyne" / f"{name}.bin", _scan_bytes(sweep.xyz, sweep))
     arrays = _point_truth(street, sweep)
     for camera in (2, 3):
-        png, more = _photograph(street, rig, camera, time, sweep, rng)
+        png, more = _photograph(street, rig, camera, sweep, time=time, rng=rng)
         _write(folder / f"image_{camera}" / f"{name}.png", png)
         arrays |= more
     rows = {f"P{k}": rig.projection[k] for k in range(4)}
@@ -220,8 +230,10 @@ def _write_raw_calibration(folder: Path, rig: Rig) -> None:
     for k in range(4):
         from_reference = pose(*_BESIDE[k])
         rows = {
-            "S": np.array([1392.0, 512.0]), "K": rig.projection[k][:, :3], "D": np.array([-0.37, 0.2, 0.001, 0.001, -0.07]),
-            "R": np.eye(3), "T": from_reference[:3, 3], "S_rect": np.array(rig.size, float), "R_rect": rig.rectify[:3, :3],
+            "S": np.array([1392.0, 512.0]), "K": rig.projection[k][:, :3], 
+            "D": np.array([-0.37, 0.2, 0.001, 0.001, -0.07]),
+            "R": np.eye(3), "T": from_reference[:3, 3], 
+            "S_rect": np.array(rig.size, float), "R_rect": rig.rectify[:3, :3],
             "P_rect": rig.projection[k],
         }  # fmt: skip
         lines += [f"{key}_{k:02d}: {_numbers(v)}" for key, v in rows.items()]
@@ -236,7 +248,7 @@ class _Drive:
     """Writes one drive of KITTI raw."""
 
     def __init__(
-        self, folder: Path, truth: Path, number: int, config: SimulationConfig, rig: Rig, rng: np.random.Generator
+        self, folder: Path, truth: Path, number: int, *, config: SimulationConfig, rig: Rig, rng: np.random.Generator
     ) -> None:
         name = f"{DATE}_drive_{9001 + number:04d}_sync"
         self.folder, self.truth, self.number, self.config = folder / name, truth / name, number, config
@@ -256,7 +268,7 @@ class _Drive:
             _write(self.folder / "velodyne_points" / "data" / f"{name}.bin", _scan_bytes(sweep.xyz_raw, sweep))
         arrays = _point_truth(self.street, sweep)
         for camera in (2, 3):
-            png, more = _photograph(self.street, self.rig, camera, time, sweep, self.rng)
+            png, more = _photograph(self.street, self.rig, camera, sweep, time=time, rng=self.rng)
             _write(self.folder / f"image_{camera:02d}" / "data" / f"{name}.png", png)
             arrays |= more
         _write(self.folder / "oxts" / "data" / f"{name}.txt", self._packet(time))

@@ -1,7 +1,7 @@
-"""What surfaces look like: each material is a periodic tile drawn by a small formula, kept as a pyramid of averages.
+"""What surfaces look like: each material is a periodic tile drawn by a formula, with averages for distant views.
 
 A tile costs a few milliseconds to draw and is drawn anew for every world, with that world's colours and pattern
-parameters, so two worlds never share a texture while bricks still look like bricks. Shading a pixel is then one look-up:
+parameters, so two worlds never share a texture while bricks still look like bricks. Shading a pixel is one look-up:
 the level of the pyramid is chosen by how much surface a pixel covers, which keeps distant facades from flickering.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,8 @@ class Atlas:
     per_metre: Float32
     reflectance: Float32
 
-    def look_up(self, material: NDArray[np.integer], texture: Float32, footprint: Float32) -> Float32:
-        """Colours float32 (N, 3) in 0..255 at texture coordinates (N, 2), averaged over about `footprint` metres (N,)."""
+    def look_up(self, material: NDArray[np.integer[Any]], texture: Float32, footprint: Float32) -> Float32:
+        """Colours float32 (N, 3) in 0..255 at texture coordinates (N, 2), averaged over `footprint` metres (N,)."""
         scale = self.per_metre[material]
         level = np.log2(np.maximum(footprint * scale, 1.0)).astype(np.int32)
         np.minimum(level, _LEVELS - 1, out=level)
@@ -62,7 +63,8 @@ class Atlas:
         scale = np.ldexp(scale, -level)
         column = np.floor(texture[:, 0] * scale).astype(np.int32) & (side - 1)
         row = np.floor(texture[:, 1] * scale).astype(np.int32) & (side - 1)
-        return self.texels[self.start[material] + _OFFSET[level] + row * side + column].astype(np.float32)
+        texel = self.start[material] + _OFFSET[level] + row * side + column
+        return np.asarray(self.texels[texel], dtype=np.float32)
 
 
 _LEVELS = SIZE.bit_length()
@@ -90,7 +92,7 @@ def build_atlas(names: Sequence[str], rng: Rng) -> Atlas:
 
 
 def _noise(rng: Rng, roughness: float = 1.0, stretch: tuple[float, float] = (1, 1)) -> Float64:
-    """Periodic noise (SIZE, SIZE) of mean 0 and deviation 1 with spectrum 1 / f^roughness; `stretch` (x, y) elongates."""
+    """Periodic noise (SIZE, SIZE) of mean 0 and deviation 1, spectrum 1 / f^roughness; `stretch` (x, y) elongates."""
     fx, fy = np.fft.fftfreq(SIZE)[None, :] * stretch[0], np.fft.fftfreq(SIZE)[:, None] * stretch[1]
     frequency = np.hypot(fx, fy)
     frequency[0, 0] = np.inf
@@ -132,7 +134,7 @@ def leaves(colours: Hues) -> Painter:
     return paint
 
 
-def blocks(colours: Hues, rows: int, columns: int, joint: float, gap: float, stagger: float = 0.5) -> Painter:
+def blocks(colours: Hues, rows: int, columns: int, *, joint: float, gap: float, stagger: float = 0.5) -> Painter:
     """A wall or floor of blocks (bricks, slabs, tiles, planks), each of its own shade, with joints between.
 
     Args:
@@ -172,7 +174,7 @@ def stripes(first: Hues, second: Hues, count: int, slope: int = 0, share: float 
     def paint(rng: Rng) -> Float64:
         a, b = _near(rng, first), _near(rng, second)
         band = ((_V * count + _U * slope) % 1 < share)[..., None]
-        return np.where(band, a, b) * (1 + 0.04 * _noise(rng, 0.8))[..., None]
+        return np.asarray(np.where(band, a, b) * (1 + 0.04 * _noise(rng, 0.8))[..., None])
 
     return paint
 
@@ -220,7 +222,8 @@ def painting(rng: Rng) -> Float64:
     """An abstract picture: overlapping discs and a horizon in strong colours."""
     result = np.empty((SIZE, SIZE, 3))
     result[:] = _near(rng, [(0.8, 0.7, 0.3), (0.2, 0.4, 0.7), (0.8, 0.3, 0.25)], 0.1)
-    result[_V < rng.uniform(0.2, 0.6)] = rng.uniform(0, 1, 3)
+    below = rng.uniform(0.2, 0.6) > _V
+    result[below] = rng.uniform(0, 1, 3)
     for _ in range(9):
         x, y, radius = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.05, 0.25)
         result[np.hypot(_U - x, _V - y) < radius] = rng.uniform(0, 1, 3)
@@ -246,7 +249,7 @@ def sky_pane(rng: Rng) -> Float64:
     """A window seen from inside: bright sky above a darker skyline, in a white frame with a cross."""
     skyline = 0.25 + 0.12 * np.repeat(rng.uniform(-1, 1, 8), SIZE // 8)
     result = _tint(_near(rng, [(0.65, 0.8, 0.98), (0.85, 0.88, 0.92)]), 0.9 + 0.2 * _V)
-    result[_V < skyline[None, :]] = _near(rng, [(0.35, 0.42, 0.35), (0.45, 0.4, 0.4)])
+    result[skyline[None, :] > _V] = _near(rng, [(0.35, 0.42, 0.35), (0.45, 0.4, 0.4)])
     edge = np.maximum(np.abs(_U - 0.5), np.abs(_V - 0.5)) > 0.46
     result[edge | (np.abs(_U - 0.5) < 0.02) | (np.abs(_V - 0.5) < 0.015)] = 0.95
     return result
@@ -281,9 +284,8 @@ def dots(ground: Hues, spots: Hues) -> Painter:
         v = _V * count
         u = _U * count + 0.5 * (v.astype(int) % 2)
         spot = np.hypot(u % 1 - 0.5, v % 1 - 0.5) < rng.uniform(0.2, 0.36)
-        return (
-            np.where(spot[..., None], _near(rng, spots), _near(rng, ground)) * (1 + 0.04 * _noise(rng, 1.2))[..., None]
-        )
+        cloth = np.where(spot[..., None], _near(rng, spots), _near(rng, ground))
+        return np.asarray(cloth * (1 + 0.04 * _noise(rng, 1.2))[..., None])
 
     return paint
 
@@ -299,19 +301,23 @@ MATERIALS: dict[str, Material] = {
     # streets
     "asphalt": Material(3, 0.18, grain([(0.28, 0.28, 0.29), (0.36, 0.35, 0.34), (0.22, 0.23, 0.25)], 0.12, 0.5)),
     "paint": Material(1, 0.62, grain([(0.88, 0.88, 0.86)], 0.06, 0.6)),
-    "slabs": Material(2.4, 0.3, blocks([(0.68, 0.64, 0.58), (0.6, 0.58, 0.57), (0.7, 0.58, 0.5)], 6, 4, 0.05, 0.6)),
-    "kerb": Material(1.5, 0.35, blocks(_GREY, 1, 2, 0.03, 0.6, 0)),
+    "slabs": Material(
+        2.4, 0.3, blocks([(0.68, 0.64, 0.58), (0.6, 0.58, 0.57), (0.7, 0.58, 0.5)], 6, 4, joint=0.05, gap=0.6)
+    ),
+    "kerb": Material(1.5, 0.35, blocks(_GREY, 1, 2, joint=0.03, gap=0.6, stagger=0)),
     "grass": Material(3, 0.36, leaves([(0.32, 0.45, 0.16), (0.42, 0.46, 0.2), (0.25, 0.4, 0.15)])),
     "soil": Material(3, 0.28, grain([(0.48, 0.38, 0.27), (0.55, 0.46, 0.34)], 0.2, 0.8)),
-    "brick": Material(2, 0.3, blocks([(0.6, 0.3, 0.22), (0.5, 0.24, 0.2), (0.7, 0.48, 0.34)], 20, 8, 0.12, 1.35)),
+    "brick": Material(
+        2, 0.3, blocks([(0.6, 0.3, 0.22), (0.5, 0.24, 0.2), (0.7, 0.48, 0.34)], 20, 8, joint=0.12, gap=1.35)
+    ),
     "plaster": Material(3, 0.42, grain(_WALLS, 0.05, 1.2)),
-    "concrete": Material(4, 0.33, blocks(_GREY, 4, 2, 0.015, 0.7, 0)),
+    "concrete": Material(4, 0.33, blocks(_GREY, 4, 2, joint=0.015, gap=0.7, stagger=0)),
     "windows": Material(7, 0.33, facade(_WALLS, _GLASS, 3, 2, (0.45, 0.55))),
     "brick windows": Material(6, 0.29, facade([(0.55, 0.28, 0.22), (0.62, 0.4, 0.3)], _GLASS, 2, 2, (0.4, 0.6))),
     "curtain wall": Material(
         6, 0.17, facade([(0.5, 0.52, 0.55), (0.3, 0.32, 0.36)], [(0.4, 0.52, 0.6)], 4, 2, (0.88, 0.7))
     ),
-    "roof": Material(3, 0.25, blocks([(0.45, 0.22, 0.18), (0.3, 0.3, 0.32)], 12, 8, 0.15, 0.6)),
+    "roof": Material(3, 0.25, blocks([(0.45, 0.22, 0.18), (0.3, 0.3, 0.32)], 12, 8, joint=0.15, gap=0.6)),
     "shopfront": Material(
         4, 0.24, facade([(0.35, 0.2, 0.15), (0.15, 0.3, 0.3)], [(0.5, 0.45, 0.35)], 1, 1, (0.8, 0.7))
     ),
@@ -336,8 +342,10 @@ MATERIALS: dict[str, Material] = {
     "wallpaper": Material(1.6, 0.5, stripes([*_WALLS, (0.55, 0.62, 0.7)], _WALLS, 0, 10)),
     "parquet": Material(1.6, 0.4, planks(_WOOD, 12, 0.12)),
     "carpet": Material(1.5, 0.3, grain([(0.5, 0.45, 0.4), (0.35, 0.38, 0.45), (0.55, 0.35, 0.3)], 0.14, 0.4)),
-    "floor tiles": Material(2, 0.4, blocks([(0.75, 0.73, 0.68), (0.6, 0.55, 0.5)], 6, 6, 0.04, 0.55, 0)),
-    "ceiling": Material(2.4, 0.6, blocks([(0.93, 0.93, 0.92)], 4, 4, 0.015, 0.8, 0)),
+    "floor tiles": Material(
+        2, 0.4, blocks([(0.75, 0.73, 0.68), (0.6, 0.55, 0.5)], 6, 6, joint=0.04, gap=0.55, stagger=0)
+    ),
+    "ceiling": Material(2.4, 0.6, blocks([(0.93, 0.93, 0.92)], 4, 4, joint=0.015, gap=0.8, stagger=0)),
     "wood": Material(1.2, 0.38, planks(_WOOD, 3, 0.14)),
     "lacquer": Material(1.5, 0.45, grain([(0.9, 0.9, 0.9)], 0.02, 1.4)),
     "cabinet front": Material(0.9, 0.4, panels([*_WOOD, (0.85, 0.85, 0.82), (0.55, 0.62, 0.6)], 2, 1)),

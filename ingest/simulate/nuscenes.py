@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,15 @@ SCENES = (
 )  # fmt: skip
 """The names of the mini release, validation scenes (0103, 0916) moved forward so that small worlds have one."""
 CATEGORIES = (
-    "noise animal human.pedestrian.adult human.pedestrian.child human.pedestrian.construction_worker "
-    "human.pedestrian.personal_mobility human.pedestrian.police_officer human.pedestrian.stroller "
-    "human.pedestrian.wheelchair movable_object.barrier movable_object.debris movable_object.pushable_pullable "
-    "movable_object.trafficcone static_object.bicycle_rack vehicle.bicycle vehicle.bus.bendy vehicle.bus.rigid "
-    "vehicle.car vehicle.construction vehicle.emergency.ambulance vehicle.emergency.police vehicle.motorcycle "
-    "vehicle.trailer vehicle.truck flat.driveable_surface flat.other flat.sidewalk flat.terrain static.manmade "
-    "static.other static.vegetation vehicle.ego"
-).split()
+    "noise", "animal", "human.pedestrian.adult", "human.pedestrian.child", "human.pedestrian.construction_worker",
+    "human.pedestrian.personal_mobility", "human.pedestrian.police_officer", "human.pedestrian.stroller",
+    "human.pedestrian.wheelchair", "movable_object.barrier", "movable_object.debris",
+    "movable_object.pushable_pullable", "movable_object.trafficcone", "static_object.bicycle_rack",
+    "vehicle.bicycle", "vehicle.bus.bendy", "vehicle.bus.rigid", "vehicle.car", "vehicle.construction",
+    "vehicle.emergency.ambulance", "vehicle.emergency.police", "vehicle.motorcycle", "vehicle.trailer",
+    "vehicle.truck", "flat.driveable_surface", "flat.other", "flat.sidewalk", "flat.terrain", "static.manmade",
+    "static.other", "static.vegetation", "vehicle.ego",
+)  # fmt: skip
 GENERAL_IDS = {
     "road": 24, "sidewalk": 26, "terrain": 27, "building": 28, "pole": 28, "sign": 28, "fence": 28, "trunk": 30,
     "vegetation": 30, "ego": 31, "car": 17, "truck": 23, "bus": 16, "bicycle": 14, "pedestrian": 2, "barrier": 9,
@@ -78,7 +80,7 @@ def write_nuscenes(
     names = SCENES[: config.nuscenes_scenes]
     for number, name in enumerate(names):
         rng = np.random.default_rng((seed, 2, number))
-        scene = _SceneWriter(out, truth, name, number, config, tables, rng)
+        scene = _SceneWriter(out, truth, name, number, config=config, tables=tables, rng=rng)
         scene.write()
         counts["scenes"] += 1
         counts["frames"] += config.nuscenes_keyframes
@@ -140,6 +142,7 @@ class _SceneWriter:
         truth: Path,
         name: str,
         number: int,
+        *,
         config: SimulationConfig,
         tables: Tables,
         rng: np.random.Generator,
@@ -167,7 +170,8 @@ class _SceneWriter:
             k = np.array([[f, 0, center[0]], [0, f, center[1]], [0, 0, 1]])
             self.cameras[channel] = Camera(width=width, height=height, intrinsics=k)
         self.lidar = LidarModel(
-            elevations=tuple(np.linspace(-30.67, 10.67, 32).tolist()), columns=config.nuscenes_columns, period=PERIOD, start=SEAM
+            elevations=tuple(np.linspace(-30.67, 10.67, 32).tolist()), columns=config.nuscenes_columns,
+            period=PERIOD, start=SEAM,
         )  # fmt: skip
 
     def write(self) -> None:
@@ -208,7 +212,7 @@ class _SceneWriter:
                  "camera_intrinsic": camera.intrinsics.tolist() if camera else []}
             )  # fmt: skip
 
-    def _data(self, channel: str, time: float, sample: str, key: bool, suffix: str, content: bytes) -> str:
+    def _data(self, channel: str, time: float, sample: str, *, key: bool, suffix: str, content: bytes) -> str:
         """Write a sensor file with its rows; returns the token of its sample_data."""
         stamp = self._stamp(time)
         name = f"{'samples' if key else 'sweeps'}/{channel}/{self.log}__{channel}__{stamp}.{suffix}"
@@ -220,7 +224,8 @@ class _SceneWriter:
             "token": own, "sample_token": sample, "ego_pose_token": own, "timestamp": stamp,
             "calibrated_sensor_token": token(self.name, "calibrated", channel),
             "fileformat": "jpg" if camera else "pcd", "is_key_frame": key, "height": camera.height if camera else 0,
-            "width": camera.width if camera else 0, "filename": name, "prev": previous["token"] if previous else "", "next": "",
+            "width": camera.width if camera else 0, "filename": name, 
+            "prev": previous["token"] if previous else "", "next": "",
         }  # fmt: skip
         if previous:
             previous["next"] = own
@@ -241,10 +246,12 @@ class _SceneWriter:
         def world_from_lidar(moment: float) -> Float64:
             return np.asarray(self.street.ego(moment) @ self.ego_from[LIDAR])
 
-        sweep = fire(self.street.world, self.lidar, world_from_lidar, time - PERIOD, time, 90.0, self.rng)
+        sweep = fire(
+            self.street.world, self.lidar, world_from_lidar, time - PERIOD, reference=time, yaw=90.0, rng=self.rng
+        )
         columns = [sweep.xyz, np.round(sweep.intensity * 120)[:, None], sweep.ring[:, None]]
         content = np.concatenate(columns, 1).astype("<f4").tobytes()
-        own = self._data(LIDAR, time, sample, key, "pcd.bin", content)
+        own = self._data(LIDAR, time, sample, key=key, suffix="pcd.bin", content=content)
         if key:
             self.points += len(sweep.xyz)
             name = f"lidarseg/{VERSION}/{own}_lidarseg.bin"
@@ -261,7 +268,7 @@ class _SceneWriter:
             place = self.street.ego(moment) @ self.ego_from[channel]
             picture = render(self.street.world, camera, place, moment, self.rng)
             jpeg = simplejpeg.encode_jpeg(picture.color, quality=90)
-            self._data(channel, moment, sample, True, "jpg", jpeg)
+            self._data(channel, moment, sample, key=True, suffix="jpg", content=jpeg)
             arrays[f"{channel}_label"], arrays[f"{channel}_depth"] = picture_truth(picture, self.labels)
             spots = anchors_at(self.street.world, sweep, moment)
             seen = visible(self.street.world, camera, place, moment, spots)
@@ -284,7 +291,8 @@ class _SceneWriter:
                 "visibility_token": str(1 + int(np.searchsorted((0.4, 0.6, 0.8), share))),
                 "attribute_tokens": [token("attribute", a) for a in _attributes(actor.label, actor.moving)],
                 "translation": (place[:3, 3] + (0, 0, height / 2)).tolist(), "size": [width, length, height],
-                "rotation": _rotation(place[:3, :3]), "prev": "", "next": "", "num_lidar_pts": count, "num_radar_pts": 0,
+                "rotation": _rotation(place[:3, :3]), "prev": "", "next": "", 
+                "num_lidar_pts": count, "num_radar_pts": 0,
             }  # fmt: skip
             found.setdefault(actor.instance, []).append(row)
             self.tables["sample_annotation"].append(row)
@@ -292,7 +300,7 @@ class _SceneWriter:
     def _instances(self, found: dict[int, list[dict[str, Any]]]) -> None:
         kinds = {actor.instance: actor.label for actor in self.street.actors}
         for instance, rows in found.items():
-            for before, after in zip(rows, rows[1:], strict=False):
+            for before, after in pairwise(rows):
                 before["next"], after["prev"] = after["token"], before["token"]
             self.tables["instance"].append(
                 {"token": rows[0]["instance_token"], "nbr_annotations": len(rows),

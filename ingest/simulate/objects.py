@@ -95,7 +95,8 @@ def bus(rng: Rng) -> Thing:
         Part(box((length, width, 1.0), (0, 0, 0.35)), "bus", "livery"),
         Part(box((length * 0.99, width * 0.98, 1.05), (0, 0, 1.35)), "bus", "car glass"),
         Part(box((length, width, height - 2.4), (0, 0, 2.4)), "bus", "livery", (0.9, 0.9, 0.95)),
-        *(Part(box((0.12, width * 0.995, 1.05), (x * length, 0, 1.35)), "bus", "livery") for x in (-0.3, -0.1, 0.1, 0.3)),
+        *(Part(box((0.12, width * 0.995, 1.05), (x * length, 0, 1.35)), "bus", "livery") 
+          for x in (-0.3, -0.1, 0.1, 0.3)),
         *_lamps("bus", length, width, 0.6), *_wheels("bus", length, width, 0.48, (-0.28, 0.33)),
     )  # fmt: skip
     return Thing("bus", model, (length + 0.06, width, height))

@@ -1,7 +1,7 @@
 """A random furnished room: the world of the indoor dataset.
 
-Walls with a door, a window with curtains and pictures; furniture of the room's type along the walls, a table with chairs
-in the middle; lit by a ceiling lamp whose light falls off with distance and casts baked soft shadows. Room coordinates:
+Walls with a door, a window with curtains and pictures; furniture of the room's type along the walls, a table and chairs
+in the middle; lit by a ceiling lamp whose light falls off with distance and casts soft shadows. Room coordinates:
 x and y along the walls from corner (0, 0), z up from the floor.
 """
 
@@ -38,7 +38,7 @@ def build_room(rng: Rng, kind: str, *, spacing: float) -> Room:
     plan = _Plan(rng, (width, depth, height), spacing)
     plan.shell(ROOMS[kind][1])
     makers = list(ROOMS[kind][0])
-    rng.shuffle(makers)
+    makers = [makers[k] for k in rng.permutation(len(makers))]
     plan.along_walls([make(rng, spacing) for make in makers])
     plan.centre()
     no_sky = (200, 205, 210)
@@ -60,7 +60,7 @@ def _rough(world: World, rng: Rng) -> World:
 
 
 def _lamp_light(world: World, lamp: Float64, rng: Rng) -> Float32:
-    """Light on each triangle from a large lamp (five points of it), with shadows and falloff, plus what walls reflect."""
+    """Light on each triangle from a large lamp (five points of it), with shadows, plus what walls reflect."""
     snapshot = world.at(0)
     centre = world.vertices[world.faces].mean(1)
     start = centre + snapshot.normal * 0.01
@@ -72,7 +72,7 @@ def _lamp_light(world: World, lamp: Float64, rng: Rng) -> Float32:
         dark = snapshot.blocked(start, (towards * 0.98).astype(np.float32))
         total += np.where(dark, 0, np.maximum(cosine, 0)) / (1 + 0.12 * distance**2) / 5
     up = 0.5 + 0.16 * snapshot.normal[:, 2] + 0.07 * snapshot.normal[:, 0] + 0.04 * snapshot.normal[:, 1]
-    return (up + 0.3 + 0.6 * total).astype(np.float32)
+    return np.asarray(up + 0.3 + 0.6 * total, dtype=np.float32)
 
 
 class _Plan:
@@ -114,7 +114,7 @@ class _Plan:
             self._pictures(int(wall))
 
     def _panel(
-        self, label: str, material: str, size: tuple[float, float], x: float, z: float, thick: float = 0.03
+        self, label: str, material: str, size: tuple[float, float], x: float, z: float, *, thick: float = 0.03
     ) -> Part:
         body = shapes.box((size[0], thick, size[1]), (x, -thick / 2, z), self.step, "xXyzZ")
         return Part(shapes.fitted(body, MATERIALS[material].metres), label, material)
@@ -122,12 +122,12 @@ class _Plan:
     def _door(self, wall: int) -> None:
         place, length = self.walls[wall]
         x = self.rng.uniform(-length / 2 + 0.6, length / 2 - 0.6)
-        self.put((self._panel("door", "door", (0.9, 2.05), x, 0.0, 0.05),), place)
+        self.put((self._panel("door", "door", (0.9, 2.05), x, 0.0, thick=0.05),), place)
         self._stand(place @ pose(x), (1.1, 0.8))
         self._hang(wall, x, 1.0)
 
     def _window(self, wall: int) -> None:
-        place, length = self.walls[wall]
+        place, _ = self.walls[wall]
         width, x = self.rng.uniform(1.1, 1.8), self.rng.uniform(-0.3, 0.3)
         self.put((self._panel("window", "pane", (width, 1.2), x, 0.9),), place)
         self._hang(wall, x, width + 1.2)
@@ -144,7 +144,7 @@ class _Plan:
             x = self.rng.uniform(-length / 2 + 0.5, length / 2 - 0.5)
             label, material = ("picture", "painting") if self.rng.random() < 0.75 else ("whiteboard", "lacquer")
             if self._hang(wall, x, size[0]):
-                self.put((self._panel(label, material, size, x, self.rng.uniform(1.3, 1.5), 0.025),), place)
+                self.put((self._panel(label, material, size, x, self.rng.uniform(1.3, 1.5), thick=0.025),), place)
 
     def _hang(self, wall: int, x: float, width: float) -> bool:
         """Take a place on a wall; False if something hangs there."""

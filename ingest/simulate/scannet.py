@@ -29,21 +29,24 @@ Rng = np.random.Generator
 
 NYU40 = {
     "wall": 1, "floor": 2, "cabinet": 3, "bed": 4, "chair": 5, "couch": 6, "table": 7, "door": 8, "window": 9,
-    "bookshelf": 10, "picture": 11, "counter": 12, "desk": 14, "curtain": 16, "dresser": 17, "pillow": 18, "ceiling": 22,
+    "bookshelf": 10, "picture": 11, "counter": 12, "desk": 14, "curtain": 16, "dresser": 17, "pillow": 18,
+    "ceiling": 22,
     "refrigerator": 24, "box": 29, "whiteboard": 30, "toilet": 33, "sink": 34, "lamp": 35, "bathtub": 36,
     "kitchen cabinet": 3, "monitor": 40,
 }  # fmt: skip
 NYU40_NAMES = {"couch": "sofa", "kitchen cabinet": "cabinet", "monitor": "otherprop"}
 RAW_IDS = {
-    "wall": 1, "chair": 2, "floor": 3, "table": 4, "door": 5, "couch": 6, "cabinet": 7, "desk": 9, "bed": 11, "pillow": 13,
+    "wall": 1, "chair": 2, "floor": 3, "table": 4, "door": 5, "couch": 6, "cabinet": 7, "desk": 9, "bed": 11,
+    "pillow": 13,
     "sink": 14, "picture": 15, "window": 16, "toilet": 17, "bookshelf": 18, "monitor": 19, "curtain": 21, "box": 26,
     "refrigerator": 27, "lamp": 28, "kitchen cabinet": 29, "counter": 35, "dresser": 36, "ceiling": 41, "bathtub": 42,
     "whiteboard": 52,
 }  # fmt: skip
 TSV_COLUMNS = (
-    "id raw_category category count nyu40id eigen13id nyuClass nyu40class eigen13class ModelNet40 ModelNet10 "
-    "ShapeNetCore55 synsetoffset wnsynsetid wnsynsetkey mpcat40 mpcat40index"
-).split()
+    "id", "raw_category", "category", "count", "nyu40id", "eigen13id", "nyuClass", "nyu40class", "eigen13class",
+    "ModelNet40", "ModelNet10", "ShapeNetCore55", "synsetoffset", "wnsynsetid", "wnsynsetkey", "mpcat40",
+    "mpcat40index",
+)  # fmt: skip
 CAMERA_AXES: Float64 = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
 """Body (x forward, y left, z up) from camera (OpenCV axes)."""
 
@@ -60,7 +63,9 @@ def write_scannet(
         scan = f"scene{9000 + number:04d}_00"
         splits["val" if number % 3 == 1 else "train"].append(scan)
         room = build_room(rng, kinds[number % len(kinds)], spacing=config.scannet_spacing)
-        points = _write_scan(out / "scans" / scan, truth / scan, scan, room, config, rng, lost=number % 3 == 0)
+        points = _write_scan(
+            out / "scans" / scan, truth / scan, scan, room, config=config, rng=rng, lost=number % 3 == 0
+        )
         counts["scans"] += 1
         counts["frames"] += config.scannet_frames
         counts["points"] += points
@@ -84,11 +89,11 @@ def _label_table() -> str:
 
 
 def _write_scan(
-    folder: Path, truth: Path, scan: str, room: Room, config: SimulationConfig, rng: Rng, lost: bool
+    folder: Path, truth: Path, scan: str, room: Room, *, config: SimulationConfig, rng: Rng, lost: bool
 ) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     world = room.world
-    world_from_room = pose(*rng.uniform(1, 6, 2).tolist(), rng.normal(0, 0.05), yaw=rng.uniform(-np.pi, np.pi))
+    world_from_room = pose(rng.uniform(1, 6), rng.uniform(1, 6), rng.normal(0, 0.05), rng.uniform(-np.pi, np.pi))
     owner = np.zeros(len(world.vertices), np.int64)
     owner[world.faces.ravel()] = np.repeat(np.arange(len(world.faces)), 3)
     label, instance = raw_labels(world, NYU40)[owner], world.instance[owner]
@@ -115,7 +120,7 @@ def _write_scan(
         frames.append(_sens_frame(shown, index, picture.color, near.depth, rng))
         name = f"frame-{index:06d}"
         arrays[f"{name}_label"], arrays[f"{name}_depth"] = picture_truth(picture, raw_labels(world, NYU40))
-        arrays[f"visible_{name}"] = visible(world, color_camera, view, 0.0, world.vertices.astype(np.float64), 0.1)
+        arrays[f"visible_{name}"] = visible(world, color_camera, view, 0.0, world.vertices.astype(np.float64), near=0.1)
     (folder / f"{scan}.sens").write_bytes(header + b"".join(frames) + struct.pack("<Q", 0))
     (folder / f"{scan}.txt").write_text(_text(room, world_from_room, color_camera, depth_camera, len(views)))
     write_arrays(truth, arrays)
@@ -134,7 +139,7 @@ def _vertex_colors(world: World) -> NDArray[np.uint8]:
     for corner in range(3):
         np.add.at(light, world.faces[:, corner], world.tint)
         np.add.at(uses, world.faces[:, corner], 1)
-    return np.clip(color * light / np.maximum(uses, 1)[:, None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(color * light / np.maximum(uses, 1)[:, None], 0, 255), dtype=np.uint8)
 
 
 def _ply(
@@ -226,7 +231,7 @@ def _sens_frame(shown: Float64, index: int, color: NDArray[np.uint8], depth: NDA
     packed = zlib.compress(np.round(metres * 1000).astype("<u2").tobytes(), 6)
     stamp = 1_000_000 + index * 333_333
     head = np.asarray(shown, "<f4").tobytes() + struct.pack("<QQQQ", stamp, stamp + 5_000, len(jpeg), len(packed))
-    return head + jpeg + packed
+    return bytes(head + jpeg + packed)
 
 
 def _text(room: Room, world_from_room: Float64, color: Camera, depth: Camera, frames: int) -> str:

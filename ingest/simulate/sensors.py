@@ -1,7 +1,7 @@
 """The sensors: pinhole cameras, spinning lidars, and the truth of who sees what.
 
 A camera picture of 480x270 costs about 50 ms with shadows, a 32-beam sweep of 13,000 beams about 20 ms. A sweep is
-fired beam by beam while the vehicle moves; each slice of it meets the world (and is fired from the pose) of its own time.
+fired beam by beam while the vehicle moves; each slice of it meets the world (and fires from the pose) of its own time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """`color` uint8 (H, W, 3); `face` int32 (H, W), MISS for the sky; `depth` float32 (H, W) along z, inf for the sky."""
+    """`color` uint8 (H, W, 3); `face` int32 (H, W), MISS for the sky; `depth` float32 (H, W) along z, inf: sky."""
 
     color: NDArray[np.uint8]
     face: Int32
@@ -93,7 +93,7 @@ def render(world: World, camera: Camera, world_from_camera: Float64, time: float
     hits = snapshot.cast(np.ascontiguousarray(origins), directions)
     color = _sky(world, directions)
     hit = np.flatnonzero(hits.face != MISS)
-    color[hit] = _shade(snapshot, hits, hit, origins, directions, float(camera.intrinsics[0, 0]))
+    color[hit] = _shade(snapshot, hits, hit, origins, directions, focal=float(camera.intrinsics[0, 0]))
     grain = _film_grain(color.size, rng)
     shape = (camera.height, camera.width)
     return Picture(
@@ -118,7 +118,7 @@ def _sky(world: World, directions: Float32) -> Float32:
 
 
 def _shade(
-    snapshot: Snapshot, hits: Hits, hit: NDArray[np.intp], origins: Float32, directions: Float32, focal: float
+    snapshot: Snapshot, hits: Hits, hit: NDArray[np.intp], origins: Float32, directions: Float32, *, focal: float
 ) -> Float32:
     """Colours float32 (K, 3) in 0..255 of the rays that hit something."""
     world, light = snapshot.world, snapshot.world.light
@@ -151,7 +151,7 @@ def shading(normal: Float32, towards_sun: Float64) -> tuple[Float32, Float32]:
 
 
 def fire(
-    world: World, model: LidarModel, world_from_sensor: Trajectory, start: float, reference: float, yaw: float,
+    world: World, model: LidarModel, world_from_sensor: Trajectory, start: float, *, reference: float, yaw: float,
     rng: np.random.Generator, slices: int = 6,
 ) -> Sweep:  # fmt: skip
     """One turn of a lidar.
@@ -168,12 +168,17 @@ def fire(
         times = start + model.period * columns / model.columns
         poses = np.stack([world_from_sensor(float(t)) for t in times])
         snapshot = world.at(float(times[len(times) // 2]), with_hidden=True)
-        parts.append(_fire_slice(snapshot, model, columns, poses, times, reference, yaw, to_reference, rng))
+        parts.append(
+            _fire_slice(
+                snapshot, model, columns, poses, times, reference=reference, yaw=yaw, to_reference=to_reference, rng=rng
+            )
+        )
     return Sweep(**{key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
 
 
 def _fire_slice(
-    snapshot: Snapshot, model: LidarModel, columns: NDArray[np.intp], poses: Float64, times: Float64, reference: float,
+    snapshot: Snapshot, model: LidarModel, columns: NDArray[np.intp], poses: Float64, times: Float64, *,
+    reference: float,
     yaw: float, to_reference: Float64, rng: np.random.Generator,
 ) -> dict[str, NDArray[np.generic]]:  # fmt: skip
     beams = len(model.elevations)
@@ -211,7 +216,7 @@ def _intensity(snapshot: Snapshot, face: Int32, rays: Float64, rng: np.random.Ge
     cosine = np.abs(np.einsum("ij,ij->i", snapshot.normal[face], rays))
     paint = 0.4 + 0.6 * world.tint[face].mean(1)
     power = world.atlas.reflectance[world.material[face]] * paint * (0.3 + 0.7 * cosine)
-    return np.clip(power * rng.lognormal(0, 0.3, len(face)), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(power * rng.lognormal(0, 0.3, len(face)), 0, 1), dtype=np.float32)
 
 
 def _into_objects(world: World, points: Float64, face: Int32, time: float) -> None:
@@ -233,7 +238,7 @@ def anchors_at(world: World, sweep: Sweep, time: float) -> Float64:
 
 
 def visible(
-    world: World, camera: Camera, world_from_camera: Float64, time: float, points: Float64, near: float = 0.5
+    world: World, camera: Camera, world_from_camera: Float64, time: float, points: Float64, *, near: float = 0.5
 ) -> NDArray[np.bool_]:
     """Whether world points (N, 3) lie in the picture of a camera with nothing in front of them; bool (N,).
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class Shape:
         return Shape(vertices=vertices, faces=self.faces, texture=self.texture, patch=self.patch)
 
 
-def pose(
+def pose(  # noqa: PLR0917
     x: float = 0.0, y: float = 0.0, z: float = 0.0, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0
 ) -> Float64:
     """Rigid transform Rz(yaw) Ry(pitch) Rx(roll) with a translation; radians, metres; float64 (4, 4)."""
@@ -64,7 +65,7 @@ def invert(rigid: Float64) -> Float64:
 
 
 def _shape(
-    vertices: NDArray[np.floating], faces: NDArray[np.integer], patch: NDArray[np.integer] | None = None
+    vertices: NDArray[np.floating[Any]], faces: NDArray[np.integer[Any]], patch: NDArray[np.integer[Any]] | None = None
 ) -> Shape:
     points, triangles = vertices.astype(np.float32), faces.astype(np.int32)
     corners = points[triangles]

@@ -1,7 +1,7 @@
 """A random street and what happens on it: the world of the driving datasets.
 
-The street follows a smooth curve; everything is placed by (s, l): metres along the centre line and to its left. From
-the middle outwards: lanes, parked cars, kerb, pavement with poles and people, a strip of grass or soil with trees and
+The street follows a smooth curve; everything is placed by (s, left): metres along the centre line and to its left.
+From the middle outwards: lanes, parked cars, kerb, pavement with poles and people, a strip of grass or soil with trees,
 hedges, then buildings, fences and bushes. Layout, colours, sun and traffic are drawn from the seed, so no two agree.
 """
 
@@ -43,7 +43,7 @@ class Street:
 
 
 class Curve:
-    """The centre line: a slowly bending curve, sampled finely and interpolated. `at(s, l)` is a pose on it."""
+    """The centre line: a slowly bending curve, sampled finely and interpolated. `at(s, left)` is a pose on it."""
 
     def __init__(self, rng: Rng) -> None:
         self._s = np.arange(-REACH - 40, REACH + 41, 1.0)
@@ -55,16 +55,16 @@ class Curve:
         x, y = np.cumsum(np.cos(self._heading)), np.cumsum(np.sin(self._heading))
         self._x, self._y = x - np.interp(0, self._s, x), y - np.interp(0, self._s, y)
 
-    def at(self, s: float, l: float = 0.0, turn: float = 0.0, z: float = 0.0) -> Float64:
+    def at(self, s: float, left: float = 0.0, turn: float = 0.0, z: float = 0.0) -> Float64:
         heading = float(np.interp(s, self._s, self._heading))
         x, y = np.interp(s, self._s, self._x), np.interp(s, self._s, self._y)
-        return pose(float(x) - l * np.sin(heading), float(y) + l * np.cos(heading), z, heading + turn)
+        return pose(float(x) - left * np.sin(heading), float(y) + left * np.cos(heading), z, heading + turn)
 
-    def line(self, s: Float64, l: float, z: float) -> Float64:
+    def line(self, s: Float64, left: float, z: float) -> Float64:
         """Points (K, 3) at offset l."""
         heading = np.interp(s, self._s, self._heading)
         x, y = np.interp(s, self._s, self._x), np.interp(s, self._s, self._y)
-        return np.stack([x - l * np.sin(heading), y + l * np.cos(heading), np.full(len(s), z)], 1)
+        return np.stack([x - left * np.sin(heading), y + left * np.cos(heading), np.full(len(s), z)], 1)
 
 
 class _Planner:
@@ -74,18 +74,18 @@ class _Planner:
         self.rng, self.curve, self.builder = rng, Curve(rng), WorldBuilder()
         self.actors: list[Actor] = []
 
-    def stand(self, thing: Thing, s: float, l: float, turn: float = 0.0, z: float = 0.0) -> None:
-        place = self.curve.at(s, l, turn, z)
+    def stand(self, thing: Thing, s: float, left: float, turn: float = 0.0, z: float = 0.0) -> None:
+        place = self.curve.at(s, left, turn, z)
         self.builder.add(thing.model, place, len(self.actors) + 1)
         self._note(thing, lambda _: place, False)
 
-    def drive(self, thing: Thing, s: float, l: float, speed: float, z: float = 0.0) -> None:
+    def drive(self, thing: Thing, s: float, left: float, speed: float, z: float = 0.0) -> None:
         """Along the street at metres a second; against the direction if negative."""
         turn = 0.0 if speed > 0 else np.pi
         curve = self.curve
 
         def trajectory(time: float) -> Float64:
-            return curve.at(s + speed * time, l, turn, z)
+            return curve.at(s + speed * time, left, turn, z)
 
         self.builder.add_mover(thing.model, trajectory, len(self.actors) + 1)
         self._note(thing, trajectory, True)
@@ -96,7 +96,7 @@ class _Planner:
             Actor(instance=number, label=thing.label, size=thing.size, trajectory=trajectory, moving=moving)
         )
 
-    def strip(self, l_right: float, l_left: float, z_right: float, z_left: float, label: str, material: str) -> None:
+    def strip(self, l_right: float, l_left: float, z_right: float, z_left: float, *, label: str, material: str) -> None:
         s = np.arange(-REACH - 30, REACH + 31, 2.0)
         sheet = shapes.ribbon(self.curve.line(s, l_left, z_left), self.curve.line(s, l_right, z_right))
         self.builder.add((Part(sheet, label, material),), np.eye(4))
@@ -141,7 +141,7 @@ def _ego_motion(curve: Curve, speed: float, lane: float, rng: Rng) -> Trajectory
 
 def _ground(plan: _Planner, half: float, pavement: float, verge: float) -> None:
     rng = plan.rng
-    plan.strip(-half, half, 0, 0, "road", "asphalt")
+    plan.strip(-half, half, 0, 0, label="road", material="asphalt")
     soft = ("grass", "grass", "soil")[rng.integers(3)]
     for side in (-1, 1):
         edges = [half, half + 0.15, half + pavement, half + pavement + verge, half + pavement + verge + 45]
@@ -161,14 +161,14 @@ def _ground(plan: _Planner, half: float, pavement: float, verge: float) -> None:
         ):
             near, far = (inner, low), (outer, high)
             right, left = (near, far) if side > 0 else ((-far[0], far[1]), (-near[0], near[1]))
-            plan.strip(right[0], left[0], right[1], left[1], label, material)
+            plan.strip(right[0], left[0], right[1], left[1], label=label, material=material)
     dash = shapes.box((2.5, 0.14, 0.006), sides="Z")
     for s in np.arange(-REACH, REACH, 6.0):
         plan.builder.add((Part(dash, "road", "paint"),), plan.curve.at(float(s)))
     crossing = rng.uniform(12, 40)
-    for l in np.arange(-half + 0.5, half - 0.3, 1.0):
+    for left in np.arange(-half + 0.5, half - 0.3, 1.0):
         bar = shapes.box((3.0, 0.5, 0.006), sides="Z")
-        plan.builder.add((Part(bar, "road", "paint"),), plan.curve.at(crossing, float(l)))
+        plan.builder.add((Part(bar, "road", "paint"),), plan.curve.at(crossing, float(left)))
 
 
 def _parked(plan: _Planner, half: float, side: int) -> None:
@@ -195,20 +195,20 @@ def _furniture(plan: _Planner, half: float, pavement: float, verge: float, side:
                 objects.sign(rng), curve.at(float(s) + 5, side * (half + 0.45), rng.choice([0, np.pi]), 0.13)
             )
         if rng.random() < 0.5:
-            l = side * (half + pavement - 0.4)
-            plan.stand(objects.bicycle(rng), float(s) + rng.uniform(-4, 4), l, rng.normal(0, 0.3), 0.14)
+            left = side * (half + pavement - 0.4)
+            plan.stand(objects.bicycle(rng), float(s) + rng.uniform(-4, 4), left, rng.normal(0, 0.3), 0.14)
     trees = rng.uniform(6, 14)
     for s in np.arange(-75, 85, trees):
-        l = side * (half + pavement + verge * rng.uniform(0.3, 0.7))
+        left = side * (half + pavement + verge * rng.uniform(0.3, 0.7))
         if rng.random() < 0.8:
-            plan.builder.add(objects.tree(rng), curve.at(float(s) + rng.normal(0, 1), l, rng.uniform(0, 6), 0.14))
+            plan.builder.add(objects.tree(rng), curve.at(float(s) + rng.normal(0, 1), left, rng.uniform(0, 6), 0.14))
         if rng.random() < 0.5:
-            plan.builder.add(objects.bush(rng), curve.at(float(s) + rng.uniform(2, 4), l, 0, 0.14))
+            plan.builder.add(objects.bush(rng), curve.at(float(s) + rng.uniform(2, 4), left, 0, 0.14))
     if rng.random() < 0.6:
         for s in np.arange(-60, 70, 7.0):
             if rng.random() < 0.6:
-                l = side * (half + pavement + 0.7)
-                plan.builder.add(objects.hedge(6.0, rng), curve.at(float(s), l, 0, 0.14))
+                left = side * (half + pavement + 0.7)
+                plan.builder.add(objects.hedge(6.0, rng), curve.at(float(s), left, 0, 0.14))
 
 
 def _skyline(plan: _Planner, edge: float, side: int) -> None:
@@ -238,11 +238,11 @@ def _works(plan: _Planner, half: float) -> None:
     spots = [start + 3.0 * k for k in range(int(rng.integers(3, 6)))]
     taken = [a.trajectory(0)[:2, 3] for a in plan.actors]
     for k, s in enumerate(spots):
-        for l, thing in ((half - 0.6, objects.barrier(rng)), (half - 2.4, objects.cone(rng))):
-            spot = plan.curve.at(s, side * l)[:2, 3]
+        for left, thing in ((half - 0.6, objects.barrier(rng)), (half - 2.4, objects.cone(rng))):
+            spot = plan.curve.at(s, side * left)[:2, 3]
             free = all(np.linalg.norm(spot - other) > 3.6 for other in taken)
             if free or thing.label == "traffic_cone":
-                plan.stand(thing, s + 0.2 * k, side * l, np.pi / 2 if thing.label == "barrier" else 0.0)
+                plan.stand(thing, s + 0.2 * k, side * left, np.pi / 2 if thing.label == "barrier" else 0.0)
 
 
 def _traffic(plan: _Planner, half: float, pavement: float, ego_speed: float) -> None:
@@ -263,9 +263,9 @@ def _traffic(plan: _Planner, half: float, pavement: float, ego_speed: float) -> 
         plan.drive(thing, s, lane, -rng.uniform(5, 12))
         s += rng.uniform(22, 40)
     for _ in range(int(rng.integers(8, 16))):
-        l = rng.choice([-1, 1]) * (half + rng.uniform(0.8, pavement - 0.4))
+        left = rng.choice([-1, 1]) * (half + rng.uniform(0.8, pavement - 0.4))
         speed = rng.choice([-1, 1]) * rng.uniform(0.8, 1.6)
-        plan.drive(objects.pedestrian(rng), rng.uniform(-25, 45), l, speed, 0.14)
+        plan.drive(objects.pedestrian(rng), rng.uniform(-25, 45), left, speed, 0.14)
 
 
 def _daylight(rng: Rng) -> Light:

@@ -70,7 +70,7 @@ class Mover:
 
 @dataclass(frozen=True, kw_only=True)
 class Hits:
-    """What N rays met: `face` int32 (N,) or MISS, `distance` float32 (N,) in lengths of the ray's direction (inf: none),
+    """What N rays met: `face` int32 (N,) or MISS, `distance` float32 (N,) in lengths of the direction (inf: none),
     `bary` float32 (N, 2) barycentric coordinates of the second and third corner."""
 
     face: Int32
@@ -160,7 +160,7 @@ class World:
     def texture_map(self) -> Float32:
         """float32 (F, 6): texture coordinates of the first corner, and the edges to the second and the third."""
         edges = self.texture[:, 1:] - self.texture[:, :1]
-        return np.concatenate([self.texture[:, :1], edges], 1).reshape(-1, 6)
+        return np.asarray(np.concatenate([self.texture[:, :1], edges], 1).reshape(-1, 6), dtype=np.float32)
 
     @cached_property
     def _static(self) -> tuple[Any, Float32]:
@@ -219,7 +219,7 @@ def _embree(vertices: Float32, faces: Int32) -> Any:
 
 
 def _move(points: Float32, pose: Float64) -> Float32:
-    return (points @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
+    return np.asarray(points @ pose[:3, :3].T + pose[:3, 3], dtype=np.float32)
 
 
 def _normals(vertices: Float32, faces: Int32) -> Float32:
