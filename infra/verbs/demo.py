@@ -1,0 +1,63 @@
+"""`brickyard demo`: the main job on a simulated raw world, by the very commands a user would type."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from infra.verbs.evaluate import RESULT, probe_table
+from infra.verbs.text import duration
+from shards.errors import BrickyardError
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from infra.cli import main
+
+    begin = time.monotonic()
+    out: Path = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    recipe, corpus = out / "recipe.yaml", out / "corpus"
+    recipe.write_text(files("infra").joinpath("recipes/demo.yaml").read_text())
+    runs = [out / f"run-{seed}" for seed in range(args.seeds)]
+    commands = [
+        ["simulate", "--out", str(out / "raw"), "--datasets", "scannet,nuscenes,kitti"],
+        ["plan", str(recipe)],
+        ["build", str(recipe), "--out", str(corpus)],
+        ["verify", str(corpus), "--deep"],
+    ]
+    for seed, folder in enumerate(runs):
+        commands += [
+            ["train", str(recipe), "--corpus", str(corpus), "--out", str(folder), "--seed", str(seed)],
+            ["evaluate", str(recipe), "--run", str(folder), "--corpus", str(corpus)],
+        ]
+    pages = {"corpus": out / "corpus.html", "runs": out / "runs.html"}
+    commands += [
+        ["show", str(corpus), "--out", str(pages["corpus"])],
+        ["show", str(out), "--out", str(pages["runs"])],
+    ]
+    seconds: dict[str, float] = {}
+    for command in commands:
+        print(f"\n$ brickyard {shlex.join(command)}", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        if main(command):
+            raise BrickyardError(f"the demo stopped at `brickyard {shlex.join(command)}`")
+        seconds[command[0]] = seconds.get(command[0], 0.0) + time.monotonic() - started
+    probes = [json.loads((folder / RESULT).read_text()) for folder in runs]
+    if not args.json:
+        _print(probes, seconds, pages, time.monotonic() - begin)
+    return {"seconds": seconds, "probes": probes, "pages": {k: str(v) for k, v in pages.items()}}, 0
+
+
+def _print(probes: list[dict[str, Any]], seconds: dict[str, float], pages: dict[str, Path], total: float) -> None:
+    print(f"\n{probe_table(probes)}")
+    gains = ", ".join(f"{100 * p['gain']:+.1f}" for p in probes)
+    print(f"\ngain in mean IoU by seed: {gains} points")
+    print("time: " + ", ".join(f"{verb} {duration(s)}" for verb, s in seconds.items()) + f"; {duration(total)} in all")
+    for what, page in pages.items():
+        print(f"page of the {what}: {page.resolve().as_uri()}")
