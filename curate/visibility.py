@@ -38,9 +38,9 @@ class VisibilityConfig:
     Attributes:
         image_absolute, image_relative: a depth image agrees with a point within
             max(image_absolute metres, image_relative * depth).
-        splat_absolute, splat_relative: a splat hides a point that lies further behind than
-            max(splat_absolute metres, splat_relative * depth, spacing of the point's surroundings). The spacing keeps
-            a surface seen at a grazing angle from hiding itself.
+        splat_absolute, splat_relative, splat_slack: a splat hides a point that lies further behind than
+            max(splat_absolute metres, splat_relative * depth, splat_slack * narrow side of the point's patch). The
+            slack keeps a coarsely sampled surface seen at a grazing angle from hiding itself.
         splat_scale: size of a splat in units of the point's patch; above 1 closes the gaps of irregular sampling.
     """
 
@@ -48,6 +48,7 @@ class VisibilityConfig:
     image_relative: float = 0.02
     splat_absolute: float = 0.05
     splat_relative: float = 0.02
+    splat_slack: float = 3.0
     splat_scale: float = 1.25
 
     def __post_init__(self) -> None:
@@ -56,7 +57,8 @@ class VisibilityConfig:
 
     def describe(self, *, with_depth_image: bool) -> str:
         """The provenance of a `visible` flag."""
-        splats = f"splats scale={self.splat_scale:g} tolerance=max({self.splat_absolute:g}m, {self.splat_relative:g}*z)"
+        limits = f"max({self.splat_absolute:g}m, {self.splat_relative:g}*z, {self.splat_slack:g}*spacing)"
+        splats = f"splats scale={self.splat_scale:g} tolerance={limits}"
         image = f"depth image tolerance=max({self.image_absolute:g}m, {self.image_relative:g}*z), unmeasured: "
         return image + splats if with_depth_image else splats
 
@@ -78,7 +80,7 @@ def visible_points(
         [
             np.full(len(reach), config.splat_absolute),
             config.splat_relative * reach,
-            spacing[chosen].max(axis=1, initial=0),
+            config.splat_slack * spacing[chosen].min(axis=1),
         ]
     )
     if view.depth is None or scene.points is None:
@@ -114,8 +116,8 @@ def splat_test(uv: Float64, reach: Float64, half: Float64, tolerance: Float64, s
     """
     if len(uv) == 0:
         return np.zeros(0, np.bool_)
-    # About two cells to the narrow side of a typical splat: coarse enough to be fast, fine enough to keep its shape.
-    cell = float(np.clip(np.median(half.min(axis=1)), 1.0, 16.0))
+    # About three cells to the narrow side of a typical splat: coarse enough to be fast, fine enough to keep its shape.
+    cell = float(np.clip(0.7 * np.median(half.min(axis=1)), 1.0, 16.0))
     grid = np.array([int((side + 1) / cell) + 1 for side in size])
     place = (uv + 0.5) / cell
     own = np.clip(np.floor(place).astype(np.intp), 0, grid - 1)
