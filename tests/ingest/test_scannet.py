@@ -1,0 +1,328 @@
+"""The ScanNet reader on a small release written here byte by byte, whole and damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ingest.scannet import SOURCE, ScanNetOptions
+from ingest.scannet.read import spread_evenly
+from ingest.source import Missing, SceneRef
+from shards.errors import RawDataError, RecipeError
+from shards.scene import Scene
+from shards.storage import Store
+
+IDENTITY = np.eye(4)
+SCAN = "scene0007_01"
+WIDTH, HEIGHT = 16, 12
+COLOR_K = np.array([[20.0, 0, 7.5, 0], [0, 21, 5.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+DEPTH_K = np.array([[10.0, 0, 3.5, 0], [0, 10, 2.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+DEPTH = np.arange(48, dtype="<u2").reshape(6, 8) * 100
+ALIGNMENT = np.array([[0.0, 1, 0, -2], [-1, 0, 0, 3], [0, 0, 1, -0.25], [0, 0, 0, 1]])
+TABLE = (
+    "id\traw_category\tcategory\tcount\tnyu40id\n"
+    "1\twall\twall\t9\t1\n2\tchair\tchair\t9\t5\n9\tcurious thing\tthing\t1\t\n"
+)
+
+
+def jpeg(width: int = WIDTH, height: int = HEIGHT) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 100, 50)).save(buffer, "jpeg")
+    return buffer.getvalue()
+
+
+def pose(number: int) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, 3] = (number, 0.5, 1.5)
+    return matrix
+
+
+def sens(frames: list[tuple[np.ndarray, bytes, bytes]], *, depth_x: np.ndarray = IDENTITY, imu: int = 1) -> bytes:
+    out = struct.pack("<IQ", 4, 6) + b"Sensor"
+    out += np.stack([COLOR_K, np.eye(4), DEPTH_K, depth_x]).astype("<f4").tobytes()
+    out += struct.pack("<2i4IfQ", 2, 1, WIDTH, HEIGHT, 8, 6, 1000.0, len(frames))
+    for matrix, color, depth in frames:
+        out += matrix.astype("<f4").tobytes() + struct.pack("<4Q", 0, 0, len(color), len(depth)) + color + depth
+    return out + struct.pack("<Q", imu) + bytes(128 * imu)
+
+
+def ply(xyz: np.ndarray, faces: np.ndarray, label: np.ndarray | None = None) -> bytes:
+    header = ["ply", "format binary_little_endian 1.0", "comment VCGLIB generated", f"element vertex {len(xyz)}"]
+    header += [f"property float {a}" for a in "xyz"] + [
+        f"property uchar {c}" for c in ("red", "green", "blue", "alpha")
+    ]
+    header += ["property ushort label"] * (label is not None)
+    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
+    fields = [("xyz", "<f4", 3), ("rgba", "u1", 4)] + [("label", "<u2")] * (label is not None)
+    vertex = np.zeros(len(xyz), np.dtype(fields))
+    vertex["xyz"], vertex["rgba"] = xyz, (10, 20, 30, 255)
+    if label is not None:
+        vertex["label"] = label
+    face = np.zeros(len(faces), [("n", "u1"), ("v", "<i4", 3)])
+    face["n"], face["v"] = 3, faces
+    return "\n".join(header).encode() + vertex.tobytes() + face.tobytes()
+
+
+XYZ = np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0], [2, 2, 0], [0, 0, 1], [9, 9, 9]], np.float32)
+FACES = np.array([[0, 1, 2], [1, 3, 2], [0, 4, 1]])
+SEGMENTS = [5, 5, 2, 2, 77, 0]
+GROUPS = [
+    {"id": 0, "objectId": 0, "segments": [5, 2], "label": "wall"},
+    {"id": 1, "objectId": 4, "segments": [77, 2], "label": "chair"},
+]
+
+
+def release(root: Path, **changes: bytes | None) -> Path:
+    """A release of one scan; `changes` replace files by role suffix ('sens', 'ply', ...), None leaves a file out."""
+    depth = zlib.compress(DEPTH.tobytes())
+    lost = np.full((4, 4), -np.inf)
+    frames = [(lost if n == 2 else pose(n), jpeg(), depth) for n in range(4)]
+    text = "axisAlignment = " + " ".join(f"{v:.6f}" for v in ALIGNMENT.ravel()) + "\ncolorWidth = 16\n"
+    files: dict[str, bytes | None] = {
+        "sens": sens(frames),
+        "txt": text.encode(),
+        "ply": ply(XYZ, FACES),
+        "labels": ply(XYZ, FACES, np.array([1, 1, 5, 40, 0, 149])),
+        "segs": json.dumps({"sceneId": SCAN, "segIndices": SEGMENTS}).encode(),
+        "aggregation": json.dumps({"sceneId": "scannet." + SCAN, "segGroups": GROUPS}).encode(),
+        "tsv": TABLE.encode(),
+    }
+    names = {
+        "sens": f"scans/{SCAN}/{SCAN}.sens", "txt": f"scans/{SCAN}/{SCAN}.txt",
+        "ply": f"scans/{SCAN}/{SCAN}_vh_clean_2.ply", "labels": f"scans/{SCAN}/{SCAN}_vh_clean_2.labels.ply",
+        "segs": f"scans/{SCAN}/{SCAN}_vh_clean_2.0.010000.segs.json",
+        "aggregation": f"scans/{SCAN}/{SCAN}.aggregation.json", "tsv": "scannetv2-labels.combined.tsv",
+    }  # fmt: skip
+    for role, data in (files | changes).items():
+        if data is not None:
+            path = root / names[role]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return root
+
+
+def only(root: Path, **options: Any) -> SceneRef:
+    (ref,) = SOURCE.plan(Store(root), ScanNetOptions(**({"frames_every": 1} | options)))
+    assert isinstance(ref, SceneRef)
+    return ref
+
+
+def read(root: Path, **options: Any) -> Scene:
+    return SOURCE.read(only(root, **options))
+
+
+def test_scene_holds_what_the_files_say(tmp_path: Path) -> None:
+    scene = read(release(tmp_path))
+    points = scene.points
+    assert points is not None and points.color is not None and points.instance is not None
+    np.testing.assert_array_equal(points.xyz, XYZ)
+    assert (points.color == (10, 20, 30)).all()
+    assert points.instance.tolist() == [1, 1, 5, 5, 5, 0]  # the later object has segment 2
+    assert points.semantic["nyu40"].tolist() == [0, 0, 4, 39, -1, -1]
+    assert points.semantic["scannet20"].tolist() == [0, 0, 4, -1, -1, -1]
+    assert points.semantic["scannet200"].tolist() == [0, 0, 1, 1, 1, -1]
+    assert [view.name for view in scene.views] == ["frame-000000", "frame-000001", "frame-000003"]
+    assert scene.dropped == {"invalid pose": 1, "nyu40 id beyond 40": 1}
+    view = scene.views[2]
+    assert view.image == jpeg() and view.depth is not None and view.scene_from_camera is not None
+    np.testing.assert_array_equal(view.intrinsics, COLOR_K[:3, :3])
+    np.testing.assert_array_equal(view.depth.intrinsics, DEPTH_K[:3, :3])
+    np.testing.assert_array_equal(view.depth.values, DEPTH)
+    assert view.depth.scale == pytest.approx(0.001)
+    np.testing.assert_array_equal(view.scene_from_camera, pose(3))
+    assert scene.identity.licence == "LicenseRef-ScanNet-TOU" and len(scene.identity.sources) == 6
+
+
+def test_normals_are_area_weighted_and_follow_the_winding(tmp_path: Path) -> None:
+    points = read(release(tmp_path)).points
+    assert points is not None and points.normal is not None
+    # Vertex 0 has a floor triangle of area 2 (up) and a wall triangle of area 1 (towards +y).
+    np.testing.assert_allclose(points.normal[0], np.array([0, 1, 2]) / np.sqrt(5), atol=1e-6)
+    np.testing.assert_allclose(points.normal[3], (0, 0, 1))
+    assert (points.normal[5] == 0).all()
+
+
+def test_labels_without_labels_ply_come_from_the_objects(tmp_path: Path) -> None:
+    points = read(release(tmp_path, labels=None)).points
+    assert points is not None
+    assert points.semantic["nyu40"].tolist() == [0, 0, 4, 4, 4, -1]
+
+
+def test_scans_without_annotation_or_stream_are_read(tmp_path: Path) -> None:
+    scene = read(release(tmp_path, labels=None, segs=None, aggregation=None, tsv=None, sens=None, txt=None))
+    assert scene.points is not None and scene.points.instance is None
+    assert not scene.points.semantic and not scene.views and not scene.dropped
+
+
+def test_incomplete_annotation_is_never_silent(tmp_path: Path) -> None:
+    scene = read(release(tmp_path, segs=None))
+    assert scene.dropped["objects: segs.json or aggregation.json is missing"] == 1
+
+
+def test_unknown_categories_and_few_absent_segments_are_counted(tmp_path: Path) -> None:
+    many = list(range(100, 140))
+    segments = {"segIndices": [5, 5, 2, 2, 77, 0]}
+    groups = [
+        {"objectId": 0, "segments": [5, 2], "label": "gramophone"},
+        {"objectId": 1, "segments": [77], "label": "curious thing"},
+    ]
+    changes = {"segs": json.dumps(segments).encode(), "aggregation": json.dumps({"segGroups": groups}).encode()}
+    scene = read(release(tmp_path / "a", labels=None, **changes))
+    assert scene.dropped["unknown raw category"] == 1
+    assert scene.points is not None and (scene.points.semantic["nyu40"] == -1).all()
+    assert scene.points.instance is not None and scene.points.instance.tolist() == [1, 1, 1, 1, 2, 0]
+
+    xyz, faces = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), np.array([[0, 1, 2]])
+    groups = [{"objectId": 0, "segments": [*many, 7], "label": "wall"}]
+    changes = {"segs": json.dumps({"segIndices": many}).encode(), "ply": ply(xyz, faces)}
+    changes["aggregation"] = json.dumps({"segGroups": groups}).encode()
+    scene = read(release(tmp_path / "b", labels=None, **changes))
+    assert scene.dropped["segment absent from segs.json"] == 1
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    groups = [{"objectId": 0, "segments": [5, 2, 3, 4], "label": "wall"}]
+    moved = XYZ + np.float32(0.01)
+    cases: dict[str, tuple[dict[str, bytes], str]] = {
+        "v1": ({"aggregation": json.dumps({"segGroups": groups}).encode()}, "2 of the 4 segments"),
+        "segs": ({"segs": json.dumps({"segIndices": SEGMENTS[:-1]}).encode()}, "labels 5 vertices, the mesh has 6"),
+        "short": ({"labels": ply(XYZ[:5], FACES, np.zeros(5))}, "are not the 6 vertices"),
+        "moved": ({"labels": ply(moved, FACES, np.zeros(6))}, "are not the 6 vertices"),
+        "none": ({"labels": ply(XYZ, FACES)}, "no vertex property"),
+    }
+    for name, (changes, message) in cases.items():
+        with pytest.raises(RawDataError, match=message):
+            read(release(tmp_path / name, **changes))
+
+
+def test_alignment_moves_points_normals_and_poses_and_keeps_the_world(tmp_path: Path) -> None:
+    plain, aligned = read(release(tmp_path)), read(tmp_path, align_axes=True)
+    assert plain.points is not None and aligned.points is not None and aligned.points.normal is not None
+    homogeneous = np.c_[aligned.points.xyz, np.ones(6)]
+    np.testing.assert_allclose((homogeneous @ aligned.world_from_scene.T)[:, :3], plain.points.xyz, atol=1e-6)
+    np.testing.assert_allclose(homogeneous[:, :3], XYZ @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3], atol=1e-6)
+    np.testing.assert_allclose(aligned.points.normal, plain.points.normal @ ALIGNMENT[:3, :3].T, atol=1e-6)
+    for before, after in zip(plain.views, aligned.views, strict=True):
+        assert after.scene_from_camera is not None
+        np.testing.assert_allclose(
+            aligned.world_from_scene @ after.scene_from_camera, before.scene_from_camera, atol=1e-9
+        )
+    (tmp_path / f"scans/{SCAN}/{SCAN}.txt").write_text("colorWidth = 16\n")
+    assert read(tmp_path, align_axes=True).dropped["axis alignment: the scan has none"] == 1
+
+
+def test_frames_spread_over_the_scan(tmp_path: Path) -> None:
+    assert spread_evenly(3, 5) == [0, 1, 2]
+    assert spread_evenly(100, 4) == [12, 37, 62, 87]
+    root = release(tmp_path, sens=sens([(pose(n), jpeg(), b"") for n in range(20)]))
+    scene = read(root, frames_every=3, max_frames=2)
+    assert [view.name for view in scene.views] == ["frame-000003", "frame-000015"]
+    assert all(view.depth is None for view in scene.views)
+    assert not read(root, max_frames=0).views
+
+
+def test_plan_lists_scans_with_their_official_split(tmp_path: Path) -> None:
+    root = release(tmp_path)
+    for name in ("scans/scene0001_00", "scans_test/scene0707_00", "scans/notes"):
+        (root / name).mkdir(parents=True)
+    (root / "scans_test/scene0707_00/scene0707_00_vh_clean_2.ply").write_bytes(ply(XYZ, FACES))
+    items = list(SOURCE.plan(Store(root), ScanNetOptions()))
+    assert [(item.scene_id, getattr(item, "split", None)) for item in items] == [
+        ("scene0001_00", None), (SCAN, "none"), ("scene0707_00", "test"),
+    ]  # fmt: skip
+    assert isinstance(items[0], Missing) and "scene0001_00_vh_clean_2.ply" in items[0].reason
+    (root / "splits").mkdir()
+    (root / "splits/scannetv2_val.txt").write_text(f"{SCAN}\nscene0009_00\n")
+    refs = {item.scene_id: item for item in SOURCE.plan(Store(root), ScanNetOptions()) if isinstance(item, SceneRef)}
+    assert refs[SCAN].split == "val" and refs[SCAN].sequence == "scene0007" and refs[SCAN].points_estimate > 0
+    with pytest.raises(RawDataError, match="neither scans/ nor scans_test/"):
+        list(SOURCE.plan(Store(tmp_path / "splits"), ScanNetOptions()))
+    with pytest.raises(RecipeError):
+        ScanNetOptions(frames_every=0)
+
+
+@pytest.mark.parametrize("left", [5, 100, 305, 400, 700])
+def test_truncated_streams_are_refused(tmp_path: Path, left: int) -> None:
+    whole = sens([(pose(n), jpeg(), zlib.compress(DEPTH.tobytes())) for n in range(3)])
+    with pytest.raises(RawDataError, match=r"at byte \d+"):
+        read(release(tmp_path, sens=whole[:left]))
+    with pytest.raises(RawDataError, match="truncated"):
+        read(release(tmp_path, sens=whole[:-1]), frames_every=100)
+
+
+def test_streams_that_would_be_misread_are_refused(tmp_path: Path) -> None:
+    depth = zlib.compress(DEPTH.tobytes())
+    scaled = np.diag([2.0, 2, 2, 1])
+    cases = {
+        "the depth extrinsics are not the identity": sens([], depth_x=np.diag([-1.0, -1, 1, 1])),
+        "image of 17x12, the stream declares 16x12": sens([(pose(0), jpeg(17), depth)]),
+        "no jpeg image": sens([(pose(0), b"nothing", depth)]),
+        "the pose is not a rigid transform": sens([(scaled, jpeg(), depth)]),
+        "depth is not 8x6 pixels": sens([(pose(0), jpeg(), zlib.compress(b"\0" * 90))]),
+        "frame 0: depth: Error": sens([(pose(0), jpeg(), b"no zlib stream")]),
+        "compressed depth has no end": sens([(pose(0), jpeg(), depth[:-8])]),
+    }
+    for number, (message, data) in enumerate(cases.items()):
+        with pytest.raises(RawDataError, match=message):
+            read(release(tmp_path / str(number), sens=data))
+
+
+def test_hostile_sizes_cost_no_memory(tmp_path: Path) -> None:
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    frame = sens([(pose(0), jpeg(), b"\0" * 4)])
+    hostile = {
+        "vertices": {"ply": ply(XYZ, FACES).replace(b"vertex 6", b"vertex 1000000000000")},
+        "faces": {"ply": ply(XYZ, FACES).replace(b"face 3", b"face 999999999999999")},
+        "digits": {"ply": ply(XYZ, FACES).replace(b"vertex 6", b"vertex " + b"9" * 5000)},
+        "name": {"sens": frame[:4] + struct.pack("<Q", 1 << 60) + frame[12:]},
+        "frames": {"sens": frame[: 18 + 284] + struct.pack("<Q", 1 << 60) + frame[18 + 292 :]},
+        "colour": {"sens": frame[: 18 + 292 + 80] + struct.pack("<Q", 1 << 62) + frame[18 + 292 + 88 :]},
+        "bomb": {"sens": sens([(pose(0), jpeg(), bomb)])},
+        "nesting": {"segs": b'{"segIndices":' + b"[" * 100_000},
+        "integers": {"segs": json.dumps({"segIndices": [1 << 70] * 6}).encode()},
+    }
+    for name, changes in hostile.items():
+        ref = only(release(tmp_path / name, **changes))
+        tracemalloc.start()
+        with pytest.raises(RawDataError):
+            SOURCE.read(ref)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4_000_000, name
+
+
+@settings(max_examples=250, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_give_a_scene_or_an_error_for_people(tmp_path_factory: Any, data: st.DataObject) -> None:
+    root = tmp_path_factory.getbasetemp() / "mutated"
+    release(root)
+    role = data.draw(st.sampled_from(sorted(only(root).files)))
+    path = root / only(root).files[role]
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        # Headers are where the dangerous fields are.
+        place = data.draw(st.one_of(st.integers(0, len(content) - 1), st.integers(0, min(420, len(content) - 1))))
+        patch = data.draw(st.binary(min_size=1, max_size=8))
+        if data.draw(st.booleans()):
+            content[place : place + len(patch)] = patch
+        else:
+            del content[place : place + data.draw(st.integers(1, 40))]
+        if not content:
+            break
+    path.write_bytes(content)
+    ref = only(root, align_axes=data.draw(st.booleans()))
+    try:
+        SOURCE.read(ref).validate()
+    except RawDataError as problem:
+        assert SCAN in str(problem)
