@@ -32,7 +32,7 @@ from shards.errors import BrickyardError, RecipeError
 from shards.stream import Stream
 from train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from train.distributed import Group
-from train.metrics import MetricsLog, ProgressLine
+from train.metrics import MetricsLog, ProgressLine, read_metrics
 from train.objectives.objective import Loss, Objective, ObjectiveConfig
 from train.student import export_student
 
@@ -154,28 +154,31 @@ class _Run:
             state=state,
             bad_scenes=self.config.bad_scenes,
         )
-        losses = self._loop(step, stream)
+        finished = self.out / "final" / "summary.json"
+        if step >= self.steps and finished.exists():
+            done: dict[str, Any] = json.loads(finished.read_text())
+            return done
+        self._loop(step, stream)
+        self.group.barrier()
         summary = {
             "objective": self.settings.name,
             "steps": self.steps,
             "scenes": len(self.rows),
-            "last_loss": losses[-1] if losses else None,
+            "last_loss": read_metrics(self.out)[-1]["loss"],
             "steps_without_pairs": self.skipped,
             "replaced_scenes": dict(stream.replaced),
             "seconds": round(time.monotonic() - started, 1),
             "corpus": self.corpus.fingerprint,
         }
-        if self.group.rank == 0 and (losses or not (self.out / "final" / "summary.json").exists()):
-            final = self.out / "final"
-            final.mkdir(exist_ok=True)
-            export_student(self.objective.student, final)
-            (final / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        if self.group.rank == 0:
+            finished.parent.mkdir(exist_ok=True)
+            export_student(self.objective.student, finished.parent)
+            finished.write_text(json.dumps(summary, indent=2) + "\n")  # last: it says that the export is whole
         return summary
 
-    def _loop(self, first: int, stream: Stream) -> list[float]:
-        losses: list[float] = []
+    def _loop(self, first: int, stream: Stream) -> None:
         if first >= self.steps:
-            return losses
+            return
         log = MetricsLog(self.out, first) if self.group.rank == 0 else None
         progress = ProgressLine(self.steps, first) if self.group.rank == 0 else None
         batches: Any = iter(stream)
@@ -184,7 +187,6 @@ class _Run:
                 begun = time.monotonic()
                 metrics = self._step(step, batches)
                 seconds = max(time.monotonic() - begun, 1e-9)
-                losses.append(metrics["loss"])
                 wait = metrics.pop("data_seconds") / seconds
                 scenes = self.config.batch * self.config.accumulate / seconds
                 done = step + 1
@@ -200,7 +202,6 @@ class _Run:
                 progress.close()
             if log:
                 log.close()
-        return losses
 
     def _step(self, step: int, batches: Iterator[list[Any]]) -> dict[str, float]:
         """One optimiser step; its metrics are means over the accumulated batches (of this rank)."""

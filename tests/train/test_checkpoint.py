@@ -1,0 +1,89 @@
+"""Checkpoints: whole or not there, and everything in them comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from shards.errors import BrickyardError
+from train import checkpoint
+from train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+
+
+def trained(optimiser: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    chosen: torch.optim.Optimizer = (
+        torch.optim.AdamW(model.parameters()) if optimiser == "adamw"
+        else torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, dampening=0.1)
+    )  # fmt: skip
+    step(model, chosen, 3)
+    return model, chosen
+
+
+def step(model: nn.Module, optimiser: torch.optim.Optimizer, times: int) -> None:
+    for _ in range(times):
+        optimiser.zero_grad()
+        (model(torch.randn(8, 3)) + float(np.random.rand())).square().mean().backward()  # noqa: NPY002
+        optimiser.step()
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_everything_comes_back(tmp_path: Path, kind: str) -> None:
+    model, optimiser = trained(kind)
+    save_checkpoint(tmp_path, 3, model, optimiser, {"stream": {"position": 6}})
+    step(model, optimiser, 2)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    other, fresh = trained(kind)
+    step(other, fresh, 5)
+    table = load_checkpoint(tmp_path / "step-000003", other, fresh)
+    assert (table["step"], table["stream"]) == (3, {"position": 6})
+    step(other, fresh, 2)
+    assert all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
+
+
+def test_only_the_newest_are_kept_in_numerical_order(tmp_path: Path) -> None:
+    model, optimiser = trained("sgd")
+    for number in (999_998, 999_999, 1_000_000):
+        save_checkpoint(tmp_path, number, model, optimiser, {}, keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-999999", "step-1000000"]
+    save_checkpoint(tmp_path, 1_000_000, model, optimiser, {"again": 1})
+    assert load_checkpoint(checkpoints(tmp_path)[-1], model, optimiser)["again"] == 1
+
+
+@pytest.mark.parametrize("broken", ["save_file", "_random_state", "_flush"])
+def test_a_crash_while_saving_leaves_the_previous_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    model, optimiser = trained("sgd")
+    save_checkpoint(tmp_path, 1, model, optimiser, {})
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, broken, fail)
+        with pytest.raises(OSError, match="no space"):
+            save_checkpoint(tmp_path, 2, model, optimiser, {})
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000001"]
+    assert len(list(tmp_path.iterdir())) == 2
+    save_checkpoint(tmp_path, 2, model, optimiser, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000001", "step-000002"]
+
+
+def test_damaged_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
+    model, optimiser = trained("sgd")
+    path = save_checkpoint(tmp_path, 1, model, optimiser, {})
+    with pytest.raises(BrickyardError, match="cannot be used"):
+        load_checkpoint(path, nn.Linear(2, 2), optimiser)
+    for name in ("weights.safetensors", "optimiser.safetensors", "state.json"):
+        good = (path / name).read_bytes()
+        (path / name).write_bytes(good[: len(good) // 2])
+        with pytest.raises(BrickyardError, match="delete it"):
+            load_checkpoint(path, model, optimiser)
+        (path / name).write_bytes(good)
+    load_checkpoint(path, model, optimiser)

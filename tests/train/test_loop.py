@@ -1,0 +1,233 @@
+"""The loop: it learns, it stops on NaN, and a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shards.corpus import Corpus
+from shards.errors import BrickyardError, RecipeError
+from tests.train.rings import ring_corpus
+from train.augment import CropConfig, CuboidConfig
+from train.loop import TrainConfig, learning_rate, train
+from train.metrics import MetricsLog, ProgressLine, read_metrics
+from train.objectives import PPKT, STSLidR
+from train.objectives.image_to_lidar import ImageToLidarObjective
+from train.objectives.objective import Loss
+from train.student import StudentConfig, load_student
+
+SETTINGS = STSLidR(
+    student=StudentConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4
+)
+FAST = TrainConfig(steps=4, batch=2, lr=0.05, checkpoint_every=2, threads=1, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return ring_corpus(tmp_path_factory.mktemp("rings"), train=4)
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(run)]
+
+
+_KILLED = """
+import sys, torch
+torch.set_num_threads(int(sys.argv[3]))
+from shards.corpus import Corpus
+from tests.train.test_loop import SETTINGS, LONG
+from train.loop import train
+train(LONG, SETTINGS, Corpus.open(sys.argv[1]), sys.argv[2])
+"""
+LONG = replace(FAST, steps=12, checkpoint_every=4, clip=5.0, accumulate=2)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, corpus: Corpus) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(LONG, SETTINGS, corpus, whole)
+    arguments = [sys.executable, "-c", _KILLED, corpus.store.uri, str(killed), str(torch.get_num_threads())]
+    process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(read_metrics(killed)) < 6:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    written = len(read_metrics(killed))
+    assert 6 <= written < 12
+    assert sorted(p.name for p in (killed / "checkpoints").glob("step-*"))[-1] in {"step-000004", "step-000008"}
+    train(LONG, SETTINGS, corpus, killed)
+    assert losses(killed) == losses(whole)
+    assert [line["step"] for line in read_metrics(killed)] == list(range(1, 13))
+    for name in ("checkpoints/step-000012/weights.safetensors", "checkpoints/step-000012/optimiser.safetensors"):
+        ours, theirs = load_file(killed / name), load_file(whole / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path, corpus: Corpus) -> None:
+    first = train(FAST, SETTINGS, corpus, tmp_path)
+    before = (tmp_path / "final" / "student.safetensors").stat().st_mtime_ns
+    again = train(replace(FAST, threads=2, checkpoint_every=3), SETTINGS, corpus, tmp_path)
+    assert again == first
+    assert (tmp_path / "final" / "student.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_run_in_the_folder_is_refused_with_the_difference(tmp_path: Path, corpus: Corpus) -> None:
+    train(replace(FAST, steps=2), SETTINGS, corpus, tmp_path)
+    with pytest.raises(RecipeError, match=r"train\.lr: was 0\.05, is 0\.1"):
+        train(replace(FAST, steps=2, lr=0.1), SETTINGS, corpus, tmp_path)
+    with pytest.raises(RecipeError, match=r"objective\.temperature"):
+        train(replace(FAST, steps=2), replace(SETTINGS, temperature=0.1), corpus, tmp_path)
+    with pytest.raises(RecipeError, match="already holds a run"):
+        train(replace(FAST, steps=2), SETTINGS, corpus, tmp_path, resume=False)
+
+
+def test_the_folder_of_a_run(tmp_path: Path, corpus: Corpus) -> None:
+    config = replace(FAST, steps=None, epochs=1.5, keep_last=1, optimiser="adamw", lr=1e-3)
+    summary = train(config, SETTINGS, corpus, tmp_path)
+    assert summary["steps"] == 3  # 1.5 x 4 scenes / 2
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
+    resolved = json.loads((tmp_path / "config.json").read_text())
+    assert resolved["objective"]["name"] == "stslidr"
+    assert resolved["objective"]["student"]["network"] == "tiny"
+    assert resolved["corpus"] == corpus.fingerprint
+    assert json.loads((tmp_path / "environment.json").read_text())["packages"]["torch"]
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    student = load_student(tmp_path / "final")
+    weights = load_file(tmp_path / "checkpoints" / "step-000003" / "weights.safetensors")
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, weights[f"student.{name}"])
+    with pytest.raises(BrickyardError, match="no usable student"):
+        load_student(tmp_path)
+
+
+def test_it_overfits_one_scene(tmp_path: Path) -> None:
+    """Without noise from crops, the loss of one scene falls far below that of chance."""
+    corpus = ring_corpus(tmp_path / "corpus", train=1)
+    crop = CropConfig(height=32, width=64, area=(1.0, 1.0), aspect=(1.9, 2.1), tries=0, flip=0)
+    settings = PPKT(
+        student=StudentConfig(network="tiny", inputs=("intensity", "height")), crop=crop,
+        cuboid=CuboidConfig(extent=0), pixel_stride=4, max_pairs=256,
+    )  # fmt: skip
+    train(replace(FAST, steps=60, batch=1, lr=0.1, checkpoint_every=100), settings, corpus, tmp_path / "run")
+    curve = losses(tmp_path / "run")
+    assert 5 < curve[0] < 7  # log 256 = 5.5
+    assert sum(curve[-5:]) / 5 < curve[0] - 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(STSLidR):
+    name: ClassVar[str] = "broken"
+
+    def build(self, device: torch.device | str = "cpu") -> ImageToLidarObjective:
+        class Objective(ImageToLidarObjective):
+            def forward(self, batch: Any) -> Loss:
+                loss = super().forward(batch)
+                return Loss(total=loss.total * float("nan"))
+
+        return Objective(self, torch.device(device))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_scenes(tmp_path: Path, corpus: Corpus) -> None:
+    settings = Broken(student=SETTINGS.student, crop=SETTINGS.crop, pixel_stride=4)
+    with pytest.raises(BrickyardError, match=r"nan at step 1; scenes: rings/ring-00\d, rings/ring-00\d"):
+        train(FAST, settings, corpus, tmp_path)
+
+
+def test_scenes_without_pairs_are_counted_and_never_hang(tmp_path: Path) -> None:
+    corpus = ring_corpus(tmp_path / "corpus", train=2, blind=2)
+    summary = train(FAST, SETTINGS, corpus, tmp_path / "run")
+    assert summary["steps_without_pairs"] == 4
+    assert [line["scenes_without_pairs"] for line in read_metrics(tmp_path / "run")] == [2.0] * 4
+
+
+def test_learning_rate_is_a_warmup_and_a_cosine() -> None:
+    config = TrainConfig(lr=0.5)
+    assert [learning_rate(config, step, 100) for step in (0, 50, 100)] == pytest.approx([0.5, 0.25, 0])
+    warm = TrainConfig(lr=0.5, warmup=10)
+    assert [learning_rate(warm, step, 110) for step in (0, 9, 10, 60)] == pytest.approx([0.05, 0.5, 0.5, 0.25])
+
+
+def test_no_scenes_and_impossible_numbers_are_refused(tmp_path: Path, corpus: Corpus) -> None:
+    with pytest.raises(RecipeError, match="no scene of split 'test'"):
+        train(replace(FAST, split="test"), SETTINGS, corpus, tmp_path)
+    with pytest.raises(ValueError, match="batch must be positive"):
+        TrainConfig(batch=0)
+
+
+def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+    log = MetricsLog(tmp_path, 1, tensorboard=False)
+    log.write(2, {"loss": 0.1 + 0.2})
+    log.close()
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 0.1 + 0.2}]
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    progress = ProgressLine(10, 0, stream)
+    for step in range(1, 11):
+        progress.update(step, 1.5, 20.0, 0.25)
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2  # the first and the last; others came too soon
+    assert lines[-1].startswith("step 10/10  loss 1.5000  20.0 scenes/s  waiting for data 25%")
+    assert "\r" not in stream.getvalue()
+
+
+_RANK = """
+import sys, torch
+torch.set_num_threads(1)
+from shards.corpus import Corpus
+from tests.train.test_loop import SETTINGS, FAST
+from train.loop import train
+from train import loop
+weights = {}
+def spy(run, step, stream, save=loop._Run._save):
+    save(run, step, stream)
+    if step == 4:
+        flat = torch.cat([p.detach().flatten() for p in run.objective.parameters()])
+        print("WEIGHTS", float(flat.double().sum()), float(flat.double().square().sum()), stream.state()["position"])
+loop._Run._save = spy
+train(FAST, SETTINGS, Corpus.open(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_two_ranks_keep_the_same_weights(tmp_path: Path, corpus: Corpus) -> None:
+    arguments = [sys.executable, "-c", _RANK, corpus.store.uri, str(tmp_path / "run")]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            arguments,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, **address, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        results = [process.communicate(timeout=120) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [0, 0], results[0][1][-2000:] + results[1][1][-2000:]
+    lines = [[line for line in out.splitlines() if line.startswith("WEIGHTS")] for out, _ in results]
+    assert lines[0] == lines[1] != []
+    assert lines[0][0].endswith(" 8")  # 4 global batches of 2
+    assert len(losses(tmp_path / "run")) == 4
