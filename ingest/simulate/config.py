@@ -26,7 +26,7 @@ class SimulationConfig:
     scannet_color_size: tuple[int, int] = (324, 242)
     scannet_depth_size: tuple[int, int] = (160, 120)
     nuscenes_scenes: int = 10
-    nuscenes_keyframes: int = 6
+    nuscenes_keyframes: int = 4
     nuscenes_sweeps: int = 1
     nuscenes_image_size: tuple[int, int] = (480, 270)
     nuscenes_columns: int = 420

@@ -120,7 +120,9 @@ def _write_scan(
         frames.append(_sens_frame(shown, index, picture.color, near.depth, rng))
         name = f"frame-{index:06d}"
         arrays[f"{name}_label"], arrays[f"{name}_depth"] = picture_truth(picture, raw_labels(world, NYU40))
-        arrays[f"visible_{name}"] = visible(world, color_camera, view, 0.0, world.vertices.astype(np.float64), near=0.1)
+        arrays[f"visible_{name}"] = visible(
+            world, color_camera, view, 0.0, world.vertices.astype(np.float64), near=0.1, slack=0.008
+        )
     (folder / f"{scan}.sens").write_bytes(header + b"".join(frames) + struct.pack("<Q", 0))
     (folder / f"{scan}.txt").write_text(_text(room, world_from_room, color_camera, depth_camera, len(views)))
     write_arrays(truth, arrays)
@@ -226,8 +228,8 @@ def _sens_header(color: Camera, depth: Camera, frames: int) -> bytes:
 
 def _sens_frame(shown: Float64, index: int, color: NDArray[np.uint8], depth: NDArray[np.float32], rng: Rng) -> bytes:
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(color), quality=90)
-    metres = depth + rng.normal(0, 0.002, depth.shape) * depth
-    metres = np.where(np.isfinite(metres) & (rng.random(depth.shape) > 0.02), metres, 0)
+    measured = np.isfinite(depth) & (rng.random(depth.shape) > 0.02)
+    metres = np.where(measured, depth, 0) * (1 + rng.normal(0, 0.002, depth.shape))
     packed = zlib.compress(np.round(metres * 1000).astype("<u2").tobytes(), 6)
     stamp = 1_000_000 + index * 333_333
     head = np.asarray(shown, "<f4").tobytes() + struct.pack("<QQQQ", stamp, stamp + 5_000, len(jpeg), len(packed))

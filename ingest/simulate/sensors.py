@@ -91,8 +91,9 @@ def render(world: World, camera: Camera, world_from_camera: Float64, time: float
     origins = np.broadcast_to(world_from_camera[:3, 3].astype(np.float32), directions.shape)
     snapshot = world.at(time)
     hits = snapshot.cast(np.ascontiguousarray(origins), directions)
-    color = _sky(world, directions)
-    hit = np.flatnonzero(hits.face != MISS)
+    color = np.empty(directions.shape, np.float32)
+    hit, missed = np.flatnonzero(hits.face != MISS), np.flatnonzero(hits.face == MISS)
+    color[missed] = _sky(world, directions[missed])
     color[hit] = _shade(snapshot, hits, hit, origins, directions, focal=float(camera.intrinsics[0, 0]))
     grain = _film_grain(color.size, rng)
     shape = (camera.height, camera.width)
@@ -123,31 +124,37 @@ def _shade(
     """Colours float32 (K, 3) in 0..255 of the rays that hit something."""
     world, light = snapshot.world, snapshot.world.light
     face, distance, ray = hits.face[hit], hits.distance[hit], directions[hit]
-    mapping, bary = world.texture_map[face], hits.bary[hit]
+    mapping, bary, normal = world.texture_map[face], hits.bary[hit], snapshot.normal[face]
     texture = mapping[:, :2] + bary[:, :1] * mapping[:, 2:4] + bary[:, 1:] * mapping[:, 4:]
-    normal = snapshot.normal[face]
     facing = np.abs(np.einsum("ij,ij->i", normal, ray)) / np.sqrt(np.einsum("ij,ij->i", ray, ray))
-    footprint = distance / focal / np.sqrt(np.maximum(facing, 0.05))
+    footprint = distance / (focal * np.sqrt(np.maximum(facing, 0.05)))
     color = world.atlas.look_up(world.material[face], texture, footprint)
-    sun = light.towards_sun.astype(np.float32)
-    ambient, direct = shading(snapshot.normal, light.towards_sun)
-    bright = direct[face]
-    lit = np.flatnonzero(bright > 0)
-    start = origins[hit[lit]] + ray[lit] * distance[lit, None] + normal[lit] * 0.02
-    dark = snapshot.blocked(start, np.ascontiguousarray(np.broadcast_to(sun, start.shape)))
-    bright[lit[dark]] = 0
-    strength = ambient[face, None] * np.array(light.ambient, np.float32) + bright[:, None] * np.array(
-        light.sun, np.float32
-    )
-    color = color * world.tint[face] * strength
+    ambient, direct = shading(snapshot)
+    strength = ambient[face]
+    lit = np.flatnonzero(direct.any(1)[face])
+    if len(lit):
+        start = origins[hit[lit]] + ray[lit] * distance[lit, None] + normal[lit] * 0.02
+        sun = np.broadcast_to(light.towards_sun.astype(np.float32), start.shape)
+        lit = lit[~snapshot.blocked(start, np.ascontiguousarray(sun))]
+        strength[lit] += direct[face[lit]]
+    color *= strength
     clear = np.exp(-distance / np.float32(light.haze))[:, None]
-    return np.asarray(color * clear + np.array(light.horizon, np.float32) * (1 - clear), dtype=np.float32)
+    color *= clear
+    color += np.array(light.horizon, np.float32) * (1 - clear)
+    return color
 
 
-def shading(normal: Float32, towards_sun: Float64) -> tuple[Float32, Float32]:
-    """Ambient share (brighter for faces that look up) and Lambert's cosine towards the sun, float32 (F,) each."""
-    ambient = 0.75 + 0.25 * normal[:, 2] + 0.06 * normal[:, 0]
-    return ambient, np.maximum(normal @ towards_sun.astype(np.float32), 0)
+def shading(snapshot: Snapshot) -> tuple[Float32, Float32]:
+    """What each triangle's texture is multiplied by, float32 (F, 3) each: in shadow, and added to that in the sun.
+
+    Ambient light is a little stronger on faces that look up; the sun's share follows Lambert's cosine.
+    """
+    light, normal = snapshot.world.light, snapshot.normal
+    tint = snapshot.world.tint[: len(normal)]
+    up = 0.75 + 0.25 * normal[:, 2] + 0.06 * normal[:, 0]
+    cosine = np.maximum(normal @ light.towards_sun.astype(np.float32), 0)
+    ambient, sun = (np.array(c, np.float32) for c in (light.ambient, light.sun))
+    return tint * ambient * up[:, None], tint * sun * cosine[:, None]
 
 
 def fire(
@@ -238,11 +245,18 @@ def anchors_at(world: World, sweep: Sweep, time: float) -> Float64:
 
 
 def visible(
-    world: World, camera: Camera, world_from_camera: Float64, time: float, points: Float64, *, near: float = 0.5
+    world: World,
+    camera: Camera,
+    world_from_camera: Float64,
+    time: float,
+    points: Float64,
+    *,
+    near: float = 0.5,
+    slack: float = 0.05,
 ) -> NDArray[np.bool_]:
     """Whether world points (N, 3) lie in the picture of a camera with nothing in front of them; bool (N,).
 
-    A ray is cast to each point; a surface more than 5 cm + 0.5 % before it hides it.
+    A ray is cast to each point; a surface more than `slack` metres + a tenth of that per metre before it hides it.
     """
     to_camera = invert(world_from_camera)
     local = points @ to_camera[:3, :3].T + to_camera[:3, 3]
@@ -257,5 +271,5 @@ def visible(
         origins = np.broadcast_to(world_from_camera[:3, 3], rays.shape).astype(np.float32)
         hits = world.at(time).cast(np.ascontiguousarray(origins), rays.astype(np.float32))
         length = np.linalg.norm(rays, axis=1)
-        result[candidates] = hits.distance * length > length - (0.05 + 0.005 * length)
+        result[candidates] = hits.distance * length > length - slack * (1 + 0.1 * length)
     return result

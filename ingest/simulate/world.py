@@ -168,7 +168,17 @@ class World:
         return _embree(self.vertices, faces), _normals(self.vertices, faces)
 
     def at(self, time: float, *, with_hidden: bool = False) -> Snapshot:
-        """The world at a time in seconds; `with_hidden` adds what only lasers meet."""
+        """The world at a time in seconds; `with_hidden` adds what only lasers meet. The latest one is kept."""
+        if (time, with_hidden) not in self._latest:
+            self._latest.clear()
+            self._latest[time, with_hidden] = self._place(time, with_hidden)
+        return self._latest[time, with_hidden]
+
+    @cached_property
+    def _latest(self) -> dict[tuple[float, bool], Snapshot]:
+        return {}
+
+    def _place(self, time: float, with_hidden: bool) -> Snapshot:
         still, (static, normal) = self.still, self._static
         active = [m for m in self.movers if with_hidden or not m.hidden]
         if not active:
