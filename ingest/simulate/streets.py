@@ -110,7 +110,7 @@ def build_street(rng: Rng, *, ego_roof: float | None, moving: bool = True) -> St
         moving: whether traffic moves.
     """
     plan = _Planner(rng)
-    half = rng.uniform(5.2, 7.5)
+    half = rng.uniform(6.6, 8.5)
     pavement, verge = rng.uniform(1.8, 3.2), rng.uniform(2.0, 5.5)
     _ground(plan, half, pavement, verge)
     for side in (-1, 1):
@@ -121,7 +121,7 @@ def build_street(rng: Rng, *, ego_roof: float | None, moving: bool = True) -> St
     speed = rng.uniform(4, 11)
     if moving:
         _traffic(plan, half, pavement, speed)
-    ego = _ego_motion(plan.curve, speed, -half * 0.27, rng)
+    ego = _ego_motion(plan.curve, speed, -half * 0.28, rng)
     if ego_roof is not None:
         plan.builder.add_mover(objects.ego(ego_roof), ego, 0, hidden=True)
     world = plan.builder.build(_daylight(rng), rng)
@@ -176,7 +176,7 @@ def _parked(plan: _Planner, half: float, side: int) -> None:
     density, s = rng.uniform(0.15, 0.75), -60.0
     while s < 70:
         if rng.random() < density:
-            thing = objects.car(rng) if rng.random() < 0.88 else objects.truck(rng)
+            thing = objects.car(rng) if rng.random() < 0.93 else objects.truck(rng)
             s += thing.size[0] / 2
             turn = (0.0 if side < 0 else np.pi) + rng.normal(0, 0.03)
             plan.stand(thing, s, side * (half - thing.size[1] / 2 - 0.25), turn)
@@ -248,8 +248,8 @@ def _works(plan: _Planner, half: float) -> None:
 def _traffic(plan: _Planner, half: float, pavement: float, ego_speed: float) -> None:
     """Oncoming and leading vehicles, and people walking on the pavements and crossing."""
     rng = plan.rng
-    lane = half * 0.27
-    s = rng.uniform(9, 16)
+    lane = half * 0.28
+    s = rng.uniform(11, 22)
     for _ in range(3):
         kind = rng.random()
         thing = objects.bus(rng) if kind < 0.3 else objects.truck(rng) if kind < 0.5 else objects.car(rng)
