@@ -1,4 +1,4 @@
-"""How much world to simulate. The defaults make a demo corpus in well under a minute on one core."""
+"""How much world to simulate. The defaults make a demo corpus in about 40 seconds on one core."""
 
 from __future__ import annotations
 
