@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ingest.scannet import SOURCE, ScanNetOptions
+from ingest.scannet import SOURCE
+from ingest.scannet.plan import ScanNetOptions
 from ingest.scannet.read import spread_evenly
 from ingest.source import Missing, SceneRef
 from shards.errors import RawDataError, RecipeError

@@ -11,7 +11,8 @@ import pytest
 
 from curate.cameras import camera_from_scene, project, project_to
 from curate.correspondences import CorrespondenceConfig, add_correspondences
-from ingest.scannet import SOURCE, ScanNetOptions
+from ingest.scannet import SOURCE
+from ingest.scannet.plan import ScanNetOptions
 from ingest.source import SceneRef
 from shards.errors import RawDataError
 from shards.scene import Scene
