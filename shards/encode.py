@@ -120,9 +120,11 @@ def _view_header(view: View) -> dict[str, Any]:
         "distortion": list(view.distortion),
         "scene_from_camera": None if view.scene_from_camera is None else _matrix(view.scene_from_camera),
         "timestamp_ns": view.timestamp_ns,
-        "depth": view.depth and {"scale": view.depth.scale, "intrinsics": _matrix(view.depth.intrinsics)},
-        "superpixels": view.superpixels and view.superpixels.provenance,
-        "pairs": view.pairs and view.pairs.provenance,
+        "depth": None
+        if view.depth is None
+        else {"scale": view.depth.scale, "intrinsics": _matrix(view.depth.intrinsics)},
+        "superpixels": None if view.superpixels is None else view.superpixels.provenance,
+        "pairs": None if view.pairs is None else view.pairs.provenance,
     }
 
 
@@ -219,14 +221,14 @@ def decode_scene(header: SceneHeader, read: Callable[[str], Any]) -> Scene:
 def _decode_view(header: SceneHeader, number: int, read: Callable[[str], Any]) -> View:
     entry, prefix = header.views[number], f"views/{number}/"
     view = replace(header.view(number), image=bytes(read(prefix + "image")))
-    if entry["depth"]:
+    if entry["depth"] is not None:
         intrinsics = np.asarray(entry["depth"]["intrinsics"], np.float64)
         depth = Depth(values=read(prefix + "depth"), scale=entry["depth"]["scale"], intrinsics=intrinsics)
         view = replace(view, depth=depth)
-    if entry["superpixels"]:
+    if entry["superpixels"] is not None:
         labels = read(prefix + "superpixels")
         view = replace(view, superpixels=Superpixels(labels=labels, provenance=entry["superpixels"]))
-    if entry["pairs"]:
+    if entry["pairs"] is not None:
         point, pixel, visible = read(prefix + "pairs")
         distance = read(prefix + "pair_depth").dequantise()
         pairs = Correspondences(point=point, pixel=pixel, depth=distance, visible=visible, provenance=entry["pairs"])

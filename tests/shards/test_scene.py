@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shards.codecs import decode
 from shards.encode import SceneHeader, decode_scene, encode_scene
 from shards.errors import SceneError
 from shards.scene import Scene
@@ -31,7 +32,11 @@ def scenes_differ(a: Any, b: Any) -> list[str]:
         elif isinstance(x, np.ndarray):
             bound = {".points.xyz": 1 / 512, ".points.normal": 0.0117}.get(path, 0.0)
             bound = 1 / 1024 if path.endswith(".pairs.depth") else bound
-            if x.dtype != y.dtype or x.shape != y.shape or np.abs(x.astype(float) - y.astype(float)).max() > bound:
+            if (
+                x.dtype != y.dtype
+                or x.shape != y.shape
+                or np.abs(x.astype(float) - y.astype(float)).max(initial=0) > bound
+            ):
                 problems.append(path)
         elif x != y:
             problems.append(path)
@@ -45,8 +50,6 @@ def test_a_scene_survives_encoding(views: int) -> None:
     scene = toy_scene(3, views=views)
     encoded = encode_scene(scene)
     header = SceneHeader(encoded.header)
-    from shards.codecs import decode
-
     again = decode_scene(header, lambda name: decode(header.fields[name], encoded.blobs[name])).validate()
     assert scenes_differ(scene, again) == []
     assert encode_scene(scene) == encoded
@@ -58,6 +61,18 @@ def test_a_clip_has_no_points() -> None:
     encoded = encode_scene(scene)
     assert SceneHeader(encoded.header).points is None
     assert encoded.summary["n_points"] == 0
+
+
+def test_a_view_that_sees_no_point_keeps_its_empty_pairs() -> None:
+    scene = toy_scene(2)
+    assert scene.views[0].pairs is not None
+    none = {name: getattr(scene.views[0].pairs, name)[:0] for name in ("point", "pixel", "depth", "visible")}
+    scene = _pairs(scene, **none)
+    encoded = encode_scene(scene)
+    header = SceneHeader(encoded.header)
+    again = decode_scene(header, lambda name: decode(header.fields[name], encoded.blobs[name])).validate()
+    assert again.views[0].pairs is not None
+    assert len(again.views[0].pairs) == 0
 
 
 def _points(scene: Scene, **change: Any) -> Scene:
