@@ -3,7 +3,7 @@
 The licences of the real datasets forbid shipping them; these worlds let everyone run the whole pipeline, and let tests
 compare every number with the truth. Rooms and streets are procedural meshes with drawn textures; pictures and lidar
 returns come from ray casting (Embree), with the timing, calibration and file formats of the originals. The default
-world costs about 40 seconds on one core and 170 MB, most of it truth. Same seed, same bytes.
+world costs 40 to 50 seconds of one core and 200 MB, two thirds of it truth. Same seed, same bytes.
 """
 
 from __future__ import annotations

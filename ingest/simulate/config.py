@@ -1,4 +1,4 @@
-"""How much world to simulate. The defaults make a demo corpus in about 40 seconds on one core."""
+"""How much world to simulate. The defaults make a demo corpus in 40 to 50 seconds of one core."""
 
 from __future__ import annotations
 
