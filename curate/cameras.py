@@ -7,7 +7,7 @@
            (Mei and Rives, "Single View Point Omnidirectional Camera Calibration from Planar Grids", ICRA 2007)
 
 A model is a formula that also gives numbers for points it cannot image: behind the camera, or so far outside that the
-polynomial folds them back into the picture. Those come out as NaN, never as pixels. About 5 ns a point and operation.
+polynomial folds them back into the picture. Those come out as NaN, never as pixels.
 """
 
 from __future__ import annotations

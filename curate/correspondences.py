@@ -2,7 +2,7 @@
 
 A point goes from the scene to the camera at the image's own exposure time, then to a pixel. It is kept if it lies in
 front of the camera and strictly inside the image. This is the chain of the nuScenes devkit and of SLidR; they keep
-hidden points too, so hidden ones stay here and are flagged. About 4 ms a view for 35,000 points.
+hidden points too, so hidden ones stay here and are flagged. About 15 ms a view for 35,000 points, test included.
 """
 
 from __future__ import annotations
