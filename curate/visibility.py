@@ -8,8 +8,8 @@ rectangle of the size of the surface patch it stands for (surface splatting: Zwi
 point is hidden where the buffer is nearer by more than a tolerance.
 
 The patch of a lidar point spans half way to the neighbouring beams, which fan out from the sensor at fixed angles; the
-patch of a scanned vertex spans half way to its nearest neighbours. Cost: about 10 ms a camera for a nuScenes sweep, 20 ms
-for its spacing, 0.2 s for the spacing of a room of 80,000 vertices.
+patch of a scanned vertex spans half way to its nearest neighbours. Cost: about 10 ms a camera for a nuScenes sweep, 20
+ms for its spacing, 0.2 s for the spacing of a room of 80,000 vertices.
 """
 
 from __future__ import annotations
