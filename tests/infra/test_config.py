@@ -266,7 +266,7 @@ def _double(text: str) -> str:
 @settings(max_examples=60, deadline=None)
 @given(RECIPES, st.data(), st.sampled_from([str.upper, _double, lambda text: text[1:]]))
 def test_every_mutated_key_is_found_on_its_line(recipe: Recipe, data: Any, mutate: Callable[[str], str]) -> None:
-    text = yaml.safe_dump(dump(recipe), sort_keys=False)
+    text = to_yaml(recipe)
     found: list[tuple[int, int, str]] = []
     _keys(yaml.compose(text), Recipe, found)
     start, end, key = data.draw(st.sampled_from(found))

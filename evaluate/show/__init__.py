@@ -1,0 +1,31 @@
+"""Pages that show what a corpus holds and what a run was worth: single HTML files, for eyes."""
+
+from evaluate.show.corpus import corpus_page
+from evaluate.show.run import run_page
+from evaluate.show.summary import (
+    CorpusSummary,
+    Curve,
+    Probe,
+    ProbeRun,
+    RunSummary,
+    SplitCounts,
+    join_probes,
+    read_curve,
+    read_probe,
+    summarise_corpus,
+)
+
+__all__ = [
+    "CorpusSummary",
+    "Curve",
+    "Probe",
+    "ProbeRun",
+    "RunSummary",
+    "SplitCounts",
+    "corpus_page",
+    "join_probes",
+    "read_curve",
+    "read_probe",
+    "run_page",
+    "summarise_corpus",
+]
