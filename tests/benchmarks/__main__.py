@@ -1,0 +1,27 @@
+"""All benchmarks at modest sizes, in about two minutes on two cores; each script takes larger ones.
+
+python -m tests.benchmarks            print the tables, append the results to tests/benchmarks/results/
+python -m tests.benchmarks --dry      print only
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported: one thread means one thread
+
+from tests.benchmarks import correspondences, encoding, loader
+from tests.benchmarks.report import arguments, environment
+
+
+def main() -> None:
+    options = arguments(__doc__, scenes=160, repeats=5, milliseconds=300).parse_args()
+    place = environment()
+    print(f"{place['cpu']}, {place['cores']} cores, load {place['load_before']:.1f}, Python {place['python']}")
+    encoding.run(milliseconds=options.milliseconds, dry=options.dry)
+    correspondences.run(milliseconds=options.milliseconds, dry=options.dry)
+    loader.run(scenes=options.scenes, repeats=options.repeats, dry=options.dry)
+
+
+if __name__ == "__main__":
+    main()

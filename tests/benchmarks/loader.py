@@ -1,0 +1,186 @@
+"""One epoch of a shuffled loader: the same scenes, the same arrays, batches of four, ours beside the others.
+
+Every loader has a corpus in its own format (all hold the same scenes), a process of its own, and runs: a first epoch
+(workers start, caches warm), one in which its memory is watched, several timed ones, interleaved with those of all
+others, and one in which every array is compared with the original. The page cache is warm. "memory copy" copies ready
+arrays into reused buffers: on one thread nothing can be faster. What checking digests costs is measured by the same
+stream with the check switched off. "xyz as codes" leaves dequantising to the training device, which is what training
+does; all other rows end in the same arrays. On a busy machine CPU ms/scene says more than points/s.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shards.storage import digest64
+from tests.benchmarks.contestants import (
+    CEILING,
+    PEER_WRITERS,
+    Contestant,
+    absent,
+    contestants,
+    write_bricks,
+    write_npy,
+)
+from tests.benchmarks.material import Material, material, room_copy
+from tests.benchmarks.measuring import Server
+from tests.benchmarks.report import append, arguments, seconds, table
+
+XYZ_BOUND_MM = 1000 / 2048 + 1e-3
+NORMAL_BOUND_DEGREES = 0.67
+COLUMNS = {
+    "loader": "s loader",
+    "files": "d files",
+    "megabytes": ".0f MB",
+    "million_points_per_second": ".1f M points/s",
+    "slowest": ".1f min",
+    "fastest": ".1f max",
+    "cpu_ms_per_scene": ".2f CPU ms/scene",
+    "working_megabytes": ".0f MB memory",
+    "first_epoch_seconds": ".2f 1st epoch s",
+    "max_xyz_error_mm": ".2f xyz mm",
+    "max_normal_error_degrees": ".2f normal deg",
+}
+COST_COLUMNS = {
+    "loader": "s loader",
+    "wall": "+.1f % wall",
+    "cpu": "+.1f % CPU",
+    "expected": ".1f % expected from xxh3 alone",
+}
+
+
+def write_layouts(folder: Path, rooms: Material, scenes: int, layouts: set[str]) -> dict[str, dict[str, float]]:
+    """Write the corpus in every format that is needed; returns layout -> files, megabytes, seconds to write."""
+    copies = [room_copy(rooms.scenes, number) for number in range(scenes)]
+    about = {}
+    for layout in ["npy", *sorted(layouts - {"npy"})]:
+        start, place = time.perf_counter(), folder / layout
+        if layout == "npy":
+            write_npy(place, copies)
+        elif layout in PEER_WRITERS:
+            PEER_WRITERS[layout](place, folder / "npy")
+        else:
+            write_bricks(place, copies, "lz4" if layout.endswith("lz4") else "zstd")
+        sizes = [path.stat().st_size for path in place.rglob("*") if path.is_file()]
+        took = time.perf_counter() - start
+        about[layout] = {"files": len(sizes), "megabytes": sum(sizes) / 1e6, "write_seconds": took}
+    return about
+
+
+def compare(folder: Path, entries: list[Contestant], repeats: int) -> dict[str, dict[str, Any]]:
+    """Loader -> answers: "first" epoch, "memory", "timed" (a list) and "checked"; see `Server.ask`."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(closing(Server(entry.name, folder))) for entry in entries]
+        answers = {s.name: {"first": s.ask("timed"), "memory": s.ask("memory"), "timed": []} for s in servers}
+        for turn in range(repeats):
+            start = turn * len(servers) // repeats  # nobody is always the first, or always after the same one
+            for server in servers[start:] + servers[:start]:
+                answers[server.name]["timed"].append(server.ask("timed"))
+        for server in servers:
+            answers[server.name]["checked"] = server.ask("checked") if server.name != CEILING.name else {}
+    return answers
+
+
+def check(answers: dict[str, dict[str, Any]], scenes: int) -> None:
+    """Everyone gave every scene once, equal bytes where the format is exact, and errors within our bounds."""
+    checksums = {}
+    for name, answer in answers.items():
+        given = {timed["scenes"] for timed in [answer["first"], *answer["timed"]]}
+        found = answer["checked"]
+        wrong = [
+            given != {scenes} and f"epochs of {given} scenes",
+            found and found["distinct"] != scenes and f"{found['distinct']} different scenes in an epoch",
+            found and found["max_xyz_error_mm"] > XYZ_BOUND_MM and f"xyz is off by {found['max_xyz_error_mm']} mm",
+            found and found["max_normal_error_degrees"] > NORMAL_BOUND_DEGREES and "normals are off",
+        ]
+        if any(wrong):
+            raise SystemExit(f"loader benchmark is void: {name} gave {', '.join(str(w) for w in wrong if w)}")
+        if found:
+            checksums[name] = found["checksum"]
+    if len(set(checksums.values())) != 1:
+        raise SystemExit(f"loader benchmark is void: colours and labels differ between loaders: {checksums}")
+
+
+def summarise(entry: Contestant, answer: dict[str, Any], layout: dict[str, float]) -> dict[str, Any]:
+    """One row of the table."""
+    speeds = [timed["points"] / timed["seconds"] / 1e6 for timed in answer["timed"]]
+    cpu = statistics.median(timed["cpu_seconds"] / timed["scenes"] for timed in answer["timed"])
+    ceiling = entry.name == CEILING.name
+    return {
+        "loader": entry.name,
+        "files": None if ceiling else layout["files"],
+        "megabytes": None if ceiling else layout["megabytes"],
+        "write_seconds": None if ceiling else layout["write_seconds"],
+        "million_points_per_second": statistics.median(speeds),
+        "slowest": min(speeds),
+        "fastest": max(speeds),
+        "epoch_seconds": [timed["seconds"] for timed in answer["timed"]],
+        "cpu_ms_per_scene": 1000 * cpu,
+        "working_megabytes": None if ceiling else answer["memory"]["working_bytes"] / 1e6,
+        "first_epoch_seconds": answer["first"]["seconds"],
+        **answer["checked"],
+    }
+
+
+def verification(answers: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What checking every digest adds to an epoch: measured (pairs of epochs of the same round), and expected from the
+    speed of xxh3 alone and the bytes of a scene."""
+    memory = np.random.default_rng(0).integers(0, 255, 1 << 19, np.uint8)
+    speed = len(memory) / seconds(lambda: digest64(memory.data))
+    by_name = {row["loader"]: row for row in rows}
+    result = []
+    for name, answer in answers.items():
+        if f"{name}, unverified" not in answers:
+            continue
+        pairs = list(zip(answer["timed"], answers[f"{name}, unverified"]["timed"], strict=True))
+        scenes = answer["first"]["scenes"]
+        hashing = by_name[name]["megabytes"] * 1e6 / scenes / speed * 1000
+        result.append(
+            {
+                "loader": name,
+                "wall": statistics.median(100 * (a["seconds"] / b["seconds"] - 1) for a, b in pairs),
+                "cpu": statistics.median(100 * (a["cpu_seconds"] / b["cpu_seconds"] - 1) for a, b in pairs),
+                "expected": 100 * hashing / by_name[name]["cpu_ms_per_scene"],
+                "xxh3_gigabytes_per_second": speed / 1e9,
+            }
+        )
+    return result
+
+
+def run(*, scenes: int = 400, repeats: int = 5, dry: bool = False) -> list[dict[str, Any]]:
+    """Write the corpora into a temporary folder, measure, print, append the record."""
+    rooms, entries = material("scannet"), contestants()
+    with tempfile.TemporaryDirectory(prefix="brickyard-bench-") as place:
+        folder = Path(place)
+        layouts = write_layouts(folder, rooms, scenes, {entry.layout for entry in entries})
+        answers = compare(folder, entries, repeats)
+    check(answers, scenes)
+    rows = [summarise(entry, answers[entry.name], layouts[entry.layout]) for entry in entries]
+    cost = verification(answers, rows)
+    points = answers[entries[0].name]["first"]["points"]
+    raw = layouts["npy"]["megabytes"]
+    table(
+        f"loader: {scenes} turned copies of {rooms.origin}, {points / 1e6:.1f} M points, {raw:.0f} MB as arrays, "
+        f"median of {repeats} interleaved epochs",
+        [row for row in rows if not row["loader"].endswith("unverified")],
+        COLUMNS,
+    )
+    table("cost of verifying every byte read (xxh3), % of an epoch", cost, COST_COLUMNS)
+    if missing := absent():
+        print(f"\nnot installed, so not measured: {', '.join(missing)}")
+    if not dry:
+        settings = {"scenes": scenes, "repeats": repeats, "points": points, "batch": 4}
+        append("loader", settings, rows, material=[rooms.origin], verification=cost, absent=missing)
+    return rows
+
+
+if __name__ == "__main__":
+    options = arguments(__doc__, scenes=400, repeats=5).parse_args()
+    run(**vars(options))

@@ -1,0 +1,161 @@
+"""One process for each loader, which times its epochs when it is told to: so each has a peak of memory and a processor
+time of its own, and epochs of different loaders can be interleaved, which shares out the noise of a busy machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from shards.codecs import Quantised
+from tests.benchmarks.contestants import ARRAYS, BATCH, Epoch, contestants, read_npy
+
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+PAGE = 4096
+
+
+class Server:
+    """A loader in a process of its own.
+
+    Args:
+        name: of a contestant.
+        folder: of the run.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, folder))
+        self._process.start()
+        theirs.close()
+
+    def ask(self, what: str) -> dict[str, Any]:
+        """Of "timed": seconds, cpu_seconds, points; "memory": working_bytes; "checked": checksum and errors."""
+        try:
+            with suppress(BrokenPipeError):  # it may have failed while opening; then its reason waits to be read
+                self._pipe.send(what)
+            answer: dict[str, Any] = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            raise RuntimeError(f"{self.name}: the process of this loader died") from None
+        if "failure" in answer:
+            raise RuntimeError(f"{self.name}: {answer['failure']}")
+        return answer
+
+    def close(self) -> None:
+        """End the process and its workers."""
+        self._pipe.close()
+        self._process.join(20)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(pipe: Connection, name: str, folder: Path) -> None:
+    tasks: dict[str, Callable[[Epoch, Path, int], dict[str, Any]]] = {
+        "timed": _timed, "memory": _memory, "checked": _checked,
+    }  # fmt: skip
+    try:
+        epoch = next(c for c in contestants() if c.name == name).open(folder)
+        start = _memory_of_tree()
+    except Exception as problem:
+        pipe.send({"failure": repr(problem)})
+        return
+    while True:
+        try:
+            what = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(tasks[what](epoch, folder, start))
+        except Exception as problem:
+            pipe.send({"failure": repr(problem)})
+
+
+def _timed(epoch: Epoch, folder: Path, start: int) -> dict[str, Any]:
+    """One epoch. The consumer reads one byte of every page, so that no loader gets by with a promise of data."""
+    scenes = points = touched = 0
+    cpu, clock = _cpu_of_tree(), time.perf_counter()
+    for batch in epoch():
+        for scene in batch:
+            scenes += 1
+            points += len(scene["xyz"])
+            touched += sum(int(_flat(scene[name])[::PAGE].sum()) for name in ARRAYS)
+    took = time.perf_counter() - clock
+    return {"seconds": took, "cpu_seconds": _cpu_of_tree() - cpu, "points": points, "scenes": scenes}
+
+
+def _flat(values: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    array = values.values if isinstance(values, Quantised) else np.asarray(values)
+    return array.reshape(-1).view(np.uint8)
+
+
+def _memory(epoch: Epoch, folder: Path, start: int) -> dict[str, Any]:
+    """One epoch, looking at the memory of the process and its workers after every batch; nothing is timed."""
+    peak = 0
+    for _ in epoch():
+        peak = max(peak, _memory_of_tree())
+    return {"working_bytes": peak - start}
+
+
+def _checked(epoch: Epoch, folder: Path, start: int) -> dict[str, Any]:
+    """One epoch held against the original arrays: a checksum of all that is exact, the worst error of what is not."""
+    checksum, names, worst_xyz, worst_normal = 0, set(), 0.0, 0.0
+    for batch in epoch():
+        assert len(batch) <= BATCH
+        for scene in batch:
+            truth = read_npy(folder / "npy" / scene["name"])
+            xyz = scene["xyz"].dequantise() if isinstance(scene["xyz"], Quantised) else scene["xyz"]
+            got = {"xyz": np.asarray(xyz), **{name: np.asarray(scene[name]) for name in ARRAYS[1:]}}
+            for name in ARRAYS:
+                same = (got[name].dtype, got[name].shape) == (truth[name].dtype, truth[name].shape)
+                assert same, f"{scene['name']}/{name} has another dtype or shape"
+            exact = scene["name"].encode() + got["color"].tobytes() + got["label"].tobytes()
+            checksum ^= xxhash.xxh3_64_intdigest(exact)
+            names.add(scene["name"])
+            worst_xyz = max(worst_xyz, float(np.abs(got["xyz"] - truth["xyz"]).max()))
+            worst_normal = max(worst_normal, _largest_angle(got["normal"], truth["normal"]))
+    return {
+        "checksum": f"{checksum:016x}", "distinct": len(names),
+        "max_xyz_error_mm": worst_xyz * 1000, "max_normal_error_degrees": worst_normal,
+    }  # fmt: skip
+
+
+def _largest_angle(a: Any, b: Any) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    crossed = np.linalg.norm(np.cross(a, b), axis=1)
+    return float(np.degrees(np.arctan2(crossed, (a * b).sum(axis=1)).max()))
+
+
+def _tree(pid: int) -> Iterator[int]:
+    """A process and all processes below it."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _tree(int(child))
+
+
+def _memory_of_tree() -> int:
+    """Bytes of resident memory, pages shared by several processes shared out among them (PSS)."""
+    total = 0
+    for pid in _tree(os.getpid()):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        total += 1024 * int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
+    return total
+
+
+def _cpu_of_tree() -> float:
+    """Processor seconds, user and system, of this process and its workers so far."""
+    total = time.process_time()
+    for pid in list(_tree(os.getpid()))[1:]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) * _TICK
+    return total
