@@ -14,14 +14,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluate.show import CorpusSummary, SplitCounts, corpus_page
+from curate.correspondences import CorrespondenceConfig, add_correspondences
+from evaluate.show import CorpusSummary, SplitCounts, corpus_page, summarise_corpus
 from evaluate.show.camera import HIDDEN, UndecodableImageError, camera_pictures, decode, outline
 from evaluate.show.cloud import cloud_pictures, drawn_points, fit, from_above, oblique, render
 from evaluate.show.colour import class_colours, depth_colours, turbo
-from evaluate.show.corpus import licence_terms
+from evaluate.show.corpus import depth_range, licence_terms
 from evaluate.show.html import count, size
 from evaluate.show.raster import paint, shrink
+from ingest.source import SceneRef, find_source
 from shards.scene import Correspondences, Domain, Identity, Points, Scene, Superpixels, View
+from shards.storage import Store
+from tests.worlds import toy_corpus
 
 WIDTH, HEIGHT = 160, 120
 
@@ -290,3 +294,31 @@ def test_colour_scales_run_from_blue_to_red() -> None:
     assert blue.argmax() == 2 and green.argmax() == 1 and red.argmax() == 0
     near, far, beyond = depth_colours(np.array([2.0, 50.0, 500.0]), 2.0, 50.0).astype(int)
     assert near.argmax() == 0 and far.argmax() == 2 and (far == beyond).all()
+
+
+def test_a_corpus_is_summarised_and_its_scenes_are_drawn(tmp_path: Path) -> None:
+    corpus = toy_corpus(tmp_path / "corpus", scenes=6)
+    summary = summarise_corpus(corpus, "toys")
+    blobs = corpus.index.column("blobs").to_pylist()
+    assert sum(s.scenes for s in summary.splits) == 6 and sum(s.points for s in summary.splits) == 6 * 400
+    assert sum(s.bytes for s in summary.splits) == sum(blob["length"] for row in blobs for blob in row)
+    assert summary.fingerprint == corpus.manifest["fingerprint"] and set(summary.licences) == set(
+        corpus.manifest["licences"]
+    )
+    assert corpus_page(summary, (corpus.scene(key) for key in corpus.keys[:2]), tmp_path / "page.html") == 2
+
+
+@pytest.mark.real
+def test_dots_of_a_real_sweep_follow_its_depth(samples: Path, tmp_path: Path) -> None:
+    """The lower a lidar point lies in the image of a street, the nearer it is; and the page holds all its pictures."""
+    source = find_source("kitti_object")
+    ref = next(iter(source.plan(Store(samples / "kitti" / "object"), source.options())))
+    assert isinstance(ref, SceneRef)
+    scene = add_correspondences(source.read(ref), CorrespondenceConfig())
+    page = make_page(tmp_path, scene)
+    assert page.count("data:image/jpeg") == 4 and len(page) < 2 << 20
+    near, far = depth_range(scene.views)
+    points = camera_pictures(scene.views[0], near, far).points
+    assert points is not None
+    bottom, middle = points[-60:].astype(int), points[150:200].astype(int)
+    assert (bottom[..., 0] - bottom[..., 2]).mean() > 20 > (middle[..., 0] - middle[..., 2]).mean()
