@@ -12,7 +12,7 @@ from torch.nn import functional
 from shards.corpus import Corpus
 from shards.stream import Stream
 from tests.train.rings import COLOURS, ring_corpus, ring_scene
-from train.augment import CropConfig
+from train.augment import CropConfig, CuboidConfig
 from train.objectives import CONFIGS, PPKT, SLidR, STSLidR
 from train.objectives.image_to_lidar import ImageToLidar, ImageToLidarObjective
 from train.objectives.paired import PairedBatch, PairedScene, collate
@@ -31,7 +31,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(scope="module")
 def objective() -> ImageToLidarObjective:
     torch.manual_seed(0)
-    return STSLidR(student=SMALL, crop=CROP, pixel_stride=2).build()
+    cuboid = CuboidConfig(min_pairs=20, extent=0.6)  # large, so that points do go
+    return STSLidR(student=SMALL, crop=CROP, cuboid=cuboid, pixel_stride=2).build()
 
 
 def items(corpus: Corpus, objective: ImageToLidarObjective, batch: int = 5) -> list[PairedScene]:
