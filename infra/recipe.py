@@ -13,6 +13,7 @@ from typing import Any, Literal
 from curate.pipeline import CurateConfig
 from infra.config import Deferred, dump, load_file
 from ingest.source import Source, find_source
+from shards.errors import RecipeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,10 @@ class SourceConfig:
 
     def resolve(self) -> tuple[Source, Any]:
         """The source and its checked options; raises `RecipeError` with the line."""
-        source = find_source(self.dataset)
+        try:
+            source = find_source(self.dataset)
+        except RecipeError as problem:
+            raise self.options.error(str(problem)) from problem
         return source, self.options.load(source.options)
 
 

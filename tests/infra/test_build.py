@@ -142,7 +142,7 @@ def test_moving_the_raw_data_does_not_change_the_corpus(home: Path) -> None:
     [
         (("root: raw", "root: nowhere"), ["nowhere", "does not exist"]),
         (("segments", "segment"), ["line 7", "unknown key 'segment'", "'segments'"]),
-        (("kitti_object", "kiti_object"), ["kiti_object", "kitti_object"]),
+        (("kitti_object", "kiti_object"), ["line 4", "kiti_object", "kitti_object"]),
         (("max_scenes: 2", "max_scenes: two"), ["line 8", "max_scenes"]),
         (("max_scenes: 2", "max_scenes: 0"), ["line 8", "positive"]),
     ],
