@@ -52,6 +52,8 @@ COST_COLUMNS = {
     "loader": "s loader",
     "wall": "+.1f % wall",
     "cpu": "+.1f % CPU",
+    "cpu_least": "+.1f min",
+    "cpu_most": "+.1f max",
     "expected": ".1f % expected from xxh3 alone",
 }
 
@@ -75,14 +77,18 @@ def write_layouts(folder: Path, rooms: Material, scenes: int, layouts: set[str])
 
 
 def compare(folder: Path, entries: list[Contestant], repeats: int) -> dict[str, dict[str, Any]]:
-    """Loader -> answers: "first" epoch, "memory", "timed" (a list) and "checked"; see `Server.ask`."""
+    """Loader -> answers: "first" epoch, "memory", "timed" and (ours) "unverified" (lists of the
+    same length, taken in pairs) and "checked"; see `Server.ask`."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(closing(Server(entry.name, folder))) for entry in entries]
-        answers = {s.name: {"first": s.ask("timed"), "memory": s.ask("memory"), "timed": []} for s in servers}
+        servers = [stack.enter_context(closing(Server(entry, folder))) for entry in entries]
+        answers = {s.name: {"first": s.ask("timed"), "memory": s.ask("memory")} for s in servers}
+        ours = {entry.name for entry in entries if entry.layout.startswith("brickyard")}
         for turn in range(repeats):
             start = turn * len(servers) // repeats  # nobody is always the first, or always after the same one
             for server in servers[start:] + servers[:start]:
-                answers[server.name]["timed"].append(server.ask("timed"))
+                pair = ["timed", "unverified"] if server.name in ours else ["timed"]
+                for what in reversed(pair) if turn % 2 else pair:
+                    answers[server.name].setdefault(what, []).append(server.ask(what))
         for server in servers:
             answers[server.name]["checked"] = server.ask("checked") if server.name != CEILING.name else {}
     return answers
@@ -130,27 +136,27 @@ def summarise(entry: Contestant, answer: dict[str, Any], layout: dict[str, float
 
 
 def verification(answers: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What checking every digest adds to an epoch: measured (pairs of epochs of the same round), and expected from the
-    speed of xxh3 alone and the bytes of a scene."""
+    """What checking every digest adds to an epoch: measured, and expected from the speed of xxh3 alone."""
     memory = np.random.default_rng(0).integers(0, 255, 1 << 19, np.uint8)
     speed = len(memory) / seconds(lambda: digest64(memory.data))
-    by_name = {row["loader"]: row for row in rows}
     result = []
-    for name, answer in answers.items():
-        if f"{name}, unverified" not in answers:
-            continue
-        pairs = list(zip(answer["timed"], answers[f"{name}, unverified"]["timed"], strict=True))
-        scenes = answer["first"]["scenes"]
-        hashing = by_name[name]["megabytes"] * 1e6 / scenes / speed * 1000
-        result.append(
-            {
-                "loader": name,
-                "wall": statistics.median(100 * (a["seconds"] / b["seconds"] - 1) for a, b in pairs),
-                "cpu": statistics.median(100 * (a["cpu_seconds"] / b["cpu_seconds"] - 1) for a, b in pairs),
-                "expected": 100 * hashing / by_name[name]["cpu_ms_per_scene"],
-                "xxh3_gigabytes_per_second": speed / 1e9,
-            }
-        )
+    for row in rows:
+        answer = answers[row["loader"]]
+        pairs = list(zip(answer["timed"], answer.get("unverified", []), strict=False))
+        if pairs:
+            hashing = row["megabytes"] * 1e6 / answer["first"]["scenes"] / speed * 1000
+            added = [100 * (a["cpu_seconds"] / b["cpu_seconds"] - 1) for a, b in pairs]
+            result.append(
+                {
+                    "loader": row["loader"],
+                    "wall": statistics.median(100 * (a["seconds"] / b["seconds"] - 1) for a, b in pairs),
+                    "cpu": statistics.median(added),
+                    "cpu_least": min(added),
+                    "cpu_most": max(added),
+                    "expected": 100 * hashing / row["cpu_ms_per_scene"],
+                    "xxh3_gigabytes_per_second": speed / 1e9,
+                }
+            )
     return result
 
 
@@ -169,12 +175,12 @@ def run(*, scenes: int = 400, repeats: int = 5, dry: bool = False) -> list[dict[
     table(
         f"loader: {scenes} turned copies of {rooms.origin}, {points / 1e6:.1f} M points, {raw:.0f} MB as arrays, "
         f"median of {repeats} interleaved epochs",
-        [row for row in rows if not row["loader"].endswith("unverified")],
+        rows,
         COLUMNS,
     )
     table("cost of verifying every byte read (xxh3), % of an epoch", cost, COST_COLUMNS)
     if missing := absent():
-        print(f"\nnot installed, so not measured: {', '.join(missing)}")
+        print("\nnot measured: " + "; ".join(f"{package} ({reason})" for package, reason in missing.items()))
     if not dry:
         settings = {"scenes": scenes, "repeats": repeats, "points": points, "batch": 4}
         append("loader", settings, rows, material=[rooms.origin], verification=cost, absent=missing)

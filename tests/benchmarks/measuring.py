@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from shards.codecs import Quantised
-from tests.benchmarks.contestants import ARRAYS, BATCH, Epoch, contestants, read_npy
+from tests.benchmarks.contestants import ARRAYS, BATCH, Contestant, Epoch, read_npy, unverified
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 PAGE = 4096
@@ -26,20 +26,21 @@ class Server:
     """A loader in a process of its own.
 
     Args:
-        name: of a contestant.
+        entry: whose loader.
         folder: of the run.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, entry: Contestant, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
-        self.name = name
+        self.name = entry.name
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, folder))
+        self._process = context.Process(target=_serve, args=(theirs, entry.open, folder))
         self._process.start()
         theirs.close()
 
     def ask(self, what: str) -> dict[str, Any]:
-        """Of "timed": seconds, cpu_seconds, points; "memory": working_bytes; "checked": checksum and errors."""
+        """One epoch: "timed" or "unverified" (seconds, cpu_seconds, points), "memory" (working_bytes) or "checked"
+        (checksum, errors)."""
         try:
             with suppress(BrokenPipeError):  # it may have failed while opening; then its reason waits to be read
                 self._pipe.send(what)
@@ -59,12 +60,13 @@ class Server:
             self._process.join()
 
 
-def _serve(pipe: Connection, name: str, folder: Path) -> None:
+def _serve(pipe: Connection, opener: Callable[[Path], Epoch], folder: Path) -> None:
     tasks: dict[str, Callable[[Epoch, Path, int], dict[str, Any]]] = {
-        "timed": _timed, "memory": _memory, "checked": _checked,
+        "timed": _timed, "unverified": _unverified, "memory": _memory, "checked": _checked,
     }  # fmt: skip
+    multiprocessing.set_start_method("fork", force=True)  # what a loader's workers get where it is not itself spawned
     try:
-        epoch = next(c for c in contestants() if c.name == name).open(folder)
+        epoch = opener(folder)
         start = _memory_of_tree()
     except Exception as problem:
         pipe.send({"failure": repr(problem)})
@@ -91,6 +93,11 @@ def _timed(epoch: Epoch, folder: Path, start: int) -> dict[str, Any]:
             touched += sum(int(_flat(scene[name])[::PAGE].sum()) for name in ARRAYS)
     took = time.perf_counter() - clock
     return {"seconds": took, "cpu_seconds": _cpu_of_tree() - cpu, "points": points, "scenes": scenes}
+
+
+def _unverified(epoch: Epoch, folder: Path, start: int) -> dict[str, Any]:
+    with unverified():
+        return _timed(epoch, folder, start)
 
 
 def _flat(values: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -139,16 +146,24 @@ def _tree(pid: int) -> Iterator[int]:
     """A process and all processes below it."""
     yield pid
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
+        for child in _text(task / "children").split():
             yield from _tree(int(child))
+
+
+def _text(path: Path) -> str:
+    """A file of /proc, empty if its thread or process has ended meanwhile."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _memory_of_tree() -> int:
     """Bytes of resident memory, pages shared by several processes shared out among them (PSS)."""
     total = 0
     for pid in _tree(os.getpid()):
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        total += 1024 * int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
+        lines = _text(Path(f"/proc/{pid}/smaps_rollup")).splitlines()
+        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total
 
 
@@ -156,6 +171,6 @@ def _cpu_of_tree() -> float:
     """Processor seconds, user and system, of this process and its workers so far."""
     total = time.process_time()
     for pid in list(_tree(os.getpid()))[1:]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) * _TICK
+        if fields := _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split():
+            total += (int(fields[11]) + int(fields[12])) * _TICK
     return total
