@@ -182,7 +182,7 @@ def crop_image(
     Args:
         size: (width, height) the scene says the image has.
         reduced: let the JPEG decoder work at 1/2, 1/4 or 1/8 where the crop still has more pixels than the result;
-            four to ten times faster on large images, with slightly different low-pass filtering.
+            faster on large images, with slightly different low-pass filtering.
 
     Raises:
         BrickyardError: bytes that are no image, or one of another size (checked before decoding).

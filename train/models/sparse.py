@@ -3,7 +3,7 @@
 Two things spconv does not do by itself. Without CUDA its kernels still ask for the current CUDA stream, which raises:
 the question is answered with 0. And its default algorithm exists on CUDA only, so on a CPU every layer must be built
 with the native one; a network therefore is built for a device. The native algorithm gives equal results bit for bit
-from run to run. Importing costs some 3 s, nearly all of it torch.
+from run to run. Importing takes some seconds.
 
 A submanifold layer keeps the set of voxels; `down` halves the resolution (kernel 2, stride 2, so that every voxel has
 one parent) and `up` returns to the very voxels `down` came from.

@@ -10,7 +10,7 @@ through some pixels should match the embedding of those pixels and no other. The
 so they are one class with three sets of defaults. The trained part is the student, a linear layer behind it, and a 1x1
 convolution behind the teacher. The published systems do not test occlusion; `visible_only` keeps the visible pairs.
 
-Cost per scene on one CPU core, six 480 x 270 images cropped to 112 x 208 and a `tiny` student: about 30 ms to decode
+Cost per scene on one CPU core, six 480 x 270 images cropped to 112 x 208 and a `tiny` student: about 15 ms to decode
 and crop, 80 ms for the teacher, 130 ms for the student. `views` and `pixel_stride` are there to cut the image side.
 """
 
