@@ -22,5 +22,6 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     result = simulate(args.out, datasets=names, seed=args.seed, config=config, progress=progress)
     if not args.json:
         for name, entry in result.items():
-            print(f"{name}: {entry}" if not isinstance(entry, int) else f"{name}: {size(entry)}")
+            counts = ", ".join(f"{value:,} {what}" for what, value in entry.items() if what != "bytes")
+            print(f"{args.out / name}: {counts}, {size(entry['bytes'])}")
     return result, 0
