@@ -46,7 +46,7 @@ class CodecError(ValueError):
 
 def fresh(size: int) -> memoryview:
     """The default allocator: new memory. The stream passes one that reuses buffers instead."""
-    return memoryview(bytearray(size))
+    return np.empty(size, np.uint8).data
 
 
 # Encoders: array -> (blob, spec)
@@ -145,7 +145,7 @@ def decode(spec: Mapping[str, Any], blob: Blob, allocate: Allocate = fresh) -> A
     if codec == "array":
         return values
     if codec == "quantised":
-        return Quantised(values, np.asarray(spec["origin"], np.float64), float(spec["step"]))
+        return Quantised(values, np.asarray(spec["origin"], np.float64), float(spec["step"]), allocate)
     if codec == "palette":
         table = np.asarray(spec["table"], np.float32)
         return np.take(table, values, out=_array(np.dtype(np.float32), values.shape, allocate), mode="clip")
@@ -180,17 +180,23 @@ class Quantised:
         step: float.
     """
 
-    __slots__ = ("origin", "step", "values")
+    __slots__ = ("_allocate", "origin", "step", "values")
 
-    def __init__(self, values: NDArray[Any], origin: NDArray[np.float64], step: float) -> None:
-        self.values, self.origin, self.step = values, origin, step
+    def __init__(
+        self, values: NDArray[Any], origin: NDArray[np.float64], step: float, allocate: Allocate = fresh
+    ) -> None:
+        self.values, self.origin, self.step, self._allocate = values, origin, step, allocate
 
     def __len__(self) -> int:
         return len(self.values)
 
     def dequantise(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """float32 array of the shape of `values`, in new memory or in `out`; equal to float64 arithmetic rounded once."""
-        result = np.empty(self.values.shape, np.float32) if out is None else out
+        """float32 array of the shape of `values`, equal to float64 arithmetic rounded once.
+
+        Without `out` its memory comes from where that of `values` came from: in a stream, from buffers that are reused
+        once nobody holds the array any more.
+        """
+        result = _array(np.dtype(np.float32), self.values.shape, self._allocate) if out is None else out
         origin = self.origin if self.values.ndim == 2 else self.origin[:1]
         # 16-bit codes of a power-of-two step and an origin that is a multiple of it: every sum is exact in float32
         if self.values.dtype == np.uint16 and float(np.abs(origin).max()) / self.step + 65536 < 2**24:
