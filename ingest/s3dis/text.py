@@ -1,0 +1,94 @@
+"""Annotation text -> numbers: lines of `x y z r g b`, tens of megabytes of them, with a few known damages.
+
+A healthy file goes through pyarrow's CSV parser (correctly rounded, 70 MB/s on one core). Only a file it refuses is
+walked line by line, which costs ten times as much and can tell what is wrong where. The release has single control
+bytes in its text, of two kinds:
+
+  `3.048 185?187 182`    where a space was: the line is whole again with the space, and counted as repaired
+  `-9.1?60 1.2 ...`      inside a number: a digit is lost, so the point is dropped and counted
+
+Both kinds together may spoil a few lines of a file. A file with more of them is no damaged annotation but something
+else, and an error. A last line without its line feed may have lost digits, so it is dropped and counted too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from array import array
+from collections import Counter
+from math import isfinite
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from ingest.source import RawFiles
+from shards.scene import Float64
+
+MAX_TEXT_BYTES = 1 << 30
+"""The largest room (auditorium) has some 400 MB in all its files."""
+MAX_BAD_LINES = 3
+MAX_BAD_SHARE = 0.001
+ALPHABET = b"0123456789.-+eE \t\r\n"
+COLUMNS = ("x", "y", "z", "r", "g", "b")
+REPAIRED = "line repaired: a stray byte instead of a space"
+UNREADABLE = "unreadable line"
+CUT = "last line cut off"
+MAX_LINE = 4096
+_DAMAGE = re.compile(rb"[^0-9.\-+eE \t\r\n]+")
+_NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
+
+
+def read_rows(files: RawFiles, path: str) -> tuple[Float64, Counter[str]]:
+    """The rows of an annotation file, float64 (N, 6), finite, in its order, and what was repaired or left out.
+
+    Raises `RawDataError` if the file is missing, too large, or is not lines of six numbers.
+    """
+    data = files.read(path, MAX_TEXT_BYTES)
+    whole = data[: data.rfind(b"\n") + 1]
+    counts = Counter({CUT: 1} if data[len(whole) :].strip() else {})
+    rows = None if whole.translate(None, ALPHABET) else _parse_healthy(whole)
+    if rows is None or not np.isfinite(rows).all():
+        rows = _parse_damaged(files, path, whole, counts)
+    return rows, counts
+
+
+def _parse_healthy(data: bytes) -> Float64 | None:
+    """Rows (N, 6), or None if the text is not exactly six numbers a line, one space between them."""
+    try:
+        table = csv.read_csv(
+            io.BytesIO(data),
+            csv.ReadOptions(column_names=COLUMNS, use_threads=False),
+            csv.ParseOptions(delimiter=" ", quote_char=False),
+            csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.float64()), null_values=[]),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return np.stack([column.to_numpy() for column in table.columns], axis=1)
+
+
+def _parse_damaged(files: RawFiles, path: str, data: bytes, counts: Counter[str]) -> Float64:
+    """Rows (N, 6) of the lines that can be read; adds what was done to the others to `counts`."""
+    values = array("d")
+    allowed = MAX_BAD_LINES + int(MAX_BAD_SHARE * data.count(b"\n"))
+    # bytes.split takes vertical tabs and form feeds for spaces; here they are stray bytes like any other.
+    for number, line in enumerate(io.BytesIO(data.translate(bytes.maketrans(b"\v\f", b"\0\0"))), 1):
+        words = line.split() if len(line) < MAX_LINE else [line]
+        if not words:
+            continue
+        if len(words) == len(COLUMNS) - 1 and len(_DAMAGE.findall(line)) == 1:
+            words = _DAMAGE.sub(b" ", line).split()
+            counts[REPAIRED] += len(words) == len(COLUMNS)
+        row = [float(word) for word in words if _NUMBER.fullmatch(word)]
+        if len(row) == len(words) == len(COLUMNS) and all(map(isfinite, row)):
+            values.extend(row)
+        else:
+            counts[UNREADABLE] += 1
+        if counts[REPAIRED] + counts[UNREADABLE] > allowed:
+            shown = line[:60].decode("ascii", "replace")
+            raise files.error(
+                path, f"{allowed + 1} bad lines so far, the last is {shown!r}; expected `x y z r g b`", line=number,
+                hint="extract the room from the archive again",
+            )  # fmt: skip
+    return np.frombuffer(values, np.float64).reshape(-1, len(COLUMNS)).copy()
