@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ingest.s3dis.plan import TAXONOMY, class_of
 from ingest.s3dis.text import read_rows
@@ -59,7 +60,7 @@ def read(ref: SceneRef) -> Scene:
         raise files.error(f"{ref.scene_id}/Annotations", str(problem)) from problem
 
 
-def _read_objects(files: RawFiles, dropped: Counter[str]) -> tuple[Float64, np.ndarray, np.ndarray]:
+def _read_objects(files: RawFiles, dropped: Counter[str]) -> tuple[Float64, NDArray[np.int16], NDArray[np.int32]]:
     """Rows (N, 6), class ids int16 (N,) and instances int32 (N,) of all objects."""
     tables, labels = [], []
     for name in files.ref.details["objects"]:
