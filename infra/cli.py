@@ -34,11 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result, code = verb(args)
     except BrickyardError as problem:
         return _fail(args, str(problem))
-    except KeyboardInterrupt:
-        return _fail(args, "interrupted; run the same command again to go on")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as problem:  # the machine's own troubles: no space, no permission, no such folder
+        return _fail(args, f"{problem.filename or 'the system'}: {problem.strerror or problem}")
+    except KeyboardInterrupt:
+        return _fail(args, "interrupted; run the same command again to go on")
     if args.json:
         print(json.dumps(result, allow_nan=False, default=str))
     return code

@@ -156,6 +156,14 @@ def test_a_wrong_recipe_is_explained(home: Path, change: tuple[str, str], words:
         assert word in result["error"]
 
 
+def test_a_folder_that_cannot_be_written_is_named(home: Path) -> None:
+    (home / "file").write_text("in the way")
+    code, result, text = brickyard(home, "build", "recipe.yaml", "--out", "file/corpus", "--in-process")
+    assert code == 1
+    assert "file/corpus" in result["error"]
+    assert "Traceback" not in text
+
+
 def test_the_plan_writes_nothing_and_foretells_the_build(home: Path) -> None:
     before = files(home)
     code, plan, _ = brickyard(home, "plan", "recipe.yaml", "--cpus", "2", "--samples", "2")

@@ -114,7 +114,13 @@ def test_the_folder_of_a_run(tmp_path: Path, corpus: Corpus) -> None:
         load_student(tmp_path)
 
 
-def test_it_overfits_one_scene(tmp_path: Path) -> None:
+CUDA = pytest.param(
+    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_it_overfits_one_scene(tmp_path: Path, device: str) -> None:
     """Without noise from crops, the loss of one scene falls far below that of chance."""
     corpus = ring_corpus(tmp_path / "corpus", train=1)
     crop = CropConfig(height=32, width=64, area=(1.0, 1.0), aspect=(1.9, 2.1), tries=0, flip=0)
@@ -122,7 +128,8 @@ def test_it_overfits_one_scene(tmp_path: Path) -> None:
         student=StudentConfig(network="tiny", inputs=("intensity", "height")), crop=crop,
         cuboid=CuboidConfig(extent=0), pixel_stride=4, max_pairs=256,
     )  # fmt: skip
-    train(replace(FAST, steps=60, batch=1, lr=0.1, checkpoint_every=100), settings, corpus, tmp_path / "run")
+    config = replace(FAST, steps=60, batch=1, lr=0.1, checkpoint_every=100, device=device)
+    train(config, settings, corpus, tmp_path / "run")
     curve = losses(tmp_path / "run")
     assert 5 < curve[0] < 7  # log 256 = 5.5
     assert sum(curve[-5:]) / 5 < curve[0] - 1.5
