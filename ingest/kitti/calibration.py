@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from shards.errors import RawDataError
 from shards.scene import Float64
+from shards.storage import Store
 
 MAX_TEXT_BYTES = 1 << 20
 _ORTHONORMAL = 1e-4  # files carry 7 digits (errors near 1e-7); one lost minus sign makes 1e-3 and more
@@ -74,6 +76,22 @@ TRANSLATION = Entry((3,), _offset_problem)
 TRANSFORM = Entry((3, 4), _rotation_problem)
 PROJECTION = Entry((3, 4), _projection_problem)
 SIZE = Entry((2,), _size_problem)
+
+
+def read_text(store: Store, path: str, dataset: str) -> bytes:
+    """A calibration file's bytes; raises `RawDataError` if it is missing or too large for what it is."""
+    fail = partial(RawDataError, dataset=dataset, path=path)
+    size = store.size(path)
+    if size is None:
+        raise fail("the calibration is missing", hint="download the dataset's calibration archive")
+    if size > MAX_TEXT_BYTES:
+        raise fail(f"{size} bytes are too many for a calibration file")
+    return store.read(path)
+
+
+def read_calibration(store: Store, path: str, wanted: Mapping[str, Entry], dataset: str) -> dict[str, Float64]:
+    """`parse_calibration` of a file; raises `RawDataError` also if it is missing or too large."""
+    return parse_calibration(read_text(store, path, dataset), wanted, partial(RawDataError, dataset=dataset, path=path))
 
 
 def parse_calibration(data: bytes, wanted: Mapping[str, Entry], fail: Fail) -> dict[str, Float64]:

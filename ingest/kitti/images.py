@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from ingest.source import RawFiles
-from shards.scene import Float64, View
+from shards.scene import CameraModel, Float64, View
 
 MAX_IMAGE_BYTES = 64 << 20
 _START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
@@ -21,11 +21,14 @@ def read_view(
     scene_from_camera: Float64,
     size: tuple[int, int] | None = None,
     timestamp_ns: int | None = None,
+    camera_model: CameraModel = "pinhole",
+    distortion: tuple[float, ...] = (),
 ) -> View:
     """The view of a PNG file.
 
     Args:
         size: (width, height) the calibration is for, where the calibration says so.
+        camera_model, distortion: as in `shards.scene.View`.
 
     Raises:
         RawDataError: missing, truncated, not a PNG, or of another size than the calibration.
@@ -45,5 +48,6 @@ def read_view(
         )
     return View(
         name=name, image=data, image_format="png", width=width, height=height, intrinsics=intrinsics,
-        scene_from_camera=scene_from_camera, timestamp_ns=timestamp_ns,
+        scene_from_camera=scene_from_camera, timestamp_ns=timestamp_ns, camera_model=camera_model,
+        distortion=distortion,
     )  # fmt: skip

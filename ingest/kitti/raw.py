@@ -11,7 +11,8 @@ What counts as a promised scene
   * A scan without image keeps its other views; if the camera exists in the drive, the loss is in `Scene.dropped`.
   * A drive folder that holds neither (only tracklets or poses) promises nothing: it is passed over with a warning in
     the log, unless `drives` asks for it by name; then it is `Missing`.
-  * An `_extract` drive (unrectified, unsynchronised, scans as text) is `Missing` as a whole.
+  * An `_extract` drive (unrectified, unsynchronised, scans as text) is `Missing` as a whole, and so are the drives of
+    a date whose calibration is absent or damaged.
 
 The world is the Mercator frame of the drive (see `oxts`), gravity-aligned: x east, y north, z up.
 """
@@ -33,9 +34,8 @@ from ingest.kitti.calibration import (
     ROTATION,
     SIZE,
     TRANSLATION,
-    Entry,
     inverse,
-    parse_calibration,
+    read_calibration,
     rectified_camera,
     rigid,
 )
@@ -81,7 +81,6 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
 
     Raises:
         RecipeError: no drive under the root, or a drive asked for is not there.
-        RawDataError: the calibration of a date is missing or damaged.
     """
     dates = [name.rstrip("/") for name in store.list() if _DATE.fullmatch(name)]
     drives = {name.rstrip("/"): date for date in dates for name in store.list(date) if _DRIVE.fullmatch(name)}
@@ -98,13 +97,17 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
             reason = "unsynchronised, unrectified drive with scans as text; download the _sync archive instead"
             yield Missing(dataset=DATASET, scene_id=drive, reason=reason)
             continue
-        listing = _list_drive(store, f"{date}/{drive}", options)
-        if not listing.promised:
-            yield from _nothing_promised(drive, asked=drive in options.drives)
+        try:
+            listing = _list_drive(store, f"{date}/{drive}", options)
+            if listing.promised and date not in calibrations:
+                calibrations[date] = _date_calibration(store, date, options)
+        except RawDataError as problem:
+            yield Missing(dataset=DATASET, scene_id=drive, reason=str(problem))
             continue
-        if date not in calibrations:
-            calibrations[date] = _date_calibration(store, date, options)
-        yield from _plan_frames(store, drive, listing, calibrations[date], options)
+        if listing.promised:
+            yield from _plan_frames(store, drive, listing, calibrations[date], options)
+        else:
+            yield from _nothing_promised(drive, asked=drive in options.drives)
 
 
 @dataclass(frozen=True)
@@ -145,12 +148,12 @@ def _nothing_promised(drive: str, asked: bool) -> Iterator[Missing]:
 def _date_calibration(store: Store, date: str, options: Options) -> dict[str, Any]:
     """Cameras and IMU of a date, ready for `SceneRef.details`."""
     pair = {"R": ROTATION, "T": TRANSLATION}
-    velo = _calibration_file(store, f"{date}/calib_velo_to_cam.txt", pair)
-    imu = _calibration_file(store, f"{date}/calib_imu_to_velo.txt", pair)
+    velo = read_calibration(store, f"{date}/calib_velo_to_cam.txt", pair, DATASET)
+    imu = read_calibration(store, f"{date}/calib_imu_to_velo.txt", pair, DATASET)
     wanted = {"R_rect_00": ROTATION}
     for camera in options.cameras:
         wanted |= {f"P_rect_{camera[-2:]}": PROJECTION, f"S_rect_{camera[-2:]}": SIZE}
-    cams = _calibration_file(store, f"{date}/calib_cam_to_cam.txt", wanted)
+    cams = read_calibration(store, f"{date}/calib_cam_to_cam.txt", wanted, DATASET)
     cameras = {}
     for camera in options.cameras:
         intrinsics, scene_from_camera = rectified_camera(
@@ -162,16 +165,6 @@ def _date_calibration(store: Store, date: str, options: Options) -> dict[str, An
             "size": [int(pixels) for pixels in cams[f"S_rect_{camera[-2:]}"]],
         }
     return {"cameras": cameras, "velo_from_imu": rigid(imu["R"], imu["T"]).tolist()}
-
-
-def _calibration_file(store: Store, path: str, wanted: dict[str, Entry]) -> dict[str, Float64]:
-    fail = partial(RawDataError, dataset=DATASET, path=path)
-    size = store.size(path)
-    if size is None:
-        raise fail("the calibration of this date is missing", hint="download its calib.zip")
-    if size > MAX_TEXT_BYTES:
-        raise fail(f"{size} bytes are too many for a calibration file")
-    return parse_calibration(store.read(path), wanted, fail)
 
 
 def _plan_frames(

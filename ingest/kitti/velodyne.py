@@ -7,6 +7,7 @@ themselves can tell a damaged file: records that cannot be measurements are drop
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ingest.source import RawFiles
 from shards.scene import Points
@@ -18,6 +19,16 @@ _MAX_COORDINATE = 1000.0  # metres; the HDL-64E reaches 120
 
 def read_scan(files: RawFiles, path: str) -> tuple[Points, dict[str, int]]:
     """Points of a scan in file order, in the velodyne frame, and what was dropped (reason -> count).
+
+    Raises:
+        RawDataError: as `read_scan_and_mask`.
+    """
+    points, _, dropped = read_scan_and_mask(files, path)
+    return points, dropped
+
+
+def read_scan_and_mask(files: RawFiles, path: str) -> tuple[Points, NDArray[np.bool_], dict[str, int]]:
+    """The same, with a mask over the file's records that is True where a point was kept: for labels, one a record.
 
     Raises:
         RawDataError: missing, empty or truncated file, or no usable point in it.
@@ -36,7 +47,8 @@ def read_scan(files: RawFiles, path: str) -> tuple[Points, dict[str, int]]:
     with np.errstate(invalid="ignore"):
         possible = (np.abs(records[:, :3]) <= _MAX_COORDINATE).all(axis=1)
         possible &= (records[:, 3] >= 0) & (records[:, 3] <= 1)
-    kept = records[finite & possible]
+    mask = finite & possible
+    kept = records[mask]
     if not len(kept):
         raise files.error(path, f"none of {len(records)} points is usable (finite, within {_MAX_COORDINATE:.0f} m)")
     counts = {"non-finite points": int((~finite).sum()), "impossible points": int((finite & ~possible).sum())}
@@ -45,4 +57,4 @@ def read_scan(files: RawFiles, path: str) -> tuple[Points, dict[str, int]]:
         intensity=np.ascontiguousarray(kept[:, 3], np.float32),
         intensity_unit="unit",
     )
-    return points, {reason: count for reason, count in counts.items() if count}
+    return points, mask, {reason: count for reason, count in counts.items() if count}

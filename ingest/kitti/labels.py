@@ -1,0 +1,59 @@
+"""SemanticKITTI's labels: a uint32 (little-endian) for each record of a scan, in its order.
+
+The low half is the raw class id, the high half the instance: 0 for none, the same through a whole sequence, and
+unique within its class only. Costs a look-up in a table of 65536 entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.kitti.velodyne import MAX_SCAN_BYTES, POINT_BYTES
+from ingest.source import RawFiles
+from shards.scene import UNLABELLED, Points
+from shards.taxonomy import taxonomy
+
+TAXONOMY = "semantickitti19"
+_LABEL_BYTES = 4
+_IGNORED = (0, 1, 52, 99)  # unlabeled, outlier, other-structure, other-object: annotated, but no class of the benchmark
+
+
+def read_labels(files: RawFiles, path: str, points: Points, kept: NDArray[np.bool_]) -> tuple[Points, dict[str, int]]:
+    """Points with class and instance.
+
+    Args:
+        kept: bool (records,), which of the scan's records became points.
+
+    Returns:
+        The points with semantic["semantickitti19"] and instance, and what was dropped: raw ids no annotator used.
+
+    Raises:
+        RawDataError: missing, or not one label a record.
+    """
+    data = files.read(path, limit=MAX_SCAN_BYTES // POINT_BYTES * _LABEL_BYTES)
+    if len(data) != _LABEL_BYTES * len(kept):
+        raise files.error(
+            path, f"{len(data)} bytes are {len(data) / _LABEL_BYTES:g} labels, the scan has {len(kept)} points",
+            hint="scan and labels belong to different downloads, or one of them is truncated",
+        )  # fmt: skip
+    values = np.frombuffer(data, "<u4")[kept]
+    raw = values & 0xFFFF
+    classes, known = _class_table()
+    unknown = int(np.count_nonzero(~known[raw]))
+    labelled = replace(points, semantic={TAXONOMY: classes[raw]}, instance=(values >> 16).astype(np.int32))
+    return labelled, {"unknown raw labels": unknown} if unknown else {}
+
+
+@cache
+def _class_table() -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """Class id of each raw id (65536), and whether the annotators use that raw id."""
+    classes = np.full(1 << 16, UNLABELLED, np.int16)
+    from_raw = taxonomy(TAXONOMY).from_raw
+    classes[list(from_raw)] = list(from_raw.values())
+    known = classes != UNLABELLED
+    known[list(_IGNORED)] = True
+    return classes, known

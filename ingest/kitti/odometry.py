@@ -1,0 +1,275 @@
+"""KITTI odometry with SemanticKITTI's labels: 22 sequences of untwisted scans with trajectories and a class per point.
+
+    <root>/sequences/NN/{calib.txt, times.txt, velodyne/%06d.bin, image_2/%06d.png, image_3/..., labels/%06d.label}
+    <root>/sequences/NN/poses.txt   SemanticKITTI's trajectory (SuMa), which its labels agree with
+    <root>/poses/NN.txt             KITTI's ground truth, 00..10: another trajectory
+
+Planning lists each sequence's folders once and reads its small tables; scans, images and labels stay closed.
+
+What counts as a promised scene
+  * A frame with a scan, an image, a label or a line in `times.txt` is promised. Without its scan, or without a line in
+    the trajectory that was chosen, it is `Missing`.
+  * A scan whose image or label is absent although the sequence has others loses it, counted in `Scene.dropped`.
+  * A sequence whose calibration or trajectory cannot be read is `Missing` as a whole. One without any scan (the
+    calibration archive has all 22) is passed over with a warning in the log, unless `sequences` asks for it by name.
+
+The world is the first velodyne frame (z up), not the first camera's: with P the pose of camera 0 in the file and
+Tr = cam0_from_velo, world_from_scene = Tr^-1 P Tr (semantic-kitti-api). A sequence without a trajectory has the
+identity and {"no pose": 1} in `Scene.dropped`. Which trajectory it was is told by `Identity.sources`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from ingest.kitti.calibration import PROJECTION, TRANSFORM, inverse, read_calibration, rectified_camera, rigid
+from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, Found, check_cameras, numbered, root_of
+from ingest.kitti.images import read_view
+from ingest.kitti.labels import read_labels
+from ingest.kitti.poses import ordered_poses, read_pose
+from ingest.kitti.timestamps import list_timestamps
+from ingest.kitti.velodyne import POINT_BYTES, read_scan_and_mask
+from ingest.source import Missing, RawFiles, SceneRef, Source
+from shards.errors import RawDataError, RecipeError
+from shards.scene import Float64, Identity, Scene, View
+from shards.storage import Store
+
+DATASET = "kitti_odometry"
+VERSION = "2012"
+_SEQUENCE = re.compile(r"\d\d/", re.ASCII)
+_DIGITS = 6
+_MAX_SECONDS = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to read of the odometry benchmark.
+
+    Attributes:
+        cameras: views to keep, named as in the raw recordings ("image_02" lies in the folder image_2).
+        sequences: numbers of the sequences to read, such as "08"; empty for all.
+        every: keep the frames whose number is a multiple of this (10 Hz: every=5 keeps two a second).
+        poses: trajectory to use; "auto" takes SemanticKITTI's, else KITTI's, else none.
+    """
+
+    cameras: tuple[str, ...] = DEFAULT_CAMERAS
+    sequences: tuple[str, ...] = ()
+    every: int = 1
+    poses: Literal["auto", "semantic", "kitti", "none"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_cameras(self.cameras)
+        if self.every < 1:
+            raise RecipeError(f"every must be at least 1, found {self.every}")
+        if self.poses not in ("auto", "semantic", "kitti", "none"):
+            raise RecipeError(f"poses must be auto, semantic, kitti or none, found {self.poses!r}")
+
+
+def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
+    """List the frames of all sequences in order; raises `RecipeError` if there are none, or one asked for is absent."""
+    sequences = [name.rstrip("/") for name in store.list("sequences") if _SEQUENCE.fullmatch(name)]
+    if not sequences:
+        raise RecipeError(f"no KITTI odometry sequences in {store.uri}: expected sequences/00/velodyne/ and so on")
+    unknown = sorted(set(options.sequences) - set(sequences))
+    if unknown:
+        raise RecipeError(f"no such sequence in {store.uri}: {', '.join(unknown)}; found {', '.join(sequences)}")
+    for name in sequences:
+        if options.sequences and name not in options.sequences:
+            continue
+        try:
+            sequence = _open_sequence(store, name, options)
+        except RawDataError as problem:
+            yield Missing(dataset=DATASET, scene_id=name, reason=str(problem))
+            continue
+        if sequence is not None:
+            yield from _plan_frames(store, sequence, options)
+        elif options.sequences:
+            reason = "the sequence has no scans; download the velodyne archive"
+            yield Missing(dataset=DATASET, scene_id=name, reason=reason)
+        else:
+            logging.getLogger(__name__).warning("%s: sequence %s: passed over: it has no scans", DATASET, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sequence:
+    """What a sequence's folders and tables hold, by frame number; cameras that were not downloaded are left out."""
+
+    name: str
+    scans: dict[int, Found]
+    labels: dict[int, Found]
+    images: dict[str, dict[int, Found]]
+    times: dict[int, str]
+    cameras: dict[str, Any]
+    cam0_from_velo: list[list[float]]
+    pose_path: str | None
+    poses: dict[int, dict[str, Any]]
+
+
+def _open_sequence(store: Store, name: str, options: Options) -> _Sequence | None:
+    """The sequence, or None if it has no scans; raises `RawDataError` if its calibration or poses cannot be read."""
+    folder = f"sequences/{name}"
+    scans = numbered(store, f"{folder}/velodyne", ".bin", _DIGITS)
+    if not scans:
+        return None
+    images = {c: numbered(store, f"{folder}/image_{int(c[-2:])}", ".png", _DIGITS) for c in options.cameras}
+    images = {camera: found for camera, found in images.items() if found}
+    cameras, cam0_from_velo = _calibrate(store, f"{folder}/calib.txt", tuple(images))
+    pose_path = _choose_poses(store, name, options)
+    return _Sequence(
+        name=name,
+        scans=scans,
+        labels=numbered(store, f"{folder}/labels", ".label", _DIGITS),
+        images=images,
+        times=list_timestamps(store, f"{folder}/times.txt", DATASET),
+        cameras=cameras,
+        cam0_from_velo=cam0_from_velo.tolist(),
+        pose_path=pose_path,
+        poses=ordered_poses(store, pose_path, DATASET) if pose_path else {},
+    )
+
+
+def _calibrate(store: Store, path: str, cameras: tuple[str, ...]) -> tuple[dict[str, Any], Float64]:
+    """Cameras ready for `SceneRef.details`, and cam0_from_velo (of the rectified camera 0: there is no R_rect)."""
+    keys = {camera: f"P{int(camera[-2:])}" for camera in cameras}
+    projections = read_calibration(store, path, dict.fromkeys(keys.values(), PROJECTION), DATASET)
+    try:
+        found = read_calibration(store, path, {"Tr": TRANSFORM}, DATASET)["Tr"]
+    except RawDataError as problem:
+        if "no line for Tr" not in problem.problem:
+            raise
+        raise RawDataError(
+            "no line for Tr (velodyne to camera 0): an early download lacks it", dataset=DATASET, path=path,
+            hint="download data_odometry_calib.zip again",
+        ) from None  # fmt: skip
+    cam0_from_velo = rigid(found[:, :3], found[:, 3])
+    details = {}
+    for camera, key in keys.items():
+        intrinsics, scene_from_camera = rectified_camera(projections[key], np.eye(3), cam0_from_velo)
+        details[camera] = {"intrinsics": intrinsics.tolist(), "scene_from_camera": scene_from_camera.tolist()}
+    return details, cam0_from_velo
+
+
+def _choose_poses(store: Store, name: str, options: Options) -> str | None:
+    paths = {"semantic": f"sequences/{name}/poses.txt", "kitti": f"poses/{name}.txt"}
+    if options.poses == "auto":
+        return next((path for path in paths.values() if store.size(path) is not None), None)
+    return paths.get(options.poses)
+
+
+def _split(sequence: str) -> str:
+    """SemanticKITTI's official split; sequences beyond the benchmark's 22 belong to none."""
+    number = int(sequence)
+    return "val" if number == 8 else "train" if number <= 10 else "test" if number <= 21 else "none"
+
+
+def _plan_frames(store: Store, sequence: _Sequence, options: Options) -> Iterator[SceneRef | Missing]:
+    root = root_of(store)
+    promised = set().union(sequence.scans, sequence.labels, sequence.times, *sequence.images.values())
+    optional = sequence.images | ({"labels": sequence.labels} if sequence.labels else {})
+    for frame in sorted(promised):
+        if frame % options.every:
+            continue
+        scene_id = f"{sequence.name}/{frame:0{_DIGITS}d}"
+        if frame not in sequence.scans or (sequence.pose_path and frame not in sequence.poses):
+            lost = "scan (velodyne)" if frame not in sequence.scans else f"line in {sequence.pose_path}"
+            reason = f"frame {frame} was recorded (time, image, label or scan) but has no {lost}"
+            yield Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
+            continue
+        used = {"points": sequence.scans[frame]}
+        used |= {role: found[frame] for role, found in optional.items() if frame in found}
+        files = {role: found.path for role, found in used.items()}
+        dropped = {_loss(role): 1 for role in optional if role not in used}
+        if sequence.pose_path:
+            files["pose"] = sequence.pose_path
+        elif options.poses != "none":
+            dropped["no pose"] = 1
+        yield SceneRef(
+            dataset=DATASET,
+            scene_id=scene_id,
+            split=_split(sequence.name),
+            sequence=sequence.name,
+            root=root,
+            files=files,
+            details={
+                "time": sequence.times.get(frame),
+                "frame": frame,
+                "pose": sequence.poses.get(frame),
+                "cam0_from_velo": sequence.cam0_from_velo,
+                "cameras": {camera: sequence.cameras[camera] for camera in sequence.images if camera in used},
+                "dropped": dropped,
+            },
+            points_estimate=sequence.scans[frame].size // POINT_BYTES,
+            bytes_estimate=sum(found.size for found in used.values()),
+        )
+
+
+def _loss(role: str) -> str:
+    return "missing labels" if role == "labels" else f"missing image {role}"
+
+
+def read(ref: SceneRef) -> Scene:
+    """One frame; the scene frame is the velodyne's, the world its first frame's, timestamps count from there.
+
+    Raises:
+        RawDataError: a file is missing or not what the format says, or labels and points differ in number.
+    """
+    files = RawFiles(ref)
+    points, kept, dropped = read_scan_and_mask(files, ref.files["points"])
+    if "labels" in ref.files:
+        points, unknown = read_labels(files, ref.files["labels"], points, kept)
+        dropped |= unknown
+    views = tuple(_read_camera(files, name, camera) for name, camera in ref.details["cameras"].items())
+    world_from_scene = np.eye(4)
+    if "pose" in ref.files:
+        cam0_from_velo = np.array(ref.details["cam0_from_velo"], np.float64)
+        pose = read_pose(files, ref.files["pose"], ref.details["pose"])
+        world_from_scene = inverse(cam0_from_velo) @ pose @ cam0_from_velo
+    identity = Identity(
+        dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
+        timestamp_ns=_timestamp(files), domain="outdoor", licence=LICENCE, sources=files.sources(),
+    )  # fmt: skip
+    return Scene(
+        identity=identity,
+        world_from_scene=world_from_scene,
+        points=points,
+        views=views,
+        dropped=dropped | dict(ref.details["dropped"]),
+    ).validate()
+
+
+def _read_camera(files: RawFiles, name: str, camera: dict[str, Any]) -> View:
+    return read_view(
+        files,
+        name,
+        files.ref.files[name],
+        intrinsics=np.array(camera["intrinsics"], np.float64),
+        scene_from_camera=np.array(camera["scene_from_camera"], np.float64),
+        timestamp_ns=_timestamp(files),
+    )
+
+
+def _timestamp(files: RawFiles) -> int | None:
+    """Nanoseconds since the sequence's first frame; scan and images of a frame share the time."""
+    text = files.ref.details["time"]
+    if text is None:
+        return None
+    path = files.ref.files["points"].rpartition("/velodyne/")[0] + "/times.txt"
+    fail = partial(files.error, path, line=files.ref.details["frame"] + 1)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise fail(f"bad time {text[:40]!r}, expected seconds") from None
+    if not (math.isfinite(seconds) and 0 <= seconds < _MAX_SECONDS):
+        raise fail(f"{text[:40]} s is no time since the first frame")
+    return round(seconds * 1e9)
+
+
+SOURCE = Source(dataset=DATASET, options=Options, plan=plan, read=read)
