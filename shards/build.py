@@ -16,6 +16,7 @@ Shard names end in the digest of their content; equal inputs give equal files, s
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,12 +26,13 @@ import xxhash
 
 from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
 from shards.encode import FORMAT_VERSION, EncodedScene
-from shards.errors import CorpusError
+from shards.errors import NONSENSE, CorpusError
 from shards.index import SCHEMA, Quarantined, index_rows, read_index, write_index
 from shards.parquet import write_shard
 from shards.storage import TEMPORARY, Store, digest64
 
 BUILD = "build.json"
+LOCK = "build.lock"
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
@@ -58,13 +60,12 @@ class Part:
 
 def start_build(store: Store, fingerprint: Mapping[str, Any]) -> None:
     """Begin or continue a build. Raises `CorpusError` with the differences if another build was begun here."""
-    _remove_temporaries(store)
     text = json.dumps(fingerprint, sort_keys=True, indent=1)
     if not store.exists(BUILD):
-        if store.exists(MANIFEST) or store.exists("shards"):
+        if any(name != LOCK and not name.startswith(TEMPORARY) for name in store.list()):
             raise CorpusError(f"{store.uri} is not empty and was not begun by a build: choose another folder")
         store.write(BUILD, text.encode())
-        return
+    _remove_temporaries(store)
     try:
         before = json.loads(store.read(BUILD))
     except ValueError as problem:
@@ -103,6 +104,8 @@ def commit_task(
         name = f"shards/{task:05d}-{digest[:16]}.parquet"
         store.write(name, data)
         rows = index_rows(name, scenes, addresses)
+    if (other := read_part(store, task, build)) is not None:
+        return other[0]  # a worker that was thought lost has done it; what is committed stays
     part = Part(task, name, len(memoryview(data)), digest, len(scenes), tuple(quarantined))
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     store.write(part_name(task), write_index(table, {"build": build, "part": asdict(part)}))
@@ -114,12 +117,15 @@ def read_part(store: Store, task: int, build: str) -> tuple[Part, pa.Table] | No
     name = part_name(task)
     if not store.exists(name):
         return None
-    table, note = read_index(store.read(name), name)
+    try:
+        table, note = read_index(store.read(name), name)
+        entry = dict(note["part"])
+        entry["quarantined"] = tuple(Quarantined(**q) for q in entry["quarantined"])
+        part = Part(**entry)
+    except (CorpusError, *NONSENSE):
+        return None  # a damaged record is no record: the task is done again
     if note.get("build") != build:
         return None
-    entry = dict(note["part"])
-    entry["quarantined"] = tuple(Quarantined(**q) for q in entry["quarantined"])
-    part = Part(**entry)
     if part.shard is not None and store.size(part.shard) != part.bytes:
         return None
     return part, table
@@ -145,6 +151,9 @@ def finish_build(
         parts.append(record[0])
         tables.append(record[1])
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    keys = Counter(table.column("key").to_pylist())
+    if twice := [key for key, count in keys.items() if count > 1]:
+        raise CorpusError(f"{store.uri}: scene {twice[0]} was built twice; a source gives two scenes one identity")
     index = write_index(table, {"build": build})
     store.write(INDEX, index)
     manifest = _manifest(build, parts, table, missing, about) | {"index_digest": f"{digest64(index):016x}"}
@@ -189,9 +198,10 @@ def _manifest(
 
 def is_finished(store: Store, build: str) -> bool:
     """True if the folder holds the finished corpus of this very build."""
-    if not store.exists(MANIFEST):
-        return False
-    return Corpus.open(store).fingerprint == build
+    try:
+        return store.exists(MANIFEST) and Corpus.open(store).fingerprint == build
+    except CorpusError:
+        return False  # damaged: it is written again from the parts
 
 
 def _remove_temporaries(store: Store) -> None:

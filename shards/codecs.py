@@ -17,6 +17,7 @@ memory and releases the GIL. Declared sizes are compared with the spec before an
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from numcodecs import blosc
 from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
+from shards.errors import NONSENSE
 from shards.octahedral import decode_normals, encode_normals
 
 blosc.use_threads = False  # threads belong to the stream; one blob is decoded by one thread, the same way every time
@@ -145,13 +147,19 @@ def decode(spec: Mapping[str, Any], blob: Blob, allocate: Allocate = fresh) -> A
     if codec == "array":
         return values
     if codec == "quantised":
-        return Quantised(values, np.asarray(spec["origin"], np.float64), float(spec["step"]), allocate)
+        return _decode_quantised(spec, values, allocate)
     if codec == "palette":
         table = np.asarray(spec["table"], np.float32)
+        if values.dtype != np.uint8 or table.ndim != 1 or (values.size and int(values.max()) >= len(table)):
+            raise CodecError("palette codes point outside their table")
         return np.take(table, values, out=_array(np.dtype(np.float32), values.shape, allocate), mode="clip")
     if codec == "octahedral":
+        if values.dtype != np.int8 or values.ndim != 2 or values.shape[1] != 2:
+            raise CodecError("octahedral codes must be int8 (N, 2)")
         return decode_normals(values, _array(np.dtype(np.float32), (len(values), 3), allocate))
     if codec == "rows":
+        if values.dtype not in (np.uint8, np.uint16) or values.ndim != 2:
+            raise CodecError("an image of rows must be uint8 or uint16 (H, W)")
         np.add.accumulate(values, axis=0, out=values)
         if values.dtype == np.uint16:
             return values
@@ -180,12 +188,16 @@ class Quantised:
         step: float.
     """
 
-    __slots__ = ("_allocate", "origin", "step", "values")
+    __slots__ = ("_allocate", "_floats", "origin", "step", "values")
 
     def __init__(
         self, values: NDArray[Any], origin: NDArray[np.float64], step: float, allocate: Allocate = fresh
     ) -> None:
         self.values, self.origin, self.step, self._allocate = values, origin, step, allocate
+        self._floats: NDArray[np.float32] | None = None
+
+    def __reduce__(self) -> tuple[type[Quantised], tuple[Any, ...]]:
+        return Quantised, (np.array(self.values), self.origin, self.step)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -193,17 +205,21 @@ class Quantised:
     def dequantise(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """float32 array of the shape of `values`, equal to float64 arithmetic rounded once.
 
-        Without `out` its memory comes from where that of `values` came from: in a stream, from buffers that are reused
-        once nobody holds the array any more.
+        Without `out` it is computed once, into memory from where that of `values` came from (in a stream: buffers that
+        are reused once nobody holds the array any more), and is the same array every time.
         """
-        result = _array(np.dtype(np.float32), self.values.shape, self._allocate) if out is None else out
+        if out is None:
+            if self._floats is None:
+                empty = _array(np.dtype(np.float32), self.values.shape, self._allocate)
+                self._floats = self.dequantise(empty)
+            return self._floats
         origin = self.origin if self.values.ndim == 2 else self.origin[:1]
         # 16-bit codes of a power-of-two step and an origin that is a multiple of it: every sum is exact in float32
         if self.values.dtype == np.uint16 and float(np.abs(origin).max()) / self.step + 65536 < 2**24:
-            _dequantise_exact(self.values.reshape(-1), self.step, origin.astype(np.float32), result.reshape(-1))
+            _dequantise_exact(self.values.reshape(-1), self.step, origin.astype(np.float32), out.reshape(-1))
         else:
-            np.copyto(result, self.values * self.step + origin, casting="same_kind")
-        return result
+            np.copyto(out, self.values * self.step + origin, casting="same_kind")
+        return out
 
 
 def _dequantise_exact(codes: NDArray[Any], step: float, origin: NDArray[np.float32], out: NDArray[np.float32]) -> None:
@@ -226,14 +242,17 @@ def _compress(values: NDArray[Any], compressor: Compressor) -> bytes:
 
 
 def _decompress(spec: Mapping[str, Any], blob: Blob, allocate: Allocate) -> NDArray[Any]:
+    name = str(spec.get("dtype"))
+    if not re.fullmatch(r"[<>|=]?[iufb][1248]", name):
+        raise CodecError(f"refused dtype {name[:40]!r}")
+    dtype = np.dtype(name)
     try:
-        dtype = np.dtype(str(spec["dtype"]))
         shape = tuple(int(n) for n in spec["shape"])
-    except (KeyError, TypeError, ValueError) as problem:
-        raise CodecError(f"unreadable spec: {problem}") from problem
+    except NONSENSE as problem:
+        raise CodecError(f"unreadable shape: {problem}") from problem
     size = math.prod(shape) * dtype.itemsize
-    if dtype.kind not in "iufb" or min(shape, default=0) < 0 or size > MAX_FIELD_BYTES:
-        raise CodecError(f"refused spec: {dtype} {shape}")
+    if len(shape) > 4 or min(shape, default=0) < 0 or size > MAX_FIELD_BYTES:
+        raise CodecError(f"refused shape {str(shape)[:80]} of {dtype}")
     out = _array(dtype, shape, allocate)
     if size == 0:
         if len(blob):
@@ -253,6 +272,20 @@ def _decompress(spec: Mapping[str, Any], blob: Blob, allocate: Allocate) -> NDAr
 def _array(dtype: np.dtype[Any], shape: tuple[int, ...], allocate: Allocate) -> NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     return np.frombuffer(allocate(size), dtype=dtype, count=math.prod(shape)).reshape(shape)
+
+
+def _decode_quantised(spec: Mapping[str, Any], values: NDArray[Any], allocate: Allocate) -> Quantised:
+    try:
+        origin, step = np.asarray(spec["origin"], np.float64), float(spec["step"])
+    except NONSENSE as problem:
+        raise CodecError(f"unreadable origin or step: {problem}") from problem
+    width = 1 if values.ndim == 1 else values.shape[-1]
+    sound = values.dtype in (np.uint16, np.uint32) and values.ndim in (1, 2) and origin.shape == (width,)
+    if not (sound and np.isfinite(origin).all() and math.isfinite(step) and step > 0):
+        raise CodecError(
+            f"{values.dtype} {values.shape} with origin {spec['origin']} and step {step} is no quantisation"
+        )
+    return Quantised(values, origin, step, allocate)
 
 
 def _decode_pairs(flat: NDArray[np.uint8], count: int) -> Pairs:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from shards.codecs import Allocate, fresh
 from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
-from shards.errors import CorpusError, CorruptDataError
+from shards.errors import NONSENSE, CorpusError, CorruptDataError
 from shards.index import Quarantined, read_index
 from shards.parquet import Address
 from shards.scene import Scene
@@ -35,10 +35,39 @@ INDEX = "index.parquet"
 MAX_BLOB_BYTES = 2**31 - 1024
 
 
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raise one of NONSENSE for a manifest that later code could not use."""
+    for shard in manifest["shards"]:
+        if not (
+            isinstance(shard["name"], str) and isinstance(shard["scenes"], int) and isinstance(shard["digest"], str)
+        ):
+            raise TypeError("an entry of shards has values of the wrong type")
+    for entry in manifest["quarantined"]:
+        Quarantined(**entry)
+
+
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """Digest of a manifest's content, all but the entry "digest" that holds it."""
     content = {name: value for name, value in manifest.items() if name != "digest"}
     return f"{digest64(json.dumps(content, sort_keys=True).encode()):016x}"
+
+
+def _check_shape(header: SceneHeader, field: str, shard: str, key: str) -> None:
+    """Refuse a decompression bomb: a field must have the size that the scene's points or image give it."""
+    spec = header.fields.get(field)
+    group, _, name = field.partition("/")
+    wanted: list[Any] | None = None
+    try:
+        if group == "points" and header.points is not None:
+            wanted = [header.points["count"]]
+        elif group == "views" and name.endswith("/superpixels"):
+            view = header.views[int(name.partition("/")[0])]
+            wanted = [view["height"], view["width"]]
+        found = None if spec is None or wanted is None else list(spec["shape"])[: len(wanted)]
+    except NONSENSE as problem:
+        raise CorruptDataError(f"impossible spec: {problem!r}", shard=shard, scene=key, field=field) from problem
+    if found is not None and found != wanted:
+        raise CorruptDataError(f"shape {found} where the scene has {wanted}", shard=shard, scene=key, field=field)
 
 
 class Corpus:
@@ -77,7 +106,8 @@ class Corpus:
             manifest = json.loads(store.read(MANIFEST))
             version, digest = int(manifest["format"]), str(manifest["index_digest"])
             whole = manifest_digest(manifest) == manifest["digest"]
-        except (ValueError, KeyError, TypeError) as problem:
+            _check_manifest(manifest)
+        except NONSENSE as problem:
             raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: {problem}") from problem
         if version > FORMAT_VERSION:
             raise CorpusError(
@@ -114,6 +144,8 @@ class Corpus:
         """Row of a scene key; a unique beginning or ending of it will do. Raises `CorpusError` otherwise."""
         if key in self._rows:
             return self._rows[key]
+        if not self._keys:
+            raise CorpusError(f"{self.store.uri} holds no scenes")
         close = [k for k in self._keys if k.startswith(key) or k.endswith(key)]
         if len(close) == 1:
             return self._rows[close[0]]
@@ -153,8 +185,10 @@ class Corpus:
         memory = allocate(address.length)
         try:
             count = self.store.read_into(shard, address.offset, memory)
-        except OSError as problem:
-            raise CorruptDataError(f"cannot be read: {problem}", shard=shard, scene=key, field=field) from problem
+        except FileNotFoundError as problem:
+            raise CorruptDataError("the shard is missing", shard=shard, scene=key, field=field) from problem
+        except OSError as problem:  # the machine's trouble, not the scene's: no reason to replace it by another
+            raise CorpusError(f"{self.store.uri}/{shard} cannot be read: {problem}") from problem
         if count != address.length:
             short = f"{count} of {address.length} bytes are there"
             raise CorruptDataError(short, shard=shard, scene=key, field=field)
@@ -170,7 +204,7 @@ class Corpus:
             raise CorruptDataError("the index has no address", shard=shard, scene=key, field=HEADER)
         try:
             return SceneHeader(self.read_blob(row, HEADER, places[HEADER]))
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        except NONSENSE as problem:
             text = f"unreadable header: {problem!r}"
             raise CorruptDataError(text, shard=shard, scene=key, field=HEADER) from problem
 
@@ -181,6 +215,7 @@ class Corpus:
         shard, key = self._shards[row], self._keys[row]
         if field not in places:
             raise CorruptDataError("the index has no address", shard=shard, scene=key, field=field)
+        _check_shape(header, field, shard, key)
         blob = self.read_blob(row, field, places[field], allocate)
         return decode_field(header.fields, field, blob, allocate, shard=shard, scene=key)
 
@@ -188,4 +223,8 @@ class Corpus:
         """A whole scene, by key or row, verified and validated."""
         row = self.row(key) if isinstance(key, str) else key
         header, places = self.header(row), self.addresses(row)
-        return decode_scene(header, lambda field: self.read_field(row, header, field, places)).validate()
+        try:
+            return decode_scene(header, lambda field: self.read_field(row, header, field, places)).validate()
+        except NONSENSE as problem:
+            text = f"the header does not describe a scene: {problem!r}"
+            raise CorruptDataError(text, shard=self._shards[row], scene=self._keys[row], field=HEADER) from problem

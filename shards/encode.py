@@ -16,7 +16,7 @@ import numpy as np
 
 from shards import codecs
 from shards.codecs import Compressor, Spec
-from shards.errors import CorruptDataError, SceneError
+from shards.errors import NONSENSE, CorruptDataError, SceneError
 from shards.scene import Correspondences, Depth, Identity, Points, Scene, SourceFile, Superpixels, View
 
 FORMAT_VERSION = 1
@@ -175,6 +175,8 @@ class SceneHeader:
         self.views: tuple[dict[str, Any], ...] = tuple(table["views"])
         self.dropped: dict[str, int] = table["dropped"]
         self.fields: dict[str, Spec] = table["fields"]
+        if not isinstance(self.fields, dict) or not all(isinstance(entry, dict) for entry in self.views):
+            raise TypeError("fields must be an object and views a list of objects")
 
     def view(self, number: int) -> View:
         """View `number` without its arrays: camera, pose, size and times; the image is empty."""
@@ -242,8 +244,10 @@ def decode_field(
     """`codecs.decode` with errors that name shard, scene and field."""
     try:
         return codecs.decode(specs[name], blob, allocate)
-    except (codecs.CodecError, KeyError, ValueError, TypeError) as problem:
+    except codecs.CodecError as problem:
         raise CorruptDataError(str(problem), shard=shard, scene=scene, field=name) from problem
+    except NONSENSE as problem:
+        raise CorruptDataError(f"impossible spec: {problem!r}", shard=shard, scene=scene, field=name) from problem
 
 
 def _matrix(value: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float]]:

@@ -7,6 +7,10 @@ class BrickyardError(Exception):
     """Base of every error this project raises on purpose; its text is shown to the user as it is."""
 
 
+NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
+"""What parsing raises when bytes say something impossible; turned into an error that names the place."""
+
+
 class RecipeError(BrickyardError):
     """A recipe (YAML) that cannot be used: unknown key, wrong type, impossible value."""
 

@@ -109,7 +109,7 @@ def _locate(data: pa.Buffer, scenes: Sequence[EncodedScene]) -> list[dict[str, A
     """Find every blob inside the column chunk it was written to. An address is right by construction: the bytes there
     are the blob's bytes, preceded by Parquet's own four-byte length."""
     metadata = pq.read_metadata(pa.BufferReader(data))
-    view = memoryview(data)
+    whole = data.to_pybytes()
     result = []
     for row, scene in enumerate(scenes):
         group = metadata.row_group(row)
@@ -118,12 +118,12 @@ def _locate(data: pa.Buffer, scenes: Sequence[EncodedScene]) -> list[dict[str, A
             chunk = group.column(number)
             name = chunk.path_in_schema.removesuffix(".list.element")
             chunks[name] = (chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size)
-        result.append(_locate_scene(view, chunks, {HEADER: scene.header} | scene.blobs, scene.identity.key))
+        result.append(_locate_scene(whole, chunks, {HEADER: scene.header} | scene.blobs, scene.identity.key))
     return result
 
 
 def _locate_scene(
-    view: memoryview, chunks: Mapping[str, tuple[int, int]], blobs: Mapping[str, bytes], key: str
+    whole: bytes, chunks: Mapping[str, tuple[int, int]], blobs: Mapping[str, bytes], key: str
 ) -> dict[str, Address]:
     cursor = {name: start for name, (start, _) in chunks.items()}
     addresses = {}
@@ -132,10 +132,10 @@ def _locate_scene(
         column = "views/" + rest.partition("/")[2] if group == "views" else name
         marked = len(blob).to_bytes(4, "little") + blob
         start, end = cursor[column], chunks[column][1]
-        found = bytes(view[start:end]).find(marked)
+        found = whole.find(marked, start, end)
         if found < 0:
             raise AssertionError(f"{key}: blob {name} is not where Parquet was asked to write it")
-        offset = start + found + 4
+        offset = found + 4
         cursor[column] = offset + len(blob)
         addresses[name] = Address(offset, len(blob), digest64(blob))
     return addresses

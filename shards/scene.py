@@ -13,9 +13,10 @@ Frames of reference
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,12 +218,18 @@ class Scene:
     def validate(self) -> Scene:
         """Return self, or raise `SceneError` naming the first broken promise of the contract."""
         check = _Checker(self.identity.key)
+        check.that(self.identity.domain in get_args(Domain), f"unknown domain {self.identity.domain!r}")
+        check.that(_is_time(self.identity.timestamp_ns), "timestamp_ns must be an int or None")
         check.rigid("world_from_scene", self.world_from_scene)
         if self.points is not None:
             _validate_points(check, self.points)
         for number, view in enumerate(self.views):
             _validate_view(check, f"views/{number} ({view.name})", view, 0 if self.points is None else len(self.points))
         return self
+
+
+def _is_time(value: object) -> bool:
+    return value is None or (type(value) is int and -(2**63) <= value < 2**63)
 
 
 class _Checker:
@@ -289,12 +296,15 @@ def _validate_view(check: _Checker, name: str, view: View, point_count: int) -> 
     check.that(len(view.image) > 0, f"{name}: empty image")
     check.array(f"{name}/intrinsics", view.intrinsics, (np.float64,), (3, 3))
     check.that(bool(np.isfinite(view.intrinsics).all()), f"{name}/intrinsics has values that are not finite")
+    check.that(_is_time(view.timestamp_ns), f"{name}: timestamp_ns must be an int or None")
+    check.that(all(map(math.isfinite, view.distortion)), f"{name}: distortion has values that are not finite")
     if view.scene_from_camera is not None:
         check.rigid(f"{name}/scene_from_camera", view.scene_from_camera)
     if view.depth is not None:
         check.array(f"{name}/depth", view.depth.values, (np.uint16,), (None, None))
         check.array(f"{name}/depth/intrinsics", view.depth.intrinsics, (np.float64,), (3, 3))
-        check.that(view.depth.scale > 0, f"{name}/depth needs a positive scale")
+        check.that(bool(np.isfinite(view.depth.intrinsics).all()), f"{name}/depth/intrinsics is not finite")
+        check.that(0 < view.depth.scale < math.inf, f"{name}/depth needs a positive scale")
     if view.superpixels is not None:
         check.array(f"{name}/superpixels", view.superpixels.labels, (np.uint16,), (view.height, view.width))
     if view.pairs is not None:

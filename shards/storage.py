@@ -8,19 +8,24 @@ whole: written to a temporary name, flushed to the disk, renamed, and the folder
 
 from __future__ import annotations
 
+import io
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
 
-from shards.errors import BrickyardError
+from shards.errors import BrickyardError, CorpusError
 
 TEMPORARY = ".partial-"
 """Prefix of the name of a file that is still being written; readers ignore such files, builds remove them."""
+
+_OPEN_FILES = 128
 
 Readable: TypeAlias = bytes | bytearray | memoryview | Any
 """Anything with the buffer protocol, `pyarrow.Buffer` included."""
@@ -40,13 +45,16 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         text = os.fspath(root)
-        self.uri = text
         if "://" in text:
-            self._fs, self._root = pafs.FileSystem.from_uri(text)
+            try:
+                self._fs, self._root = pafs.FileSystem.from_uri(text)
+            except (pa.ArrowException, OSError) as problem:
+                raise CorpusError(f"{text} is no address this program can open: {problem}") from problem
         else:
             self._fs, self._root = pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
         self.local = isinstance(self._fs, pafs.LocalFileSystem)
-        self._open: dict[str, Any] = {}
+        self.uri = self._root if self.local else text
+        self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -104,27 +112,30 @@ class Store:
 
     def read_into(self, name: str, offset: int, memory: memoryview) -> int:
         """Fill `memory` from `offset`; returns the bytes read (short where the file ends). Safe from many threads."""
+        handle = self._handle(name)
         if self.local:
-            descriptor = self._handle(name)
             done = 0
             while done < len(memory):
-                count = os.preadv(descriptor, [memory[done:]], offset + done)
+                count = os.preadv(handle.fileno(), [memory[done:]], offset + done)
                 if count == 0:
                     break
                 done += count
             return done
-        data = self._handle(name).read_at(len(memory), offset)
+        data = handle.read_at(len(memory), offset)
         memory[: len(data)] = data
         return len(data)
 
     def _handle(self, name: str) -> Any:
-        """An open descriptor (local) or file (remote), kept until `close`."""
+        """An open file. The least recently used ones are let go, and close when their last reader does so too."""
         with self._lock:
             handle = self._open.get(name)
             if handle is None:
                 full = self.path(name)
-                handle = os.open(full, os.O_RDONLY) if self.local else self._fs.open_input_file(full)
+                handle = open_local(full) if self.local else self._fs.open_input_file(full)
                 self._open[name] = handle
+            self._open.move_to_end(name)
+            while len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)
             return handle
 
     def write(self, name: str, data: Readable) -> None:
@@ -148,15 +159,14 @@ class Store:
         self._fs.delete_file(self.path(name))
 
     def close(self) -> None:
-        """Close cached handles."""
+        """Let go of open files."""
         with self._lock:
-            for handle in self._open.values():
-                os.close(handle) if self.local else handle.close()
             self._open.clear()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_open"):
-            self.close()
+
+def open_local(path: str) -> io.FileIO:
+    """An unbuffered file that closes when nobody refers to it any more."""
+    return io.FileIO(path, "r")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -103,15 +103,15 @@ def _verify_scene(corpus: Corpus, row: int) -> list[str]:
             problems.append(f"scene {corpus.keys[row]}: {column} is {value}, the index says {entry[column]}")
     for view in scene.views:
         error = reprojection_error(scene, view)
-        if error > 1.0:
-            problems.append(
-                f"scene {corpus.keys[row]}: view {view.name}: a correspondence is off by {error:.1f} pixels"
-            )
+        if not error <= 1.0:
+            where = "behind the camera or at another depth" if error == np.inf else f"off by {error:.1f} pixels"
+            problems.append(f"scene {corpus.keys[row]}: view {view.name}: a correspondence is {where}")
     return problems
 
 
 def reprojection_error(scene: Scene, view: View) -> float:
-    """Largest distance in pixels between a stored correspondence and the projection of its point (pinhole views)."""
+    """Largest distance in pixels between a stored correspondence and the projection of its point (pinhole views);
+    infinite where a point lies behind the camera or its stored depth is more than 1 cm off."""
     if view.pairs is None or not len(view.pairs) or scene.points is None or view.scene_from_camera is None:
         return 0.0
     if view.camera_model != "pinhole":
@@ -119,8 +119,10 @@ def reprojection_error(scene: Scene, view: View) -> float:
     camera_from_scene = np.linalg.inv(view.scene_from_camera)
     local = scene.points.xyz[view.pairs.point].astype(np.float64) @ camera_from_scene[:3, :3].T
     local += camera_from_scene[:3, 3]
+    if not (local[:, 2] > 0).all() or np.abs(local[:, 2] - view.pairs.depth).max() > 0.01:
+        return float("inf")
     image = local @ view.intrinsics.T
     offset = image[:, :2] / image[:, 2:] - view.pairs.pixel
     # Quantised points near the camera move by more than a pixel; allow what their own error bound explains.
-    slack = 0.004 * view.intrinsics[0, 0] / np.maximum(image[:, 2], 1e-6)
+    slack = 0.004 * view.intrinsics[0, 0] / image[:, 2]
     return float(np.maximum(np.abs(offset).max(axis=1) - 0.5 - slack, 0).max())
