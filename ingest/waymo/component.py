@@ -1,0 +1,193 @@
+"""The v2 components of one frame, joined by key -> `ingest.waymo.frame.Frame`.
+
+Columns are named `[Component].field`; calibrations have one row per segment and sensor, the others one per frame and
+sensor. Sensors are numbers, or their names in older files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ingest.source import RawFiles
+from ingest.waymo.frame import (
+    CAMERAS,
+    LASERS,
+    TOP,
+    Camera,
+    Echo,
+    Fail,
+    Frame,
+    Laser,
+    matrix3,
+    numbers,
+    transform,
+    unique,
+)
+from ingest.waymo.table import SEGMENT, TIMESTAMP, Row, Table
+from shards.errors import RawDataError
+
+_LASER, _CAMERA = "key.laser_name", "key.camera_name"
+_BROWN = ("f_u", "f_v", "c_u", "c_v", "k1", "k2", "p1", "p2", "k3")
+_INTRINSIC = [f"[CameraCalibrationComponent].intrinsic.{k}" for k in _BROWN]
+_SHUTTER = ("shutter", "camera_trigger_time", "camera_readout_done_time")
+_TIMES = ("pose_timestamp", *(f"rolling_shutter_params.{time}" for time in _SHUTTER))
+_VELOCITY = [
+    f"[CameraImageComponent].velocity.{kind}_velocity.{axis}" for kind in ("linear", "angular") for axis in "xyz"
+]
+
+
+class Components:
+    """The tables of one frame's segment; reads rows by key and builds the frame."""
+
+    def __init__(self, files: RawFiles) -> None:
+        self.files = files
+        self.segment = {SEGMENT: files.ref.sequence}
+        self.frame = self.segment | {TIMESTAMP: files.ref.details["timestamp_us"]}
+
+    def fail(self, component: str) -> Fail:
+        return partial(self.files.error, self.files.ref.files[component])
+
+    def read(self) -> Frame:
+        """Raises `RawDataError` for tables that are not what they should be, or have no such frame."""
+        wanted = self.files.ref.details
+        column = "[VehiclePoseComponent].world_from_vehicle.transform"
+        poses = list(self._table("vehicle_pose").rows(self.frame, [column]))
+        if len(poses) != 1:
+            raise self.fail("vehicle_pose")(f"{len(poses)} rows for the frame {self.frame[TIMESTAMP]}, expected one")
+        lasers = self._lasers(wanted["lasers"], wanted["returns"])
+        cameras = self._cameras(wanted["cameras"]) if "camera_image" in self.files.ref.files else {}
+        dropped = {f"missing laser {name}": 1 for name in wanted["lasers"] if LASERS[name] not in lasers}
+        dropped |= {f"missing image {name}": 1 for name in wanted["cameras"] if CAMERAS[name] not in cameras}
+        return Frame(
+            timestamp_us=self.frame[TIMESTAMP],
+            pose=transform(poses[0][column], "the vehicle's pose", self.fail("vehicle_pose")),
+            lasers=tuple(lasers[number] for number in sorted(lasers)),
+            cameras=tuple(cameras[number] for number in sorted(cameras)),
+            dropped=dropped,
+        )
+
+    def _table(self, component: str) -> Table:
+        path = self.files.ref.files[component]
+        return Table(self.files.size(path), partial(self.files.read_range, path), self.fail(component))
+
+    def _sensors(
+        self, component: str, keys: Mapping[str, Any], sensor: str, columns: list[str], chosen: Mapping[str, int]
+    ) -> dict[int, Row]:
+        """Sensor number -> row, for the chosen sensors."""
+        names = LASERS if sensor == _LASER else CAMERAS
+        fail = self.fail(component)
+        found: dict[int, Row] = {}
+        for row in self._table(component).rows(keys, [sensor, *columns]):
+            number = names.get(row[sensor], 0) if isinstance(row[sensor], str) else row[sensor]
+            if not isinstance(number, int):
+                raise fail(f"{sensor} is {row[sensor]!r}, expected a sensor's number or name")
+            if number in chosen.values():
+                found[unique(number, found, sensor, fail)] = row
+        return found
+
+    def _lasers(self, chosen: list[str], returns: int) -> dict[int, Laser]:
+        wanted = {name: LASERS[name] for name in chosen}
+        prefix = "[LiDARCalibrationComponent]."
+        parts = ["extrinsic.transform", *(f"beam_inclination.{part}" for part in ("min", "max", "values"))]
+        columns = [prefix + part for part in parts]
+        calibrations = self._sensors("lidar_calibration", self.segment, _LASER, columns, wanted)
+        images = self._images("lidar", "[LiDARComponent]", wanted, returns)
+        poses: dict[int, list[Row | None]] = {}
+        if TOP in images:
+            poses = self._images("lidar_pose", "[LiDARPoseComponent]", {"TOP": TOP}, 1)
+            if TOP not in poses:
+                raise self.fail("lidar_pose")("no row for this frame: the points of TOP cannot be placed")
+        labels: dict[int, list[Row | None]] = {}
+        if "lidar_segmentation" in self.files.ref.files:
+            labels = self._images("lidar_segmentation", "[LiDARSegmentationLabelComponent]", wanted, returns)
+        fail = self.fail("lidar_calibration")
+        lasers = {}
+        for number in sorted(images.keys() & calibrations.keys()):
+            extrinsic, lowest, highest, values = (calibrations[number][name] for name in columns)
+            inclinations = np.zeros(0) if values is None else values
+            lasers[number] = Laser(
+                number=number,
+                extrinsic=transform(extrinsic, f"extrinsic of laser {number}", fail),
+                inclinations=numbers(inclinations, len(inclinations), f"inclinations of laser {number}", fail),
+                lowest=float(numbers(lowest, 1, f"lowest inclination of laser {number}", fail)[0]),
+                highest=float(numbers(highest, 1, f"highest inclination of laser {number}", fail)[0]),
+                echoes=self._echoes(number, images[number], labels.get(number, [])),
+                pixel_pose=self._matrix("lidar_pose", poses[number][0], 6, np.float32) if number in poses else None,
+            )
+        return lasers
+
+    def _images(self, component: str, prefix: str, chosen: Mapping[str, int], returns: int) -> dict[int, list[Any]]:
+        """Laser number -> its (values, shape) per return, or None for a return that is empty; no first, no laser."""
+        columns = [f"{prefix}.range_image_return{k + 1}.{part}" for k in range(returns) for part in ("values", "shape")]
+        rows = self._sensors(component, self.frame, _LASER, columns, chosen)
+        found = {}
+        for number, row in rows.items():
+            pairs = [(row[columns[2 * k]], row[columns[2 * k + 1]]) for k in range(returns)]
+            images = [pair if pair[0] is not None and len(pair[0]) else None for pair in pairs]
+            if images[0] is not None:
+                found[number] = images
+        return found
+
+    def _echoes(self, number: int, images: list[Any], labels: list[Any]) -> tuple[Echo, ...]:
+        echoes = []
+        for place, image in enumerate(images):
+            if image is not None:
+                label = labels[place] if place < len(labels) else None
+                echoes.append(
+                    Echo(
+                        image=self._matrix("lidar", image, 4, np.float32),
+                        labels=None if label is None else self._matrix("lidar_segmentation", label, 2, np.int32),
+                    )
+                )
+        return tuple(echoes)
+
+    def _matrix(self, component: str, image: Any, channels: int, dtype: Any) -> Any:
+        """(values, shape) -> (H, W, channels)."""
+        values, shape = image
+        fail = self.fail(component)
+        if shape is None or values.dtype.kind not in "if" or shape.dtype.kind != "i":
+            raise fail(f"a range image of {values.dtype} values with the shape {shape}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            return matrix3(values.astype(dtype, copy=False), shape, channels, "the range image", fail)
+
+    def _cameras(self, chosen: list[str]) -> dict[int, Camera]:
+        wanted = {name: CAMERAS[name] for name in chosen}
+        columns = [f"[CameraCalibrationComponent].{part}" for part in ("extrinsic.transform", "width", "height")]
+        columns += _INTRINSIC
+        calibrations = self._sensors("camera_calibration", self.segment, _CAMERA, columns, wanted)
+        columns = [f"[CameraImageComponent].{part}" for part in ("image", "pose.transform", *_TIMES)] + _VELOCITY
+        images = self._sensors("camera_image", self.frame, _CAMERA, columns, wanted)
+        return {n: self._camera(n, images[n], calibrations[n]) for n in sorted(images.keys() & calibrations.keys())
+                if images[n]["[CameraImageComponent].image"]}  # fmt: skip
+
+    def _camera(self, number: int, image: Row, calibration: Row) -> Camera:
+        fails: dict[str, Callable[[str], RawDataError]] = {
+            name: self.fail(name) for name in ("camera_image", "camera_calibration")
+        }
+        shown, made = "[CameraImageComponent].", "[CameraCalibrationComponent]."
+        times = numbers([image[shown + name] for name in _TIMES], 4, f"times of camera {number}", fails["camera_image"])
+        sizes = numbers([calibration[made + name] for name in ("width", "height")], 2, f"size of camera {number}",
+                        fails["camera_calibration"])  # fmt: skip
+        if not isinstance(image[f"{shown}image"], bytes):
+            raise fails["camera_image"](f"the image of camera {number} is no binary value")
+        return Camera(
+            number=number,
+            jpeg=image[f"{shown}image"],
+            width=int(sizes[0]),
+            height=int(sizes[1]),
+            intrinsic=numbers([calibration[name] for name in _INTRINSIC], 9, f"intrinsic of camera {number}",
+                              fails["camera_calibration"]),
+            extrinsic=transform(calibration[f"{made}extrinsic.transform"], f"extrinsic of camera {number}",
+                                fails["camera_calibration"]),
+            pose=transform(image[f"{shown}pose.transform"], f"pose of camera {number}", fails["camera_image"]),
+            velocity=numbers([image[name] for name in _VELOCITY], 6, f"velocity of camera {number}",
+                             fails["camera_image"]),
+            pose_time=float(times[0]),
+            shutter=float(times[1]),
+            trigger=float(times[2]),
+            done=float(times[3]),
+        )  # fmt: skip

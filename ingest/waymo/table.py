@@ -1,0 +1,157 @@
+"""Rows of a Parquet component by their keys, in bounded memory, through the dataset's own door to bytes.
+
+Two components never promise the same order, and releases differ in types (camera names as text, poses as float32) and
+in extra columns, so columns are taken by name and rows by key. A whole segment may be one row group of some hundred
+megabytes: it is decoded one row at a time, in order, up to the last row wanted, and nothing is kept of the others.
+Parquet offers no shorter way to a row, so a frame in the middle of such a file costs the decoding of half of it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.waymo.frame import Fail
+
+MAX_ROWS = 1_000_000
+MAX_ROW_BYTES = 64 << 20
+"""Bytes of one column in one row; a range image of TOP has 2.7 million."""
+
+SEGMENT, TIMESTAMP = "key.segment_context_name", "key.frame_timestamp_micros"
+_BUFFER = 1 << 18
+
+Row: TypeAlias = dict[str, Any]
+
+
+class Table:
+    """One Parquet file.
+
+    Args:
+        size: bytes of the file.
+        read_range: (offset, length) -> those bytes.
+        fail: problem -> error to raise.
+
+    Raises:
+        RawDataError: through `fail`: no Parquet file, or one that declares more than it can hold.
+    """
+
+    def __init__(self, size: int, read_range: Callable[[int, int], bytes], fail: Fail) -> None:
+        self.fail = fail
+        self._size = size
+        source = pa.PythonFile(_Ranges(size, read_range), mode="r")
+        with _told(fail):
+            # One thread and no read-ahead: bytes are read in one order, and no more of them than a buffer.
+            self._file = pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
+            self._metadata = self._file.metadata
+            self.names = set(self._file.schema_arrow.names)
+        if self._metadata.num_rows > MAX_ROWS:
+            raise fail(f"{self._metadata.num_rows} rows, at most {MAX_ROWS} expected")
+
+    def timestamps(self) -> list[int]:
+        """The frame timestamps (us) of all rows, each once, in order of time."""
+        with _told(self.fail):
+            self._check([TIMESTAMP], range(self._metadata.num_row_groups))
+            column = self._file.read(columns=[TIMESTAMP], use_threads=False).column(0)
+            return sorted({int(value) for value in column.to_pylist() if value is not None})
+
+    def rows(self, keys: Mapping[str, Any], columns: Iterable[str]) -> Iterator[Row]:
+        """Rows whose key columns have these values: column -> number, text, bytes or numpy array (None if null)."""
+        wanted = [*keys, *columns]
+        for group in range(self._metadata.num_row_groups):
+            with _told(self.fail):
+                self._check(wanted, [group])
+                places = self._places(group, keys)
+            for values in self._group(group, wanted, places):
+                yield dict(zip(wanted, values, strict=True))
+
+    def _places(self, group: int, keys: Mapping[str, Any]) -> set[int]:
+        table = self._file.read_row_group(group, columns=list(keys), use_threads=False)
+        columns = [table.column(name).to_pylist() for name in keys]
+        target = tuple(keys.values())
+        return {place for place, row in enumerate(zip(*columns, strict=True)) if row == target}
+
+    def _group(self, group: int, wanted: list[str], places: set[int]) -> Iterator[list[Any]]:
+        if not places:
+            return
+        batches = self._file.iter_batches(batch_size=1, row_groups=[group], columns=wanted, use_threads=False)
+        for place in range(max(places) + 1):
+            with _told(self.fail):
+                batch = next(batches, None)
+                if batch is None or len(batch) != 1:
+                    raise self.fail(f"row group {group} ends before its row {place}")
+                values = [_cell(batch.column(name)) for name in wanted] if place in places else None
+            if values is not None:
+                yield values
+
+    def _check(self, columns: Iterable[str], groups: Iterable[int]) -> None:
+        missing = sorted(set(columns) - self.names)
+        if missing:
+            raise self.fail(f"no column {', '.join(missing)}; found {', '.join(sorted(self.names))[:200]}")
+        prefixes = tuple(f"{name}." for name in columns)
+        for group in groups:
+            metadata = self._metadata.row_group(group)
+            for number in range(metadata.num_columns):
+                chunk = metadata.column(number)
+                if f"{chunk.path_in_schema}.".startswith(prefixes):
+                    limit = MAX_ROW_BYTES * max(1, metadata.num_rows)
+                    sizes = chunk.total_compressed_size, chunk.total_uncompressed_size
+                    if min(sizes) < 0 or sizes[0] > self._size or sizes[1] > limit:
+                        raise self.fail(f"column {chunk.path_in_schema} declares {sizes[1]} bytes in row group {group}")
+
+
+def _cell(column: pa.Array) -> Any:
+    """The one value of an array: lists as numpy arrays, everything else as Python has it, None for null."""
+    column.validate(full=True)
+    if column.null_count:
+        return None
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        inner = column.flatten()
+        if inner.null_count or not (pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type)):
+            raise pa.ArrowInvalid(f"a list of {inner.type} with {inner.null_count} nulls where numbers were expected")
+        return np.asarray(inner.to_numpy(zero_copy_only=False))
+    return column[0].as_py()
+
+
+@contextmanager
+def _told(fail: Fail) -> Iterator[None]:
+    """Turns what pyarrow raises on damaged files into the reader's own error."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError, LookupError, MemoryError, TypeError) as problem:
+        text = str(problem).splitlines()[0][:200] if str(problem) else type(problem).__name__
+        raise fail(f"no readable Parquet: {text}") from problem
+
+
+class _Ranges(io.RawIOBase):
+    """A seekable file for pyarrow over ranged reads."""
+
+    def __init__(self, size: int, read_range: Callable[[int, int], bytes]) -> None:
+        super().__init__()
+        self._size, self._read_range, self._place = size, read_range, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._place)
+        count = left if size is None or size < 0 else min(size, left)
+        data = self._read_range(self._place, count) if count else b""
+        self._place += len(data)
+        return data
