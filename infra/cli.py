@@ -79,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--cpus", type=_positive, default=None, help="tasks at a time (default: all cores)")
     build.add_argument("--address", default=None, help="address of a running Ray cluster (default: start one here)")
     build.add_argument("--in-process", action="store_true", help="no Ray, one task after another (for debugging)")
+    build.add_argument("--retry-quarantined", action="store_true",
+                       help="make shards that lost scenes anew, after the raw data were mended")  # fmt: skip
     build.add_argument("--allow-quarantined", type=_natural, default=0, metavar="N",
                        help="exit with 0 although up to N scenes were quarantined")  # fmt: skip
 
@@ -132,17 +134,17 @@ def _recipe(sub: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+    return _number(text, 1)
 
 
 def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infra.plan import Plan, task_memory
 from infra.recipe import Recipe
-from infra.task import Job, TaskResult, make_scene, run_task, time_limit
+from infra.task import Job, SceneTimeout, TaskResult, make_scene, run_task, time_limit
 from ingest.source import SceneRef
-from shards.build import fingerprint_digest, finish_build, is_finished, part_name, read_part, start_build
+from shards.build import LOCK, fingerprint_digest, finish_build, is_finished, part_name, read_part, start_build
+from shards.corpus import MANIFEST, Corpus
 from shards.errors import BrickyardError, CorpusError
 from shards.storage import Store
 
@@ -53,6 +55,7 @@ def run_build(
     cpus: int | None = None,
     address: str | None = None,
     in_process: bool = False,
+    retry_quarantined: bool = False,
     progress: ProgressCall = lambda done, total, note: None,
 ) -> BuildResult:
     """Build (or complete) a corpus.
@@ -62,6 +65,7 @@ def run_build(
         cpus: tasks at a time on this machine; all cores by default.
         address: of a running Ray cluster; a local one is started otherwise.
         in_process: no Ray, one task after another (for debugging).
+        retry_quarantined: make the shards anew that lost scenes (after the raw data were mended in place).
         progress: called with (scenes done, scenes, note).
 
     Raises:
@@ -72,11 +76,12 @@ def run_build(
     job = Job.of(recipe, store.uri, build)
     with _only_writer(store):
         start_build(store, plan.fingerprint)
-        if is_finished(store, build):
-            manifest = finish_build(store, len(plan.tasks), build, plan.missing, _about(recipe, plan))
-            progress(len(plan.refs), len(plan.refs), "already built")
-            return BuildResult(manifest, 0, len(plan.tasks), 0.0)
+        if retry_quarantined:
+            _forget_quarantined(store, plan, build)
         todo = _open_tasks(store, plan, build)
+        if not todo and is_finished(store, build):
+            progress(len(plan.refs), len(plan.refs), "already built")
+            return BuildResult(Corpus.open(store).manifest, 0, len(plan.tasks), 0.0)
         reused = len(plan.tasks) - len(todo)
         results: Iterator[TaskResult]
         if in_process:
@@ -102,6 +107,15 @@ def _open_tasks(store: Store, plan: Plan, build: str) -> list[int]:
     return sorted(todo, key=lambda t: (-sum(ref.bytes_estimate for ref in plan.tasks[t]), t))
 
 
+def _forget_quarantined(store: Store, plan: Plan, build: str) -> None:
+    """Take back the commits of tasks with quarantined scenes; the corpus is unfinished from here on."""
+    lossy = [t for t in range(len(plan.tasks)) if (r := read_part(store, t, build)) and r[0].quarantined]
+    if lossy and store.exists(MANIFEST):
+        store.delete(MANIFEST)
+    for task in lossy:
+        store.delete(part_name(task))
+
+
 def _follow(results: Iterator[TaskResult], plan: Plan, todo: Sequence[int], progress: ProgressCall) -> float:
     total = len(plan.refs)
     done = total - sum(len(plan.tasks[task]) for task in todo)
@@ -121,13 +135,15 @@ def _only_writer(store: Store) -> Iterator[None]:
     if not store.local:
         yield
         return
-    path = Path(store.path("build.lock"))
+    path = Path(store.path(LOCK))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as problem:
             raise CorpusError(f"another process is building in {store.uri}; wait for it or stop it") from problem
+        if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+            raise CorpusError(f"another process has just built in {store.uri}; run the command again")
         try:
             yield
         finally:
@@ -142,21 +158,25 @@ def _run_on_ray(job: Job, todo: Sequence[int], plan: Plan, cpus: int, address: s
     ray = _connect(cpus, address)
     try:
         slots = int(ray.cluster_resources().get("CPU", cpus))
-        available = float(ray.cluster_resources().get("memory", 0))
         remote = ray.remote(max_retries=2, retry_exceptions=False)(run_task)
         waiting = list(reversed(todo))
         running: dict[Any, int] = {}
         while waiting or running:
             while waiting and len(running) < _WINDOW * slots:
                 task = waiting.pop()
-                need = min(task_memory(sum(ref.bytes_estimate for ref in plan.tasks[task])), available / max(1, slots))
-                call = remote.options(num_cpus=1, memory=int(need), name=f"shard {task}")
+                call = remote.options(**_needs(ray, plan.tasks[task]), name=f"shard {task}")
                 running[call.remote(job, task, plan.tasks[task], {})] = task
             ready, _ = ray.wait(list(running), num_returns=1)
             task = running.pop(ready[0])
             yield _result(ray, ready[0], job, task, plan.tasks[task])
     finally:
         ray.shutdown()
+
+
+def _needs(ray: Any, refs: Sequence[SceneRef]) -> dict[str, Any]:
+    """Resources of a task: its planned memory, or all of the largest node's where that is less (then it runs alone)."""
+    largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    return {"num_cpus": 1, "memory": int(min(task_memory(sum(ref.bytes_estimate for ref in refs)), largest))}
 
 
 def _connect(cpus: int, address: str | None) -> Any:
@@ -167,16 +187,25 @@ def _connect(cpus: int, address: str | None) -> Any:
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if address is not None:
-        ray.init(address=address, **quiet)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError) as problem:
+            raise BrickyardError(f"no Ray cluster answers at {address}: {problem}") from problem
     else:
         ray.init(
+            address="local",
             num_cpus=cpus,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             object_store_memory=128 << 20,  # tasks exchange references and reports, never payloads
             **quiet,
         )
+    signal.signal(signal.SIGTERM, _interrupt)  # Ray's own handler would end the process without a word
     return ray
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _result(ray: Any, ready: Any, job: Job, task: int, refs: Sequence[SceneRef]) -> TaskResult:
@@ -187,11 +216,13 @@ def _result(ray: Any, ready: Any, job: Job, task: int, refs: Sequence[SceneRef])
         raise BrickyardError(f"shard {task} failed: {problem.cause}") from problem
     except ray.exceptions.RayError as problem:
         deadly = _find_deadly(ray, job, refs, problem)
-    again = ray.remote(max_retries=2)(run_task).options(num_cpus=1)
+    again = ray.remote(max_retries=2)(run_task).options(**_needs(ray, refs))
     try:
         return _checked(ray.get(again.remote(job, task, refs, deadly)))
+    except ray.exceptions.RayTaskError as problem:
+        raise BrickyardError(f"shard {task} failed: {problem.cause}") from problem
     except ray.exceptions.RayError as problem:
-        raise BrickyardError(f"shard {task} keeps losing its worker ({problem}); lower shards.target_mib") from problem
+        raise BrickyardError(f"shard {task} keeps losing its worker ({problem}); build with fewer --cpus") from problem
 
 
 def _checked(value: Any) -> TaskResult:
@@ -202,9 +233,9 @@ def _checked(value: Any) -> TaskResult:
 
 def _find_deadly(ray: Any, job: Job, refs: Sequence[SceneRef], first: Exception) -> Mapping[str, str]:
     """Try each scene in a worker of its own; those whose worker dies are returned with the reason."""
-    trial = ray.remote(max_retries=0)(_try_scene).options(num_cpus=1)
     deadly = {}
     for ref in refs:
+        trial = ray.remote(max_retries=1)(_try_scene).options(**_needs(ray, [ref]))
         try:
             ray.get(trial.remote(job, ref))
         except ray.exceptions.RayTaskError:
@@ -215,5 +246,5 @@ def _find_deadly(ray: Any, job: Job, refs: Sequence[SceneRef], first: Exception)
 
 
 def _try_scene(job: Job, ref: SceneRef) -> None:
-    with time_limit(job.shards.scene_timeout_s):
+    with suppress(SceneTimeout), time_limit(job.shards.scene_timeout_s):
         make_scene(ref, job.curate, job.shards)

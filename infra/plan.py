@@ -18,15 +18,15 @@ from typing import Any
 import xxhash
 
 from infra.recipe import Recipe, build_config, source_root
-from infra.task import make_scene
-from ingest.source import Missing, SceneRef
+from infra.task import make_scene, reason
+from ingest.source import Missing, SceneRef, source_distributions
 from shards.encode import FORMAT_VERSION
-from shards.errors import BrickyardError, RecipeError
+from shards.errors import RecipeError
 from shards.index import Quarantined
 from shards.storage import Store
 
-CODE_PACKAGES = ("shards", "ingest", "curate")
-LIBRARIES = ("numpy", "numcodecs", "pyarrow", "scikit-image", "pillow")
+CODE = ("shards", "curate", "ingest", "infra/plan.py", "infra/task.py")
+LIBRARIES = ("numpy", "numcodecs", "pyarrow", "scikit-image", "scipy", "pillow", "nuscenes-devkit")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Plan:
     Attributes:
         tasks: scenes of each shard.
         missing: scenes that cannot be built because files are not there.
-        fingerprint: configuration, code and inputs; two builds with equal fingerprints give equal bytes.
+        fingerprint: configuration, code and inputs (names and sizes of the raw files, calibrations, not their bytes).
     """
 
     tasks: tuple[tuple[SceneRef, ...], ...]
@@ -73,22 +73,26 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
         raise RecipeError(f"recipe {recipe.name!r} names no sources")
     _refuse_duplicates(refs)
     tasks = _group(refs, recipe.shards.target_mib << 20, recipe.shards.max_scenes)
-    fingerprint = {"config": build_config(recipe), "code": code_version(), "inputs": _inputs(refs, missing)}
+    code = code_version([source.dataset for source in recipe.sources])
+    fingerprint = {"config": build_config(recipe), "code": code, "inputs": _inputs(refs, missing)}
     return Plan(tasks, tuple(missing), fingerprint)
 
 
-def code_version() -> dict[str, str]:
-    """What code makes the bytes: digests of our packages, versions of the libraries."""
-    digests = {name: _package_digest(name) for name in CODE_PACKAGES}
+def code_version(datasets: Sequence[str]) -> dict[str, str]:
+    """What code makes the bytes: digests of ours, versions of the libraries and of the distributions of the sources."""
+    code = {name: _code_digest(Path(str(files(name.partition("/")[0]))).parent / name) for name in CODE}
     libraries = {name: version(name) for name in LIBRARIES}
-    return {"format": str(FORMAT_VERSION), "brickyard": version("brickyard")} | digests | libraries
+    return {"format": str(FORMAT_VERSION)} | code | libraries | source_distributions(datasets)
 
 
-def _package_digest(package: str) -> str:
+def _code_digest(root: Path) -> str:
+    """Of a file, or of the code in a folder (the simulator makes raw data, not corpora)."""
     digest = xxhash.xxh3_64()
-    root = Path(str(files(package)))
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.json")]):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    paths = sorted([*root.rglob("*.py"), *root.rglob("*.json")]) if root.is_dir() else [root]
+    for path in paths:
+        name = path.relative_to(root.parent).as_posix()
+        if not name.startswith("ingest/simulate/"):
+            digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -170,12 +174,12 @@ def task_memory(raw_bytes: int) -> int:
 
 def _estimate_dataset(name: str, refs: Sequence[SceneRef], recipe: Recipe, samples: int) -> dict[str, Any]:
     seconds, bytes_in, bytes_out, problems = 0.0, 0, 0, []
-    for ref in refs[:: max(1, len(refs) // samples)][:samples]:
+    for ref in refs[:: max(1, len(refs) // max(1, samples))][:samples]:
         begin = time.perf_counter()
         try:
             encoded = make_scene(ref, recipe.curate, recipe.shards)
-        except BrickyardError as problem:
-            problems.append(str(problem))
+        except Exception as problem:  # the build would quarantine the scene
+            problems.append(f"{ref.key}: {reason(problem)}")
             continue
         seconds += time.perf_counter() - begin
         bytes_in += max(1, ref.bytes_estimate)

@@ -19,9 +19,12 @@ from infra.recipe import Recipe, ShardsConfig
 from ingest.source import SceneRef, find_source
 from shards.build import Part, commit_task, read_part
 from shards.encode import EncodedScene, encode_scene
-from shards.errors import BrickyardError
+from shards.errors import BrickyardError, SceneError
 from shards.index import Quarantined
 from shards.storage import Store
+
+_REMIND_S = 5.0
+"""A time limit that was swallowed by native code rings again after so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,10 @@ class TaskResult:
 
 def make_scene(ref: SceneRef, curation: CurateConfig, shards: ShardsConfig) -> EncodedScene:
     """Read, curate and encode one scene."""
-    return encode_scene(curate(find_source(ref.dataset).read(ref), curation), shards.compressor)
+    scene = curate(find_source(ref.dataset).read(ref), curation)
+    if scene.identity.key != ref.key:
+        raise SceneError(f"scene {ref.key}: its source planned it under this key and read it as {scene.identity.key}")
+    return encode_scene(scene, shards.compressor)
 
 
 def run_task(job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[str, str]) -> TaskResult:
@@ -76,34 +82,42 @@ def run_task(job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[st
             continue
         try:
             with time_limit(job.shards.scene_timeout_s):
-                scenes.append(make_scene(ref, job.curate, job.shards))
-        except Exception as problem:  # whatever a scene does, it must not take its neighbours with it
+                scene = make_scene(ref, job.curate, job.shards)
+        except (MemoryError, OSError):
+            raise  # the machine's trouble, not the scene's: nothing is committed, the rerun tries again
+        except (Exception, SceneTimeout) as problem:  # whatever a scene does, it must not take its neighbours with it
             quarantined.append(Quarantined(ref.key, reason(problem)))
+        else:
+            scenes.append(scene)
     part = commit_task(store, task, job.build, scenes, quarantined)
     return TaskResult(task, part, time.perf_counter() - begin, False)
 
 
 def reason(problem: BaseException) -> str:
     """The text of an error meant for people; for any other its type and where it was raised."""
-    if isinstance(problem, BrickyardError | TimeoutError):
+    if isinstance(problem, BrickyardError | SceneTimeout):
         return str(problem)
     frames = traceback.extract_tb(problem.__traceback__)
     place = f" in {frames[-1].name} (line {frames[-1].lineno} of {frames[-1].filename.rsplit('/', 1)[-1]})"
     return f"unexpected {type(problem).__name__}{place if frames else ''}: {problem}"
 
 
+class SceneTimeout(BaseException):
+    """A scene took too long. No `Exception`, so that nothing on the way takes it for a fault of the data."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in this thread after so many seconds. Without effect outside a process's main thread."""
+    """Raise `SceneTimeout` in this thread after so many seconds. Without effect outside a process's main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def expire(signum: int, frame: object) -> None:
-        raise TimeoutError(f"took longer than {seconds:g} s; raise shards.scene_timeout_s or drop the scene")
+        raise SceneTimeout(f"took longer than {seconds:g} s; raise shards.scene_timeout_s or drop the scene")
 
     before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _REMIND_S)
     try:
         yield
     finally:

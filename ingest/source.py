@@ -14,7 +14,7 @@ Readers raise `RawDataError` for anything wrong with a scene's bytes; the build 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
@@ -90,6 +90,12 @@ class Source:
 def source_names() -> list[str]:
     """Names of all installed sources, ours and third parties'."""
     return sorted({e.name for e in entry_points(group="brickyard.sources")})
+
+
+def source_distributions(datasets: Iterable[str]) -> dict[str, str]:
+    """Distribution name -> version of those that provide these sources."""
+    found = [entry.dist for entry in entry_points(group="brickyard.sources") if entry.name in set(datasets)]
+    return {dist.name: dist.version for dist in found if dist is not None}
 
 
 def find_source(dataset: str) -> Source:

@@ -92,7 +92,18 @@ def test_the_command_line_changes_only_on_purpose() -> None:
     always = ["--help", "--json"]
     assert flags == {
         "plan": sorted([*always, "--cpus", "--samples", "recipe"]),
-        "build": sorted([*always, "--address", "--allow-quarantined", "--cpus", "--in-process", "--out", "recipe"]),
+        "build": sorted(
+            [
+                *always,
+                "--address",
+                "--allow-quarantined",
+                "--cpus",
+                "--in-process",
+                "--out",
+                "--retry-quarantined",
+                "recipe",
+            ]
+        ),
         "verify": sorted([*always, "--deep", "corpus"]),
         "show": sorted([*always, "--out", "scene", "target"]),
         "train": sorted([*always, "--corpus", "--out", "--seed", "recipe"]),

@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         cpus=args.cpus,
         address=args.address,
         in_process=args.in_process,
+        retry_quarantined=args.retry_quarantined,
         progress=Progress("building", "scenes"),
     )
     manifest = built.manifest

@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         print(f"\n$ brickyard {shlex.join(command)}", file=sys.stderr, flush=True)
         started = time.monotonic()
         if main(command):
-            raise BrickyardError(f"the demo stopped at `brickyard {shlex.join(command)}`")
+            raise BrickyardError(
+                f"the demo stopped at `brickyard {shlex.join(command)}`; if another version began {out}, remove it"
+            )
         seconds[command[0]] = seconds.get(command[0], 0.0) + time.monotonic() - started
     probes = [json.loads((folder / RESULT).read_text()) for folder in runs]
     if not args.json:

@@ -11,6 +11,7 @@ from typing import Any
 from evaluate.show import RunSummary, corpus_page, join_probes, read_curve, run_page, summarise_corpus
 from infra.verbs.evaluate import RESULT
 from infra.verbs.text import size
+from shards.build import BUILD
 from shards.corpus import MANIFEST, Corpus
 from shards.errors import BrickyardError
 from shards.scene import Scene
@@ -21,8 +22,11 @@ _PER_DATASET = 3
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    if Store(args.target).exists(MANIFEST):
+    store = Store(args.target)
+    if store.exists(MANIFEST) or store.exists(BUILD):
         drawn = _show_corpus(Corpus.open(args.target), args.scene, args.out)
+    elif args.scene:
+        raise BrickyardError(f"{args.target} is no corpus, so it has no scene {args.scene!r}")
     else:
         drawn = _show_runs(Path(args.target), args.out)
     bytes_written = args.out.stat().st_size

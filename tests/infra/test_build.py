@@ -121,6 +121,33 @@ def test_bad_scenes_are_quarantined_and_good_ones_built(home: Path) -> None:
     assert code == 0
 
 
+def test_a_damaged_corpus_is_mended_by_building_again(home: Path) -> None:
+    build = ("build", "recipe.yaml", "--out", "corpus", "--in-process")
+    assert brickyard(home, *build)[0] == 0
+    whole = files(home / "corpus")
+    shard = sorted((home / "corpus" / "shards").iterdir())[1]
+    shard.unlink()
+    (home / "corpus" / "index.parquet").write_bytes(b"PAR1 damaged")
+    (home / "corpus" / "parts" / "00002.parquet").write_bytes(b"not a part")
+    code, result, text = brickyard(home, *build)
+    assert (code, result["shards_built"], result["shards_reused"]) == (0, 2, 2), text
+    assert files(home / "corpus") == whole
+
+
+def test_mended_raw_data_are_tried_again_on_request(home: Path) -> None:
+    build = ("build", "recipe.yaml", "--out", "corpus", "--in-process")
+    assert brickyard(home, *build[:3], "whole", "--in-process")[0] == 0
+    path = home / "raw" / "training" / "calib" / "000002.txt"
+    good = path.read_bytes()
+    path.write_bytes(b"x" * len(good))
+    assert brickyard(home, *build)[0] == 3
+    path.write_bytes(good)
+    assert brickyard(home, *build)[0] == 3
+    code, result, _ = brickyard(home, *build, "--retry-quarantined")
+    assert (code, result["shards_built"], result["quarantined"]) == (0, 1, [])
+    assert files(home / "corpus") == files(home / "whole")
+
+
 def test_another_recipe_does_not_continue_a_corpus(home: Path) -> None:
     assert brickyard(home, "build", "recipe.yaml", "--out", "corpus", "--in-process")[0] == 0
     (home / "recipe.yaml").write_text(RECIPE.replace("segments: 20", "segments: 30"))
@@ -178,7 +205,7 @@ def test_the_plan_writes_nothing_and_foretells_the_build(home: Path) -> None:
 
 DEADLY = """
 import os, time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ingest.source import SceneRef, Source
 from tests.worlds import toy_scene
 
@@ -193,13 +220,16 @@ def plan(store, options):
         )
 
 def read(ref):
+    if ref.scene_id == "scene-001":
+        return toy_scene(1)  # under another key than planned
     if ref.scene_id == "scene-002":
         os._exit(9)
     if ref.scene_id == "scene-003":
         time.sleep(60)
     if ref.scene_id == "scene-004":
         raise KeyError("a bug in a reader")
-    return toy_scene(int(ref.scene_id[-3:]))
+    scene = toy_scene(int(ref.scene_id[-3:]))
+    return replace(scene, identity=replace(scene.identity, dataset="deadly"))
 
 SOURCE = Source("deadly", Options, plan, read)
 """
@@ -220,8 +250,9 @@ def test_a_scene_that_kills_or_stops_its_worker_costs_only_itself(tmp_path: Path
     )
     assert code == 3, text
     reasons = {q["key"]: q["reason"] for q in result["quarantined"]}
-    assert sorted(reasons) == ["deadly/scene-002", "deadly/scene-003", "deadly/scene-004"]
+    assert sorted(reasons) == [f"deadly/scene-{i:03d}" for i in (1, 2, 3, 4)]
+    assert "read it as toy/scene-001" in reasons["deadly/scene-001"]
     assert "kills the worker" in reasons["deadly/scene-002"]
     assert "took longer than 1.5 s" in reasons["deadly/scene-003"]
     assert "KeyError" in reasons["deadly/scene-004"]
-    assert sorted(Corpus.open(tmp_path / "corpus").keys) == ["toy/scene-000", "toy/scene-001"]
+    assert Corpus.open(tmp_path / "corpus").keys == ["deadly/scene-000"]
