@@ -29,14 +29,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from infra.document import MAX_BYTES, compose
+from infra.document import place as place_of
 from shards.errors import RecipeError
 
 T = TypeVar("T")
-
-MAX_BYTES = 1 << 20
-MAX_DEPTH = 32
-MAX_NODES = 100_000
-"""Nodes after every alias is expanded: a few short lines of nested aliases can stand for billions."""
 
 _INT = re.compile(r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -75,22 +72,7 @@ def load_file(path: Path, cls: type[T]) -> T:
 
 def parse(text: str, *, where: str) -> Deferred:
     """The whole document as one `Deferred`; raises `RecipeError` for bad syntax, tags and oversized documents."""
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise RecipeError(f"{where}: a recipe has at most {MAX_BYTES >> 20} MiB")
-    try:
-        _check_events(text, where)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, int(error.position)) + 1
-        raise RecipeError(f"{where} line {line}: character {error.character!r} is not allowed in YAML") from error
-    except yaml.MarkedYAMLError as error:
-        problem = ", ".join(part for part in (error.problem, error.context) if part)
-        mark = error.problem_mark or error.context_mark
-        raise RecipeError(f"{_place(where, mark)}: not valid YAML: {problem}") from error
-    if node is None:
-        raise RecipeError(f"{where} line 1: the recipe is empty")
-    _expand(node, where, {}, set())
-    return Deferred(node=node, where=where, path="")
+    return Deferred(node=compose(text, where), where=where, path="")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,7 +115,7 @@ class Deferred:
 
     def error(self, problem: str) -> RecipeError:
         """A `RecipeError` that points here, for checks only the caller can make."""
-        return RecipeError(f"{_place(self.where, self.node.start_mark)}: {problem}")
+        return RecipeError(f"{place_of(self.where, self.node.start_mark)}: {problem}")
 
     @property
     def title(self) -> str:
@@ -361,10 +343,6 @@ def _plain(at: Deferred) -> Any:
 # From here on: words for people.
 
 
-def _place(where: str, mark: Any) -> str:
-    return f"{where} line {mark.line + 1} column {mark.column + 1}" if mark is not None else where
-
-
 def _wrong_type(at: Deferred, kind: Any) -> RecipeError:
     quoting = " (put it in quotes)" if kind is str and isinstance(at.node, yaml.ScalarNode) and at.node.value else ""
     return at.error(f"{at.title}: expected {_type_name(kind)}, found {_describe(at)}{quoting}")
@@ -418,41 +396,3 @@ def _shorten(text: str) -> str:
 
 def _empty(parent: yaml.Node) -> yaml.Node:
     return yaml.MappingNode("tag:yaml.org,2002:map", [], parent.start_mark, parent.end_mark)
-
-
-# From here on: caps on untrusted text.
-
-
-def _check_events(text: str, where: str) -> None:
-    """Refuse tags and too deep nesting before anything recursive sees the text."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            raise RecipeError(f"{_place(where, event.start_mark)}: tags such as {tag!r} are not allowed")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise RecipeError(f"{_place(where, event.start_mark)}: nested deeper than {MAX_DEPTH} levels")
-
-
-def _expand(node: yaml.Node, where: str, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
-    """(nodes, levels) below and with `node`, aliases written out; a shared node is visited once."""
-    if id(node) in known:
-        return known[id(node)]
-    if id(node) in above:
-        raise RecipeError(f"{_place(where, node.start_mark)}: an alias may not stand inside what it refers to")
-    children: Iterable[yaml.Node] = ()
-    if isinstance(node, yaml.MappingNode):
-        children = (child for pair in node.value for child in pair)
-    elif isinstance(node, yaml.SequenceNode):
-        children = node.value
-    inside = [_expand(child, where, known, above | {id(node)}) for child in children]
-    size, levels = 1 + sum(size for size, _ in inside), 1 + max((levels for _, levels in inside), default=0)
-    if size > MAX_NODES or levels > MAX_DEPTH:
-        limits = f"{MAX_NODES} values or {MAX_DEPTH} levels"
-        raise RecipeError(f"{_place(where, node.start_mark)}: aliases expand to more than {limits}")
-    known[id(node)] = size, levels
-    return size, levels
