@@ -1,5 +1,6 @@
-"""KITTI: the raw recordings (`raw`) and the object detection benchmark (`object`), two sources that share their parts.
+"""KITTI: raw recordings (`raw`), object detection (`object`), odometry with SemanticKITTI (`odometry`) and KITTI-360
+(`kitti360`): four sources that share their parts.
 
-Both turn one Velodyne sweep and the rectified images taken with it into a Scene whose frame is the lidar's own (x
+All turn one Velodyne sweep and the images taken with it into a Scene whose frame is the lidar's own (x
 forward, y left, z up). Nothing is decoded: scans are copied out of their files, images stay PNG bytes.
 """

@@ -71,7 +71,7 @@ def _perspective(store: Store, camera: str, dataset: str) -> tuple[dict[str, Any
     """Optics of a rectified camera and its rectifying rotation (4, 4).
 
     The stereo baseline in the fourth column of P_rect is for points of camera 0. Here each camera has its own pose
-    from the calibration, so only P_rect's left 3x3 part is used; the two agree to a few millimetres.
+    from the calibration, so only P_rect's left 3x3 part is used; the two agree to a micrometre.
     """
     entries = {f"P_rect_{camera[-2:]}": PROJECTION, f"R_rect_{camera[-2:]}": ROTATION, f"S_rect_{camera[-2:]}": SIZE}
     found = read_calibration(store, "calibration/perspective.txt", entries, dataset)

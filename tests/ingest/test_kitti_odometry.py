@@ -139,8 +139,8 @@ def test_the_choice_of_trajectory(
         c, s = np.cos(0.2), np.sin(0.2)
         expected = np.eye(4)
         expected[:2, :2] = [[c, s], [-s, c]]
-        lever = np.array([0.33, -0.02])
-        expected[:2, 3] = lever + (2 * metres, 0) - expected[:2, :2] @ lever
+        lever, forward = np.array([0.33, -0.02]), np.array([2 * metres, 0])
+        expected[:2, 3] = lever + forward - expected[:2, :2] @ lever
         np.testing.assert_allclose(scene.world_from_scene, expected, rtol=0, atol=1e-12)
     poses = [s.path for s in scene.identity.sources if "poses" in s.path]
     assert poses == ([source] if source else [])
@@ -257,13 +257,13 @@ def test_any_mutation_ends_in_scenes_or_raw_data_errors(
     place = data.draw(st.integers(0, len(original) - 1))
     cut = data.draw(st.sampled_from([0, 1, 4, 16, len(original)]))
     file.write_bytes(original[:place] + data.draw(st.binary(max_size=6)) + original[place + cut :])
-    poses = data.draw(st.sampled_from(["auto", "kitti"]))
-    for item in planned(root, Options(poses=poses)):
+    blamed = {file.name} | ({"000000.label"} if file.suffix == ".bin" else set())  # fewer points than labels
+    for item in planned(root, data.draw(st.sampled_from([Options(), Options(poses="kitti")]))):
         if isinstance(item, SceneRef):
             try:
                 SOURCE.read(item).validate()
             except RawDataError as error:
-                assert Path(error.path).name == file.name
+                assert Path(error.path).name in blamed
 
 
 @pytest.mark.real
