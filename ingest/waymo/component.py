@@ -6,7 +6,7 @@ sensor. Sensors are numbers, or their names in older files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,6 @@ from ingest.waymo.frame import (
     unique,
 )
 from ingest.waymo.table import SEGMENT, TIMESTAMP, Row, Table
-from shards.errors import RawDataError
 
 _LASER, _CAMERA = "key.laser_name", "key.camera_name"
 _BROWN = ("f_u", "f_v", "c_u", "c_v", "k1", "k2", "p1", "p2", "k3")
@@ -165,27 +164,25 @@ class Components:
                 if images[n]["[CameraImageComponent].image"]}  # fmt: skip
 
     def _camera(self, number: int, image: Row, calibration: Row) -> Camera:
-        fails: dict[str, Callable[[str], RawDataError]] = {
-            name: self.fail(name) for name in ("camera_image", "camera_calibration")
-        }
+        image_fail, calibration_fail = self.fail("camera_image"), self.fail("camera_calibration")
         shown, made = "[CameraImageComponent].", "[CameraCalibrationComponent]."
-        times = numbers([image[shown + name] for name in _TIMES], 4, f"times of camera {number}", fails["camera_image"])
+        times = numbers([image[shown + name] for name in _TIMES], 4, f"times of camera {number}", image_fail)
         sizes = numbers([calibration[made + name] for name in ("width", "height")], 2, f"size of camera {number}",
-                        fails["camera_calibration"])  # fmt: skip
+                        calibration_fail)  # fmt: skip
         if not isinstance(image[f"{shown}image"], bytes):
-            raise fails["camera_image"](f"the image of camera {number} is no binary value")
+            raise image_fail(f"the image of camera {number} is no binary value")
         return Camera(
             number=number,
             jpeg=image[f"{shown}image"],
             width=int(sizes[0]),
             height=int(sizes[1]),
             intrinsic=numbers([calibration[name] for name in _INTRINSIC], 9, f"intrinsic of camera {number}",
-                              fails["camera_calibration"]),
+                              calibration_fail),
             extrinsic=transform(calibration[f"{made}extrinsic.transform"], f"extrinsic of camera {number}",
-                                fails["camera_calibration"]),
-            pose=transform(image[f"{shown}pose.transform"], f"pose of camera {number}", fails["camera_image"]),
+                                calibration_fail),
+            pose=transform(image[f"{shown}pose.transform"], f"pose of camera {number}", image_fail),
             velocity=numbers([image[name] for name in _VELOCITY], 6, f"velocity of camera {number}",
-                             fails["camera_image"]),
+                             image_fail),
             pose_time=float(times[0]),
             shutter=float(times[1]),
             trigger=float(times[2]),

@@ -1,4 +1,4 @@
-"""Range image -> points of the vehicle at the time of the frame, in float64 (about 0.1 s for the five lidars).
+"""Range image -> points of the vehicle at the time of the frame, in float64 (0.15 s for half a million points).
 
 A pixel is a beam: its row gives the inclination, its column the azimuth, its first channel the distance. TOP turns once
 in 0.1 s while the vehicle drives, so each of its pixels has a vehicle pose of its own, which leads through the world to

@@ -21,7 +21,7 @@ from ingest.waymo.frame import Fail
 
 MAX_ROWS = 1_000_000
 MAX_ROW_BYTES = 64 << 20
-"""Bytes of one column in one row; a range image of TOP has 2.7 million."""
+"""Bytes of one row; TOP with both returns has 5.4 million."""
 
 SEGMENT, TIMESTAMP = "key.segment_context_name", "key.frame_timestamp_micros"
 _BUFFER = 1 << 18
@@ -93,16 +93,12 @@ class Table:
         missing = sorted(set(columns) - self.names)
         if missing:
             raise self.fail(f"no column {', '.join(missing)}; found {', '.join(sorted(self.names))[:200]}")
-        prefixes = tuple(f"{name}." for name in columns)
         for group in groups:
+            # Only numbers of the row group: asking pyarrow for a damaged column's metadata aborts the process.
             metadata = self._metadata.row_group(group)
-            for number in range(metadata.num_columns):
-                chunk = metadata.column(number)
-                if f"{chunk.path_in_schema}.".startswith(prefixes):
-                    limit = MAX_ROW_BYTES * max(1, metadata.num_rows)
-                    sizes = chunk.total_compressed_size, chunk.total_uncompressed_size
-                    if min(sizes) < 0 or sizes[0] > self._size or sizes[1] > limit:
-                        raise self.fail(f"column {chunk.path_in_schema} declares {sizes[1]} bytes in row group {group}")
+            rows, size = metadata.num_rows, metadata.total_byte_size
+            if not (0 <= rows <= MAX_ROWS and 0 <= size <= MAX_ROW_BYTES * max(1, rows)):
+                raise self.fail(f"row group {group} declares {size} bytes in {rows} rows")
 
 
 def _cell(column: pa.Array) -> Any:

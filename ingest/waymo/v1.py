@@ -1,8 +1,8 @@
 """Waymo v1 (1.x): one TFRecord file per segment, one `Frame` record per frame.
 
 Planning walks the records by their 12-byte headers, 198 short reads a segment; reading takes one record by its place,
-checks both checksums and parses it (about 0.5 s and 60 MB for a full frame). A record that the file's end cuts off,
-or whose header is damaged, is `Missing`, since a broken download usually ends so.
+checks both checksums and parses it (about 0.25 s for a frame of 5 MB with 537,000 points). A record that the file's end
+cuts off, or whose header is damaged, is `Missing`, since a broken download usually ends so.
 
 Frames are numbered within their segment: their timestamps stand inside the payload.
 """
