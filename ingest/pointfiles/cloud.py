@@ -68,9 +68,8 @@ def from_columns(table: Columns, metres_per_unit: float) -> Cloud:
         table: name -> (N,) numbers.
     """
     named = {name.lower().removeprefix("scalar_"): column for name, column in table.items()}
-    xyz = np.stack([named[axis].astype(np.float64) for axis in "xyz"], axis=1)
-    with np.errstate(over="ignore"):
-        xyz *= metres_per_unit
+    with np.errstate(over="ignore", invalid="ignore"):
+        xyz = np.stack([named[axis].astype(np.float64) for axis in "xyz"], axis=1) * metres_per_unit
     good = np.isfinite(xyz).all(axis=1)
     dropped: Counter[str] = Counter()
     if not good.all():

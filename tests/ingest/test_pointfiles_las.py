@@ -1,0 +1,312 @@
+"""LAS and LAZ on files written by laspy, whole, cut into tiles, lying and damaged."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import laspy
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ingest.pointfiles import SOURCE, laz
+from ingest.pointfiles.plan import PointFilesOptions
+from ingest.source import Missing, SceneRef
+from shards.errors import RawDataError, RecipeError
+from shards.scene import Scene
+from shards.storage import Store
+
+FEET = b'PROJCS["x",GEOGCS["y",UNIT["degree",0.0174]],UNIT["US survey foot",0.3048006096]],VERT_CS["z",UNIT["metre",1]]'
+
+
+def write_las(
+    path: Path, *, point_format: int = 3, count: int = 500, wide_colors: bool = True, wkt: bytes = b""
+) -> laspy.LasData:
+    rng = np.random.default_rng(0)
+    header = laspy.LasHeader(version="1.4" if point_format >= 6 else "1.2", point_format=point_format)
+    header.scales, header.offsets = [0.001, 0.001, 0.01], [500_000, 5_800_000, -10]
+    if wkt:
+        header.vlrs.append(laspy.VLR("LASF_Projection", 2112, "", wkt))
+    las = laspy.LasData(header)
+    low = np.array([500_010.5, 5_800_020.25, 101.0])
+    las.x, las.y, las.z = (low + rng.random((count, 3)) * (40, 20, 5)).T
+    las.intensity = rng.integers(1, 60_000, count)
+    las.classification = rng.integers(0, 32, count)
+    if point_format in (2, 3, 7):
+        top = 65_536 if wide_colors else 256
+        las.red, las.green, las.blue = rng.integers(top // 2, top, (3, count))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    las.write(str(path))
+    return las
+
+
+def plan(root: Path, **options: Any) -> list[SceneRef | Missing]:
+    return list(SOURCE.plan(Store(root), PointFilesOptions(**options)))
+
+
+def read(root: Path, **options: Any) -> Scene:
+    (ref,) = plan(root, **options)
+    assert isinstance(ref, SceneRef)
+    return SOURCE.read(ref)
+
+
+def world(scene: Scene) -> np.ndarray:
+    assert scene.points is not None
+    return scene.points.xyz.astype(np.float64) + scene.world_from_scene[:3, 3]
+
+
+@pytest.mark.parametrize("suffix", ["las", "laz"])
+@pytest.mark.parametrize("point_format", [0, 1, 2, 3, 6, 7])
+def test_points_equal_those_of_laspy(tmp_path: Path, suffix: str, point_format: int) -> None:
+    las = write_las(tmp_path / f"a/b.{suffix}", point_format=point_format)
+    scene = read(tmp_path, licence="CC0-1.0", domain="indoor", version="3")
+    points = scene.points
+    assert points is not None and points.intensity is not None
+    assert np.abs(world(scene) - las.xyz).max() < 2e-6, "of coordinates of seven digits before the point"
+    assert np.abs(points.xyz).max() < 25 and points.intensity_unit == "raw"
+    np.testing.assert_array_equal(points.intensity, las.intensity)
+    raw = np.asarray(las.classification)
+    np.testing.assert_array_equal(points.semantic["asprs"], np.where(raw < 23, raw, -1))
+    if point_format in (2, 3, 7):
+        np.testing.assert_array_equal(points.color, np.stack([las.red, las.green, las.blue], axis=1) >> 8)
+    else:
+        assert points.color is None
+    identity = scene.identity
+    assert (identity.key, identity.split, identity.licence) == (f"pointfiles/a/b.{suffix}", "none", "CC0-1.0")
+    assert (identity.domain, identity.version, identity.sequence) == ("indoor", "3", f"a/b.{suffix}")
+    assert identity.sources[0].size == (tmp_path / f"a/b.{suffix}").stat().st_size and not scene.dropped
+
+
+def test_eight_bit_colours_in_sixteen_bit_fields_stay(tmp_path: Path) -> None:
+    las = write_las(tmp_path / "a.las", wide_colors=False)
+    points = read(tmp_path).points
+    assert points is not None
+    np.testing.assert_array_equal(points.color, np.stack([las.red, las.green, las.blue], axis=1))
+
+
+def test_empty_fields_are_absent_and_deleted_points_are_counted(tmp_path: Path) -> None:
+    las = write_las(tmp_path / "a.las")
+    las.red[:], las.green[:], las.blue[:], las.intensity[:] = 0, 0, 0, 0
+    las.classification[:] = 1
+    las.withheld[:7] = 1
+    las.write(str(tmp_path / "a.las"))
+    scene = read(tmp_path)
+    points = scene.points
+    assert points is not None and points.color is None and points.intensity is None and not points.semantic
+    assert scene.dropped == {"withheld points": 7} and len(points) == 493
+
+
+@pytest.mark.parametrize("suffix", ["las", "laz"])
+def test_tiles_share_out_all_points(tmp_path: Path, suffix: str) -> None:
+    las = write_las(tmp_path / f"a.{suffix}", point_format=7)
+    # Bounds that lie: the outermost tiles are open.
+    data = bytearray((tmp_path / f"a.{suffix}").read_bytes())
+    struct.pack_into("<4d", data, 179, 500_044.0, 500_014.0, 5_800_035.0, 5_800_022.0)
+    (tmp_path / f"a.{suffix}").write_bytes(data)
+    refs = plan(tmp_path, tile_m=10.0)
+    assert [ref.scene_id for ref in refs] == [f"a.{suffix}/tile-{c}-{r}" for c in range(3) for r in range(2)]
+    scenes = [SOURCE.read(ref) for ref in refs if isinstance(ref, SceneRef)]
+    assert {scene.identity.sequence for scene in scenes} == {f"a.{suffix}"}
+    together = np.concatenate([world(scene) for scene in scenes])
+    assert len(together) == len(las.xyz)
+    np.testing.assert_allclose(together[np.lexsort(together.T)], las.xyz[np.lexsort(las.xyz.T)], atol=2e-6)
+    middle = world(scenes[2])
+    assert (middle[:, 0] >= 500_024 - 1e-4).all() and (middle[:, 0] <= 500_034 + 1e-4).all()
+    assert (middle[:, 1] <= 5_800_032 + 1e-4).all() and len(middle) > 20
+
+
+def test_the_colour_rule_is_of_the_file_not_of_the_tile(tmp_path: Path) -> None:
+    las = write_las(tmp_path / "a.las")
+    dark = np.asarray(las.x) < 500_030
+    las.red[dark], las.green[dark], las.blue[dark] = 200, 200, 200
+    las.write(str(tmp_path / "a.las"))
+    first = plan(tmp_path, tile_m=15.0)[0]
+    assert isinstance(first, SceneRef)
+    points = SOURCE.read(first).points
+    assert points is not None and points.color is not None and points.color.max() == 0
+
+
+def test_tiles_of_impossible_bounds_are_missing(tmp_path: Path) -> None:
+    write_las(tmp_path / "a.las")
+    data = bytearray((tmp_path / "a.las").read_bytes())
+    for bounds in ((1e300, -1e300, 1, 0), (0, 1, 1, 0), (np.nan, 0, 1, 0), (5e5, 0, 1, 0), (1010, 0, 1010, 0)):
+        struct.pack_into("<4d", data, 179, *bounds)
+        (tmp_path / "a.las").write_bytes(data)
+        (item,) = plan(tmp_path, tile_m=10.0)
+        assert isinstance(item, Missing) and "tiles" in item.reason
+    assert len(plan(tmp_path, tile_m=11.0)) == 92**2
+    (tmp_path / "a.las").write_bytes(b"LASF")
+    (ref,) = plan(tmp_path, tile_m=10.0)
+    assert isinstance(ref, SceneRef)
+    with pytest.raises(RawDataError, match="file ends after 4 bytes"):
+        SOURCE.read(ref)
+
+
+def test_feet_become_metres_and_degrees_are_refused(tmp_path: Path) -> None:
+    las = write_las(tmp_path / "a.las", wkt=FEET)
+    assert np.abs(world(read(tmp_path)) - las.xyz * 0.3048006096).max() < 2e-6
+    assert np.abs(world(read(tmp_path, metres_per_unit=2.0)) - las.xyz * 2).max() < 4e-6
+    assert len(plan(tmp_path, tile_m=5.0)) == 3 * 2, "12.2 m x 6.1 m"
+    write_las(tmp_path / "a.las", wkt=FEET[11:].split(b",UNIT")[0])
+    with pytest.raises(RawDataError, match="degrees of longitude"):
+        read(tmp_path)
+    keys = struct.pack("<16H", 1, 1, 0, 3, 1024, 0, 1, 1, 3072, 0, 1, 2269, 3076, 0, 1, 9002)
+    data = (tmp_path / "a.las").read_bytes()
+    record = struct.pack("<H16sHH32s", 0, b"LASF_Projection", 34735, len(keys), b"") + keys
+    offset = struct.unpack_from("<I", data, 96)[0]
+    head = bytearray(data[:227])
+    struct.pack_into("<II", head, 96, 227 + len(record), 1)
+    (tmp_path / "a.las").write_bytes(bytes(head) + record + data[offset:])
+    assert np.abs(world(read(tmp_path)) - las.xyz * 0.3048).max() < 2e-6
+
+
+def test_options_and_roots_that_make_no_sense(tmp_path: Path) -> None:
+    for options in ({"tile_m": 0.0}, {"tile_m": float("nan")}, {"metres_per_unit": -1.0}, {"domain": "space"}):
+        with pytest.raises(RecipeError, match="pointfiles options"):
+            PointFilesOptions(**options)  # type: ignore[arg-type]
+    (tmp_path / "notes.txt").write_text("no points")
+    with pytest.raises(RecipeError, match="no point files"):
+        plan(tmp_path)
+
+
+LIES: list[tuple[int, str, Any, str]] = [
+    (0, "4s", b"LASX", "does not begin with LASF"),
+    (25, "B", 9, "version 1.9"),
+    (94, "H", 60_000, "a header of 60000 bytes"),
+    (94, "H", 100, "a header of 100 bytes"),
+    (96, "I", 0xFFFFFFFF, "points at 4294967295"),
+    (100, "I", 1_069_128_089, "1069128089 variable length records do not fit"),
+    (104, "B", 13, "point format 13"),
+    (105, "H", 5, "records of 5 bytes"),
+    (105, "H", 0, "records of 0 bytes"),
+    (107, "I", 0xFFFFFFFF, "4294967295 points of 34 bytes are declared|4294967295 points are declared"),
+    (131, "d", 0.0, "impossible scale"),
+    (131, "d", float("nan"), "impossible scale"),
+    (131, "d", 1e300, "not on this planet"),
+    (155, "d", 1e200, "not on this planet"),
+    (131, "d", 10.0, "the points span"),
+]
+
+
+@pytest.mark.parametrize(("offset", "kind", "value", "message"), LIES)
+def test_headers_that_lie_are_refused_and_cost_no_memory(
+    tmp_path: Path, offset: int, kind: str, value: Any, message: str
+) -> None:
+    write_las(tmp_path / "a.las")
+    data = bytearray((tmp_path / "a.las").read_bytes())
+    struct.pack_into("<" + kind, data, offset, value)
+    (tmp_path / "a.las").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(RawDataError, match=message):
+        read(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_compressed_files_that_lie_are_refused_before_the_decoder_sees_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_las(tmp_path / "a.laz")
+    good = (tmp_path / "a.laz").read_bytes()
+    start = struct.unpack_from("<I", good, 96)[0]
+    record = good.index(b"laszip encoded") - 2 + 54
+    table = struct.unpack_from("<q", good, start)[0]
+    monkeypatch.setattr(laz, "_run", lambda *_, **__: pytest.fail("the decoder was started"))
+    cases = [
+        (record, "H", 1, "compressor 1"), (record + 12, "I", 0, "chunks of 0"), (record + 12, "I", 2**31, "chunks of"),
+        (record + 32, "H", 9, "LASzip items"), (record + 36, "H", 21, "LASzip items"),
+        (start, "q", 1 << 40, "chunk table lies outside"), (start, "q", -2, "chunk table lies outside"),
+        (table, "I", 7, "version 7"), (table + 4, "I", 0xFFFFFFFF, "4294967295 chunks for 500 points"),
+        (107, "I", 4_000_000_000, "1 chunks for 4000000000 points"),
+    ]  # fmt: skip
+    for offset, kind, value, message in cases:
+        data = bytearray(good)
+        struct.pack_into("<" + kind, data, offset, value)
+        (tmp_path / "a.laz").write_bytes(data)
+        with pytest.raises(RawDataError, match=message):
+            read(tmp_path)
+
+
+def test_a_decoder_that_panics_ends_its_own_process_only(tmp_path: Path) -> None:
+    write_las(tmp_path / "a.laz", point_format=7, count=2000)
+    data = bytearray((tmp_path / "a.laz").read_bytes())
+    start = struct.unpack_from("<I", data, 96)[0]
+    struct.pack_into("<I", data, start + 8 + 36 + 4, 0x7FFFFFF0)  # bytes of the first layer of the first chunk
+    (tmp_path / "a.laz").write_bytes(data)
+    with pytest.raises(RawDataError, match="cannot be decompressed"):
+        read(tmp_path)
+
+
+def test_the_decoder_has_little_memory_and_little_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_las(tmp_path / "a.laz")
+    monkeypatch.setattr(laz, "MEMORY_BYTES", 1 << 20)
+    with pytest.raises(RawDataError, match="cannot be decompressed"):
+        read(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(laz, "START_SECONDS", 0)
+    with pytest.raises(RawDataError, match="longer than 0 s"):
+        read(tmp_path)
+    monkeypatch.undo()
+    assert read(tmp_path).points is not None
+
+
+def damage(data: st.DataObject, content: bytearray, header: int) -> None:
+    """Flip, insert, cut: anywhere, but often in the header, where the dangerous fields are."""
+    for _ in range(data.draw(st.integers(1, 3))):
+        last = max(len(content) - 1, 0)
+        place = data.draw(st.one_of(st.integers(0, min(header, last)), st.integers(0, last)))
+        patch = data.draw(st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([b"\xff" * 4, bytes(4)])))
+        match data.draw(st.sampled_from(["flip", "flip", "insert", "cut", "end"])):
+            case "flip":
+                content[place : place + len(patch)] = patch
+            case "insert":
+                content[place:place] = patch
+            case "cut":
+                del content[place : place + data.draw(st.integers(1, 60))]
+            case _:
+                del content[max(place, 1) :]
+
+
+def survives(root: Path, name: str) -> None:
+    try:
+        read(root).validate()
+    except RawDataError as problem:
+        assert name in str(problem)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), point_format=st.sampled_from([3, 7]))
+def test_damaged_las_gives_a_scene_or_an_error_for_people(
+    tmp_path_factory: Any, data: st.DataObject, point_format: int
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "mutated-las"
+    pristine = tmp_path_factory.getbasetemp() / f"pristine-{point_format}.las"
+    if not pristine.exists():
+        write_las(pristine, point_format=point_format, count=20, wkt=FEET)
+    content = bytearray(pristine.read_bytes())
+    damage(data, content, 500)
+    root.mkdir(exist_ok=True)
+    (root / "a.las").write_bytes(content)
+    survives(root, "a.las")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_laz_gives_a_scene_or_an_error_for_people(tmp_path_factory: Any, data: st.DataObject) -> None:
+    root = tmp_path_factory.getbasetemp() / "mutated-laz"
+    pristine = tmp_path_factory.getbasetemp() / "pristine.laz"
+    if not pristine.exists():
+        write_las(pristine, point_format=7, count=300)
+    content = bytearray(pristine.read_bytes())
+    start = struct.unpack_from("<I", content, 96)[0]
+    # Beyond the header, so that most of it reaches the decoder.
+    body = content[start:]
+    damage(data, body, 120)
+    root.mkdir(exist_ok=True)
+    (root / "a.laz").write_bytes(content[:start] + body)
+    survives(root, "a.laz")

@@ -1,0 +1,137 @@
+"""The point files on the real samples: good ones equal laspy's and plyfile's readings, hostile ones end in an error."""
+
+from __future__ import annotations
+
+import io
+import resource
+import struct
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import laspy
+import numpy as np
+import plyfile
+import pytest
+
+from ingest.pointfiles import SOURCE
+from ingest.pointfiles.plan import PointFilesOptions
+from ingest.source import SceneRef
+from shards.errors import RawDataError
+from shards.scene import Scene
+from shards.storage import Store
+
+pytestmark = pytest.mark.real
+REFUSED = {
+    "hostile/garbage_nVariableLength.las": "1069128089 variable length records do not fit",
+    "hostile/simple-laszip-compressor-version-1.2r0.laz": "LASzip compressor 1",
+    "pdal/las/no-points.las": "degrees of longitude",
+    "pdal/ply/no_vertex.ply": "no element 'vertex'",
+    "pdal/ply/sized_dims.ply": "x, y and z are needed",
+    "pdal/ply/unsized_dims.ply": "x, y and z are needed",
+}
+
+
+@pytest.fixture(scope="module")
+def refs(samples: Path) -> dict[str, SceneRef]:
+    items = list(SOURCE.plan(Store(samples / "las_ply"), PointFilesOptions()))
+    return {item.scene_id: item for item in items if isinstance(item, SceneRef)}
+
+
+def world(scene: Scene) -> np.ndarray:
+    assert scene.points is not None
+    return scene.points.xyz.astype(np.float64) + scene.world_from_scene[:3, 3]
+
+
+def test_every_sample_is_a_scene_or_a_stated_error(refs: dict[str, SceneRef]) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = {}
+    for name, ref in refs.items():
+        begin = time.monotonic()
+        try:
+            SOURCE.read(ref).validate()
+        except RawDataError as problem:
+            refused[name] = str(problem)
+        assert time.monotonic() - begin < 5, name
+    assert len(refs) == 41 and set(refused) == set(REFUSED)
+    assert all(REFUSED[name] in text for name, text in refused.items())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kilobytes"
+
+
+def test_las_values_equal_those_of_laspy(samples: Path, refs: dict[str, SceneRef]) -> None:
+    compared = []
+    for name, ref in refs.items():
+        if name in REFUSED or not name.endswith((".las", ".laz")):
+            continue
+        # In the unit of the file, to compare with laspy, which knows no units.
+        ref = replace(ref, details={**ref.details, "metres_per_unit": 1.0})
+        scene, path = SOURCE.read(ref), samples / "las_ply" / name
+        # laspy refuses a list of records that is shorter than it should be; its points are compared without one.
+        data = path.read_bytes()
+        las = laspy.read(io.BytesIO(without_records(data) if scene.dropped else data))
+        points = scene.points
+        assert points is not None
+        assert np.abs(world(scene) - las.xyz).max() < 2e-4, name
+        intensity = np.asarray(las.intensity)
+        if intensity.any():
+            np.testing.assert_array_equal(points.intensity, intensity, err_msg=name)
+        classes = np.asarray(las.classification)
+        if classes.max() > 1:
+            np.testing.assert_array_equal(points.semantic["asprs"], np.where(classes < 23, classes, -1), err_msg=name)
+        if points.color is not None:
+            color = np.stack([las.red, las.green, las.blue], axis=1)
+            np.testing.assert_array_equal(points.color, color >> 8 if color.max() > 255 else color, err_msg=name)
+        compared.append(name)
+    assert len(compared) == 29
+
+
+def without_records(data: bytes) -> bytes:
+    """The same file without its variable length records."""
+    start = struct.unpack_from("<I", data, 96)[0]
+    head = bytearray(data[:227])
+    struct.pack_into("<II", head, 96, 227, 0)
+    return bytes(head) + data[start:]
+
+
+def test_compressed_and_plain_twins_are_equal(refs: dict[str, SceneRef]) -> None:
+    for plain, packed in (("simple.las", "simple.laz"), ("1_4_w_evlr.las", "1_4_w_evlr.laz")):
+        first, second = (SOURCE.read(refs[f"laspy/{name}"]) for name in (plain, packed))
+        np.testing.assert_array_equal(world(first), world(second))
+    copc, plain_scene = SOURCE.read(refs["laspy/simple.copc.laz"]), SOURCE.read(refs["laspy/simple.las"])
+    rows = [np.sort(world(scene), axis=0) for scene in (copc, plain_scene)]
+    np.testing.assert_allclose(*rows, atol=1e-4)
+
+
+def test_colours_and_survey_feet_of_known_files(refs: dict[str, SceneRef]) -> None:
+    simple = SOURCE.read(refs["laspy/simple.las"]).points
+    assert simple is not None and simple.color is not None and simple.color.max() == 249
+    plane = SOURCE.read(refs["laspy/plane.laz"]).points
+    assert plane is not None and plane.color is None and len(plane) == 28_185
+    assert np.ptp(plane.xyz[:, 0]) < 3, "a plane of two metres"
+    autzen = SOURCE.read(refs["laspy/autzen_geo_proj.las"])
+    assert np.abs(autzen.world_from_scene[:2, 3] - (194_231, 259_437)).max() < 2
+
+
+def test_ply_values_equal_those_of_plyfile(samples: Path, refs: dict[str, SceneRef]) -> None:
+    for name in ("mesh", "simple_binary", "text_extradim"):
+        scene = SOURCE.read(refs[f"pdal/ply/{name}.ply"])
+        vertex = plyfile.PlyData.read(samples / f"las_ply/pdal/ply/{name}.ply")["vertex"]
+        np.testing.assert_allclose(world(scene), np.stack([vertex[a] for a in "xyz"], axis=1), atol=1e-6)
+    text = SOURCE.read(refs["pdal/ply/text_extradim.ply"]).points
+    assert text is not None and text.color is not None and text.color.tolist() == [[63, 200, 64]]
+
+
+def test_pcd_is_the_cloud_of_its_las_twin(refs: dict[str, SceneRef]) -> None:
+    pcd, las = SOURCE.read(refs["pdal/pcd/autzen-utm.pcd"]), SOURCE.read(refs["pdal/autzen/autzen-utm.las"])
+    np.testing.assert_allclose(world(pcd), world(las), atol=1e-4)
+    assert pcd.points is not None and las.points is not None
+    np.testing.assert_array_equal(pcd.points.intensity, las.points.intensity)
+    np.testing.assert_array_equal(pcd.points.semantic["asprs"], las.points.semantic["asprs"])
+    np.testing.assert_array_equal(pcd.points.color, las.points.color)
+
+
+def test_a_mesh_of_scannet_is_a_point_file_too(samples: Path) -> None:
+    items = SOURCE.plan(Store(samples / "scannet/scans/scene0000_00"), PointFilesOptions(domain="indoor"))
+    sizes = {ref.scene_id: SOURCE.read(ref).points for ref in items if isinstance(ref, SceneRef)}
+    mesh = sizes["scene0000_00_vh_clean_2.ply"]
+    assert mesh is not None and len(mesh) == 81_369 and mesh.color is not None

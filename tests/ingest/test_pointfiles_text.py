@@ -1,0 +1,297 @@
+"""PLY and PCD, whose parsers are this project's own: every encoding, what writers do differently, lies and damages."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plyfile
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ingest.pointfiles import SOURCE
+from ingest.pointfiles.pcd import lzf_decompress
+from ingest.pointfiles.plan import PointFilesOptions
+from ingest.source import SceneRef
+from shards.errors import RawDataError
+from shards.scene import Points, Scene
+from shards.storage import Store
+
+RNG = np.random.default_rng(1)
+VERTICES = np.zeros(40, [
+    ("x", "f8"), ("y", "f8"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1"), ("alpha", "u1"),
+    ("nx", "f4"), ("ny", "f4"), ("nz", "f4"), ("scalar_Intensity", "f4"), ("Scalar_Classification", "f4"),
+])  # fmt: skip
+VERTICES["x"], VERTICES["y"] = 389_000 + RNG.random(40), 5_800_000 + RNG.random(40)
+VERTICES["z"], VERTICES["red"], VERTICES["blue"] = RNG.random(40), RNG.integers(256, size=40), range(200, 240)
+VERTICES["nz"], VERTICES["scalar_Intensity"], VERTICES["Scalar_Classification"] = 2, RNG.random(40), [2, 6, 40, 1] * 10
+FACES = np.array([([0, 1, 2], 7), ([1, 2, 3], 8)], [("vertex_indices", "i4", (3,)), ("flags", "u1")])
+BIG = "element big 9\nproperty int a\n"
+
+
+def read(root: Path, name: str, data: bytes, **options: Any) -> Scene:
+    root.mkdir(exist_ok=True)
+    (root / name).write_bytes(data)
+    (ref,) = SOURCE.plan(Store(root), PointFilesOptions(**options))
+    assert isinstance(ref, SceneRef)
+    return SOURCE.read(ref)
+
+
+def points(root: Path, name: str, data: bytes) -> Points:
+    found = read(root, name, data).points
+    assert found is not None
+    return found
+
+
+def ply(header: str, body: bytes, order: str = "ascii") -> bytes:
+    return f"ply\nformat {order} 1.0\n{header}end_header\n".encode() + body
+
+
+def written(path: Path, vertices: np.ndarray, *, faces_first: bool = False, **options: Any) -> bytes:
+    elements = [plyfile.PlyElement.describe(vertices, "vertex"), plyfile.PlyElement.describe(FACES, "face")]
+    plyfile.PlyData(elements[::-1] if faces_first else elements, **options).write(str(path))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("faces_first", [False, True])
+@pytest.mark.parametrize("options", [{"text": True}, {"byte_order": "<"}, {"byte_order": ">"}])
+def test_ply_of_every_encoding(tmp_path: Path, options: dict[str, Any], faces_first: bool) -> None:
+    data = written(tmp_path / "x.bin", VERTICES, faces_first=faces_first, **options)
+    scene = read(tmp_path / "a", "a.ply", data)
+    cloud = scene.points
+    assert cloud is not None and cloud.normal is not None
+    world = cloud.xyz + scene.world_from_scene[:3, 3]
+    np.testing.assert_allclose(world, np.stack([VERTICES[a] for a in "xyz"], axis=1), atol=1e-6)
+    np.testing.assert_array_equal(cloud.color, np.stack([VERTICES[c] for c in ("red", "green", "blue")], axis=1))
+    np.testing.assert_array_equal(cloud.normal, np.tile(np.float32([0, 0, 1]), (40, 1)))
+    np.testing.assert_allclose(cloud.intensity, VERTICES["scalar_Intensity"], rtol=1e-6)
+    assert cloud.intensity_unit == "unit" and cloud.normal_source == "file"
+    assert cloud.semantic["asprs"].tolist() == [2, 6, -1, 1] * 10
+    assert not scene.dropped
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("uchar", [0, 1, 255], [0, 1, 255]),
+        ("ushort", [0, 255, 100], [0, 255, 100]),
+        ("ushort", [0, 256, 65_535], [0, 1, 255]),
+        ("float", [0, 0.5, 1], [0, 128, 255]),
+        ("float", [0, 100.4, 255], [0, 100, 255]),
+        ("char", [0, 9, 255], [0, 9, 255]),
+        ("int", [0, -1, 255], None),
+        ("float", [0, float("nan"), 1], None),
+        ("float", [0, 1e9, 1], None),
+        ("uchar", [0, 0, 0], None),
+    ],
+)
+def test_the_colour_rule(tmp_path: Path, kind: str, values: list[float], expected: list[int] | None) -> None:
+    header = "element vertex 3\n" + "".join(f"property float {a}\n" for a in "xyz")
+    header += "".join(f"property {kind} {c}\n" for c in ("r", "g", "b"))
+    body = "".join(f"{i} 2 3 {v} {v} {v}\n" for i, v in enumerate(values)).encode()
+    scene = read(tmp_path, "a.ply", ply(header, body))
+    assert scene.points is not None
+    if expected is None:
+        assert scene.points.color is None
+        assert ("colours out of range" in scene.dropped) is any(values)
+    else:
+        np.testing.assert_array_equal(scene.points.color, np.repeat(expected, 3).reshape(3, 3))
+
+
+def test_vertices_with_lists_and_windows_line_ends(tmp_path: Path) -> None:
+    header = "element vertex 2\nproperty float x\nproperty list uchar short n\nproperty float y\nproperty float z\n"
+    rows = struct.pack("<fB3hff", 1, 3, 7, 8, 9, 2, 3) + struct.pack("<fBff", 4, 0, 5, 6)
+    data = ply(header, rows, "binary_little_endian")
+    for content in (data, data.replace(b"\n", b"\r\n", 8)):
+        scene = read(tmp_path, "a.ply", content)
+        assert scene.points is not None
+        assert (scene.points.xyz + scene.world_from_scene[:3, 3]).tolist() == [[1, 2, 3], [4, 5, 6]]
+    with pytest.raises(RawDataError, match="ends within element 'vertex'"):
+        read(tmp_path, "a.ply", data[:-5])
+    with pytest.raises(RawDataError, match="a list of 200 items leaves the file"):
+        read(tmp_path, "a.ply", data[: -len(rows) + 4] + b"\xc8" + data[-len(rows) + 5 :])
+
+
+def test_points_that_are_no_numbers_are_dropped_and_counted(tmp_path: Path) -> None:
+    vertices = VERTICES.copy()
+    vertices["y"][[3, 7]] = np.nan, np.inf
+    vertices["nz"][5] = np.nan
+    scene = read(tmp_path / "a", "a.ply", written(tmp_path / "x.bin", vertices, byte_order="<"))
+    assert scene.dropped == {"non-finite points": 2, "normals without direction": 1}
+    assert scene.points is not None and len(scene.points) == 38 and scene.points.normal is not None
+    assert (scene.points.normal[4] == 0).all()
+
+
+XYZ = "property float x\nproperty float y\nproperty float z\n"
+LIES = {
+    "no PLY header": b"solid cube\n",
+    "no element 'vertex'": ply("", b""),
+    "x, y and z are needed": ply("element vertex 1\nproperty float x\n", b"1\n"),
+    "need 1199999988 bytes": ply(f"element vertex 99999999\n{XYZ}", bytes(24), "binary_little_endian"),
+    "1000000 rows of 3 numbers are declared": ply(f"element vertex 1000000\n{XYZ}", b"1 2 3\n"),
+    "at most 100000000": ply(f"element vertex 200000000\n{XYZ}", b"1 2 3\n"),
+    "2 columns, expected 3 numbers": ply(f"element vertex 1\n{XYZ}", b"1 2\n 3 3 3 3\n"),
+    "could not convert": ply(f"element vertex 1\n{XYZ}", b"1 2 3abc\n"),
+    "unexpected header line": ply("element vertex -1\n" + XYZ, b""),
+    "elements with different names": ply("element vertex 1\n" * 2 + XYZ, b""),
+    "has no points": ply(f"element vertex 0\n{XYZ}", b""),
+    "the elements after the vertices need 36": ply(
+        f"element vertex 1\n{XYZ}{BIG}", bytes(12), "binary_little_endian"
+    ),
+    "need 36 bytes, 12 are left": ply(f"{BIG}element vertex 1\n{XYZ}", bytes(12), "binary_big_endian"),
+    "not on this planet": ply(f"element vertex 1\n{XYZ}", b"1e9 2 3\n"),
+    "points span 200000 m": ply(f"element vertex 2\n{XYZ}", b"1 2 3\n200001 2 3\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", LIES)
+def test_ply_that_lies_is_refused_and_costs_no_memory(tmp_path: Path, message: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(RawDataError, match=message):
+        read(tmp_path, "a.ply", LIES[message])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000
+
+
+def lzf(data: bytes) -> bytes:
+    """A greedy LZF encoder: matches of 3..264 bytes within 8 KiB, literals of up to 32."""
+    out, literal, seen, place = bytearray(), bytearray(), {}, 0
+
+    def flush() -> None:
+        while literal:
+            out.append(min(len(literal), 32) - 1)
+            out.extend(literal[:32])
+            del literal[:32]
+
+    while place < len(data):
+        before = seen.get(data[place : place + 3], -9999)
+        seen[data[place : place + 3]] = place
+        length = 0
+        if place - before <= 8192:
+            while length < 264 and place + length < len(data) and data[before + length] == data[place + length]:
+                length += 1
+        if length < 3:
+            literal.append(data[place])
+            place += 1
+            continue
+        flush()
+        distance = place - before - 1
+        short = min(length - 2, 7)
+        out.append(short << 5 | distance >> 8)
+        out.extend([length - 9] if short == 7 else [])
+        out.append(distance & 255)
+        place += length
+    flush()
+    return bytes(out)
+
+
+ROWS = np.zeros(300, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("intensity", "<f4"), ("_", "V3")])
+ROWS["x"], ROWS["y"], ROWS["z"] = RNG.random((3, 300))
+ROWS["rgb"], ROWS["intensity"] = RNG.integers(1 << 24, size=300), 100
+PCD = """# .PCD v0.7
+VERSION 0.7
+FIELDS x y z rgb intensity _
+SIZE 4 4 4 4 4 1
+TYPE F F F U F U
+COUNT 1 1 1 1 1 3
+WIDTH 300
+HEIGHT 1
+VIEWPOINT 0 0 0 1 0 0 0
+POINTS 300
+DATA """
+
+
+def pcd(encoding: str, header: str = PCD) -> bytes:
+    if encoding == "ascii":
+        rows = [f"{r['x']} {r['y']} {r['z']} {r['rgb']} {r['intensity']} 0 0 0\n" for r in ROWS]
+        return (header + "ascii\n" + "".join(rows)).encode()
+    if encoding == "binary":
+        return (header + "binary\n").encode() + ROWS.tobytes()
+    plain = b"".join(np.ascontiguousarray(ROWS[name]).tobytes() for name in ROWS.dtype.names or ())
+    packed = lzf(plain)
+    return (header + "binary_compressed\n").encode() + struct.pack("<II", len(packed), len(plain)) + packed
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+def test_pcd_of_every_encoding(tmp_path: Path, encoding: str) -> None:
+    scene = read(tmp_path, "a.pcd", pcd(encoding))
+    cloud = scene.points
+    assert cloud is not None
+    world = cloud.xyz + scene.world_from_scene[:3, 3]
+    np.testing.assert_allclose(world, np.stack([ROWS[a] for a in "xyz"], axis=1), atol=1e-6)
+    np.testing.assert_array_equal(cloud.color, (ROWS["rgb"][:, None] >> [16, 8, 0]) & 255)
+    assert cloud.intensity is not None and (cloud.intensity == 100).all() and cloud.intensity_unit == "raw"
+    assert not scene.dropped
+
+
+def test_packed_colours_may_be_the_bits_of_a_float_and_a_viewpoint_is_counted(tmp_path: Path) -> None:
+    header = PCD.replace("TYPE F F F U", "TYPE F F F F").replace("T 0 0 0 1", "T 0 0 2.5 1")
+    scene = read(tmp_path, "a.pcd", pcd("binary", header))
+    assert scene.points is not None and scene.dropped == {"viewpoint: not applied": 1}
+    np.testing.assert_array_equal(scene.points.color, (ROWS["rgb"][:, None] >> [16, 8, 0]) & 255)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("POINTS 300", "POINTS 99999999", "are left"),
+        ("POINTS 300", "POINTS 301", "301 points need"),
+        ("POINTS 300", "POINTS x", "fit together"),
+        ("COUNT 1", "COUNT 9999999", "fit together"),
+        ("FIELDS x", "FIELDS y", "fit together"),
+        ("SIZE 4", "SIZE 5", "fit together"),
+        ("# .PCD", "DATA binary", "fit together"),
+        ("DATA ", "DATA un", "is not read"),
+        ("DATA ", "# ", "no line DATA"),
+    ],
+)
+def test_pcd_that_lies_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(RawDataError, match=message):
+        read(tmp_path, "a.pcd", pcd("binary").replace(old.encode(), new.encode(), 1))
+
+
+def test_lzf_is_bounded_by_what_is_declared() -> None:
+    text = b"abcabcabcabcabc" * 40 + bytes(range(256)) + bytes(1000)
+    assert lzf_decompress(lzf(text), len(text)) == text
+    assert lzf_decompress(b"\x02abc\x20\x02\xe0\x00\x00", 15) == b"abcabc" + b"c" * 9, "worked by hand"
+    for bad, message in [
+        (b"\x05ab", "within a literal"), (b"\x00a\x40\x05", "before its start"), (b"\x00a\xe0", "within a match"),
+        (b"\x00a\x20", "within a match"), (b"\x00a" + b"\xe0\xff\x00" * 9, "more than"), (b"\x00a", "holds 1 bytes"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            lzf_decompress(bad, 15)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([b"a", b"ab", b"\0" * 300, b"xyz" * 100, bytes(range(256))]), max_size=60))
+def test_lzf_gives_back_what_was_packed(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    assert lzf_decompress(lzf(data), len(data)) == data
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_give_a_scene_or_an_error_for_people(tmp_path_factory: Any, data: st.DataObject) -> None:
+    base = tmp_path_factory.getbasetemp()
+    name = data.draw(st.sampled_from(["text.ply", "little.ply", "lists.ply", "ascii", "binary", "binary_compressed"]))
+    if name.endswith("ply"):
+        options = {"text": True} if name == "text.ply" else {"byte_order": "<"}
+        content = bytearray(written(base / "x.bin", VERTICES, faces_first=name == "lists.ply", **options))
+    else:
+        content, name = bytearray(pcd(name)), f"{name}.pcd"
+    for _ in range(data.draw(st.integers(1, 3))):
+        last = max(len(content) - 1, 0)
+        place = data.draw(st.one_of(st.integers(0, min(450, last)), st.integers(0, last)))
+        patch = data.draw(st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([b"9", b"-1", b"\n", b"1e999"])))
+        removed = data.draw(st.sampled_from([0, 1, len(patch), 50, len(content)]))
+        content[place : place + removed] = patch
+    root = base / f"mutated-{name}"
+    try:
+        read(root, name, bytes(content)).validate()
+    except RawDataError as problem:
+        assert name in str(problem)
