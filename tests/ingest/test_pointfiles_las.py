@@ -232,6 +232,16 @@ def test_compressed_files_that_lie_are_refused_before_the_decoder_sees_them(
             read(tmp_path)
 
 
+def test_a_streamed_file_names_its_chunk_table_at_the_end(tmp_path: Path) -> None:
+    las = write_las(tmp_path / "a.laz")
+    data = bytearray((tmp_path / "a.laz").read_bytes())
+    start = struct.unpack_from("<I", data, 96)[0]
+    data += data[start : start + 8]
+    struct.pack_into("<q", data, start, -1)
+    (tmp_path / "a.laz").write_bytes(data)
+    assert np.abs(world(read(tmp_path)) - las.xyz).max() < 2e-6
+
+
 def test_a_decoder_that_panics_ends_its_own_process_only(tmp_path: Path) -> None:
     write_las(tmp_path / "a.laz", point_format=7, count=2000)
     data = bytearray((tmp_path / "a.laz").read_bytes())
