@@ -8,7 +8,6 @@ whole: written to a temporary name, flushed to the disk, renamed, and the folder
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 from collections import OrderedDict
@@ -116,7 +115,7 @@ class Store:
         if self.local:
             done = 0
             while done < len(memory):
-                count = os.preadv(handle.fileno(), [memory[done:]], offset + done)
+                count = os.preadv(handle.descriptor, [memory[done:]], offset + done)
                 if count == 0:
                     break
                 done += count
@@ -131,7 +130,7 @@ class Store:
             handle = self._open.get(name)
             if handle is None:
                 full = self.path(name)
-                handle = open_local(full) if self.local else self._fs.open_input_file(full)
+                handle = _LocalFile(full) if self.local else self._fs.open_input_file(full)
                 self._open[name] = handle
             self._open.move_to_end(name)
             while len(self._open) > _OPEN_FILES:
@@ -164,9 +163,15 @@ class Store:
             self._open.clear()
 
 
-def open_local(path: str) -> io.FileIO:
-    """An unbuffered file that closes when nobody refers to it any more."""
-    return io.FileIO(path, "r")
+class _LocalFile:
+    """A descriptor that closes when nobody refers to it any more, so that no reader ever holds a reused one."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
 
 
 def _sync_folder(folder: Path) -> None:
