@@ -84,9 +84,9 @@ def _that(holds: bool, what: str) -> None:
 def _check_plan(source: Source, folder: str, options: object) -> list[SceneRef]:
     """Plan twice; returns deep copies of the references."""
     with _watch_store(folder) as watch:
-        items = list(source.plan(Store(folder), options))
+        items = _plan(source, folder, options)
     texts = [_plain_text(source, item) for item in items]
-    again = [_plain_text(source, item) for item in source.plan(Store(folder), options)]
+    again = [_plain_text(source, item) for item in _plan(source, folder, options)]
     _that(texts == again, f"{source.dataset}: planning twice gives different scenes or another order")
     keys: set[str] = set()
     for item in items:
@@ -106,6 +106,17 @@ def _check_plan(source: Source, folder: str, options: object) -> list[SceneRef]:
     total, allowed = sum(watch.bytes.values()), max(PLAN_BYTES, int(PLAN_SHARE * sum(sizes.values())))
     _that(total <= allowed, f"{source.dataset}: planning reads {total} bytes, {allowed} are enough for tables")
     return refs
+
+
+def _plan(source: Source, folder: str, options: object) -> list[SceneRef | Missing]:
+    try:
+        return list(source.plan(Store(folder), options))
+    except BrickyardError as problem:
+        raise AssertionError(f"{source.dataset}: {folder} cannot be planned: {problem}") from problem
+    except Exception as problem:
+        raise AssertionError(
+            f"{source.dataset}: planning raises {type(problem).__name__} ({problem}); a bad file must not end the plan"
+        ) from problem
 
 
 def _plain_text(source: Source, item: object) -> str:
