@@ -8,6 +8,7 @@
 | palette    | values that repeat: intensities | none                                    |
 | octahedral | unit vectors in two bytes       | 0.67 degrees                            |
 | rows       | superpixels, depth images       | none (differences between rows)         |
+| labels     | label images, -1 is unlabelled  | none (rows of label + 1)                |
 | pairs      | correspondences, sorted         | none (differences between neighbours)   |
 
 Compression is Blosc (byte shuffle over whole records, then zstd or lz4) by `numcodecs`, which decodes into the caller's
@@ -114,6 +115,12 @@ def encode_rows(image: NDArray[np.uint16], compressor: Compressor = "zstd") -> t
     return blob, spec | {"codec": "rows"}
 
 
+def encode_labels(image: NDArray[np.int16], compressor: Compressor = "zstd") -> tuple[bytes, Spec]:
+    """An image (H, W) of class ids from -1."""
+    blob, spec = encode_rows((image + np.int16(1)).view(np.uint16), compressor)
+    return blob, spec | {"codec": "labels"}
+
+
 def encode_pairs(
     point: NDArray[np.int32], pixel: NDArray[np.uint16], visible: NDArray[np.bool_], compressor: Compressor = "zstd"
 ) -> tuple[bytes, Spec]:
@@ -133,7 +140,7 @@ def decode(spec: Mapping[str, Any], blob: Blob, allocate: Allocate = fresh) -> A
     """The value of a blob, in memory from `allocate`.
 
     Returns:
-        raw: the blob itself. array, palette, octahedral, rows: an array. quantised: `Quantised`. pairs: `Pairs`.
+        raw: the blob itself. quantised: `Quantised`. pairs: `Pairs`. All others: an array.
 
     Raises:
         CodecError: the blob does not fit the spec, or the spec is nonsense.
@@ -158,14 +165,11 @@ def decode(spec: Mapping[str, Any], blob: Blob, allocate: Allocate = fresh) -> A
             raise CodecError("octahedral codes must be int8 (N, 2)")
         return decode_normals(values, _array(np.dtype(np.float32), (len(values), 3), allocate))
     if codec == "rows":
-        if values.dtype not in (np.uint8, np.uint16) or values.ndim != 2:
-            raise CodecError("an image of rows must be uint8 or uint16 (H, W)")
-        np.add.accumulate(values, axis=0, out=values)
-        if values.dtype == np.uint16:
-            return values
-        wide = _array(np.dtype(np.uint16), values.shape, allocate)
-        np.copyto(wide, values)
-        return wide
+        return _decode_rows(values, allocate)
+    if codec == "labels":
+        labels = _decode_rows(values, allocate).view(np.int16)
+        labels -= np.int16(1)
+        return labels
     if codec == "pairs":
         return _decode_pairs(values, int(spec["count"]))
     raise CodecError(f"unknown codec {codec!r}")
@@ -286,6 +290,17 @@ def _decode_quantised(spec: Mapping[str, Any], values: NDArray[Any], allocate: A
             f"{values.dtype} {values.shape} with origin {spec['origin']} and step {step} is no quantisation"
         )
     return Quantised(values, origin, step, allocate)
+
+
+def _decode_rows(values: NDArray[Any], allocate: Allocate) -> NDArray[np.uint16]:
+    if values.dtype not in (np.uint8, np.uint16) or values.ndim != 2:
+        raise CodecError("an image of rows must be uint8 or uint16 (H, W)")
+    np.add.accumulate(values, axis=0, out=values)
+    if values.dtype == np.uint16:
+        return values
+    wide = _array(np.dtype(np.uint16), values.shape, allocate)
+    np.copyto(wide, values)
+    return wide
 
 
 def _decode_pairs(flat: NDArray[np.uint8], count: int) -> Pairs:

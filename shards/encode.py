@@ -17,9 +17,20 @@ import numpy as np
 from shards import codecs
 from shards.codecs import Compressor, Spec
 from shards.errors import NONSENSE, CorruptDataError, SceneError
-from shards.scene import Correspondences, Depth, Identity, Points, Scene, SourceFile, Superpixels, View
+from shards.scene import (
+    Correspondences,
+    Depth,
+    Identity,
+    Part,
+    Points,
+    RollingShutter,
+    Scene,
+    SourceFile,
+    Superpixels,
+    View,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the header, the containers and the index; a reader refuses a newer one."""
 
 HEADER = "header"
@@ -56,6 +67,8 @@ def encode_scene(scene: Scene, compressor: Compressor = "zstd") -> EncodedScene:
         "format": FORMAT_VERSION,
         "identity": asdict(scene.identity),
         "world_from_scene": _matrix(scene.world_from_scene),
+        "world_crs": scene.world_crs,
+        "part": None if scene.part is None else _part_header(scene.part),
         "points": None,
         "views": [],
         "dropped": dict(sorted(scene.dropped.items())),
@@ -85,10 +98,10 @@ def _encode_points(points: Points, steps: tuple[float, ...], compressor: Compres
         fields["color"] = codecs.encode_array(points.color, compressor)
     if points.normal is not None:
         fields["normal"] = codecs.encode_octahedral(points.normal, compressor)
-    for name in ("intensity", "time_offset"):
+    for name in ("intensity", "time_offset", "elongation"):
         if (values := getattr(points, name)) is not None:
             fields[name] = codecs.encode_palette(values, compressor)
-    for name in ("ring", "sweep", "instance"):
+    for name in ("ring", "sweep", "return_number", "return_count", "instance"):
         if (values := getattr(points, name)) is not None:
             fields[name] = codecs.encode_array(values, compressor)
     for taxonomy, labels in sorted(points.semantic.items()):
@@ -100,6 +113,10 @@ def _encode_view(view: View, compressor: Compressor) -> dict[str, tuple[bytes, S
     fields = {"image": codecs.encode_raw(view.image)}
     if view.depth is not None:
         fields["depth"] = codecs.encode_rows(view.depth.values, compressor)
+    for taxonomy, labels in sorted(view.semantic.items()):
+        fields[f"semantic.{taxonomy}"] = codecs.encode_labels(labels, compressor)
+    if view.instance is not None:
+        fields["instance"] = codecs.encode_array(view.instance, compressor)
     if view.superpixels is not None:
         fields["superpixels"] = codecs.encode_rows(view.superpixels.labels, compressor)
     if view.pairs is not None:
@@ -120,12 +137,26 @@ def _view_header(view: View) -> dict[str, Any]:
         "distortion": list(view.distortion),
         "scene_from_camera": None if view.scene_from_camera is None else _matrix(view.scene_from_camera),
         "timestamp_ns": view.timestamp_ns,
+        "rolling_shutter": None if view.rolling_shutter is None else _shutter_header(view.rolling_shutter),
         "depth": None
         if view.depth is None
         else {"scale": view.depth.scale, "intrinsics": _matrix(view.depth.intrinsics)},
         "superpixels": None if view.superpixels is None else view.superpixels.provenance,
         "pairs": None if view.pairs is None else view.pairs.provenance,
     }
+
+
+def _shutter_header(shutter: RollingShutter) -> dict[str, Any]:
+    motion = {name: getattr(shutter, name).tolist() for name in ("velocity", "angular_velocity")}
+    return {"direction": shutter.direction, "readout_s": float(shutter.readout_s)} | motion
+
+
+def _part_header(part: Part) -> dict[str, Any]:
+    """JSON has no infinity: null stands for it."""
+    sides = {
+        name: [float(v) if np.isfinite(v) else None for v in getattr(part, name)] for name in ("core_min", "core_max")
+    }
+    return {"whole": part.whole} | sides
 
 
 def _summary(scene: Scene) -> dict[str, Any]:
@@ -140,6 +171,7 @@ def _summary(scene: Scene) -> dict[str, Any]:
         "visible_share": float(sum(int(p.visible.sum()) for p in pairs) / count) if count else None,
         "bounds_min": [float(v) for v in points.xyz.min(axis=0)] if points is not None and bounded else None,
         "bounds_max": [float(v) for v in points.xyz.max(axis=0)] if points is not None and bounded else None,
+        "whole": None if scene.part is None else scene.part.whole,
         "raw_bytes": sum(source.size for source in scene.identity.sources),
         "dropped": json.dumps(dict(sorted(scene.dropped.items()))),
     }
@@ -154,6 +186,7 @@ class SceneHeader:
     Attributes:
         identity: `Identity`.
         world_from_scene: float64 (4, 4).
+        world_crs, part: as in `Scene`.
         points: {"count", "normal_source", "intensity_unit"} or None.
         views: one `View` each, with an empty image and without arrays.
         dropped: as in `Scene`.
@@ -171,6 +204,8 @@ class SceneHeader:
         identity["sources"] = tuple(SourceFile(**source) for source in identity["sources"])
         self.identity = Identity(**identity)
         self.world_from_scene = np.asarray(table["world_from_scene"], np.float64)
+        self.world_crs: str | None = table.get("world_crs")  # since format 2
+        self.part = _decode_part(table.get("part"))
         self.points: dict[str, Any] | None = table["points"]
         self.views: tuple[dict[str, Any], ...] = tuple(table["views"])
         self.dropped: dict[str, int] = table["dropped"]
@@ -193,7 +228,27 @@ class SceneHeader:
             distortion=tuple(entry["distortion"]),
             scene_from_camera=None if pose is None else np.asarray(pose, np.float64),
             timestamp_ns=entry["timestamp_ns"],
+            rolling_shutter=_decode_shutter(entry.get("rolling_shutter")),
         )
+
+
+def _decode_part(entry: Any) -> Part | None:
+    if entry is None:
+        return None
+    low, high = (
+        np.array([limit if v is None else v for v in entry[name]], np.float64)
+        for name, limit in (("core_min", -np.inf), ("core_max", np.inf))
+    )
+    return Part(whole=entry["whole"], core_min=low, core_max=high)
+
+
+def _decode_shutter(entry: Any) -> RollingShutter | None:
+    if entry is None:
+        return None
+    velocity, angular = (np.asarray(entry[name], np.float64) for name in ("velocity", "angular_velocity"))
+    return RollingShutter(
+        direction=entry["direction"], readout_s=entry["readout_s"], velocity=velocity, angular_velocity=angular
+    )
 
 
 def decode_scene(header: SceneHeader, read: Callable[[str], Any]) -> Scene:
@@ -214,6 +269,8 @@ def decode_scene(header: SceneHeader, read: Callable[[str], Any]) -> Scene:
     return Scene(
         identity=header.identity,
         world_from_scene=header.world_from_scene,
+        world_crs=header.world_crs,
+        part=header.part,
         points=points,
         views=tuple(_decode_view(header, number, read) for number in range(len(header.views))),
         dropped=header.dropped,
@@ -227,6 +284,9 @@ def _decode_view(header: SceneHeader, number: int, read: Callable[[str], Any]) -
         intrinsics = np.asarray(entry["depth"]["intrinsics"], np.float64)
         depth = Depth(values=read(prefix + "depth"), scale=entry["depth"]["scale"], intrinsics=intrinsics)
         view = replace(view, depth=depth)
+    names = [name.removeprefix(prefix) for name in header.fields if name.startswith(prefix)]
+    semantic = {name.removeprefix("semantic."): read(prefix + name) for name in names if name.startswith("semantic.")}
+    view = replace(view, semantic=semantic, instance=read(prefix + "instance") if "instance" in names else None)
     if entry["superpixels"] is not None:
         labels = read(prefix + "superpixels")
         view = replace(view, superpixels=Superpixels(labels=labels, provenance=entry["superpixels"]))

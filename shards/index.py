@@ -79,9 +79,13 @@ def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         note = json.loads((file.metadata.metadata or {}).get(b"brickyard", b"null"))
         names = file.schema_arrow.names
-        if not isinstance(note, dict) or any(field not in names for field in SCHEMA.names):
+        absent = [field for field in SCHEMA if field.name not in names]
+        if not isinstance(note, dict) or not all(field.nullable for field in absent):
             raise CorpusError(f"{name} is not an index of a Brickyard corpus")
-        table = file.read(columns=SCHEMA.names).cast(SCHEMA)
+        table = file.read(columns=[field for field in SCHEMA.names if field in names])
+        for field in absent:  # what later formats added is unknown, not wrong, in an older one
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+        table = table.select(SCHEMA.names).cast(SCHEMA)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as problem:
         raise CorpusError(f"{name} is damaged: {problem}; rebuild or run `brickyard verify`") from problem

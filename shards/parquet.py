@@ -36,6 +36,7 @@ METADATA = pa.schema(
         pa.field("visible_share", pa.float64()),
         pa.field("bounds_min", pa.list_(pa.float64())),
         pa.field("bounds_max", pa.list_(pa.float64())),
+        pa.field("whole", pa.string()),
         pa.field("raw_bytes", pa.int64(), nullable=False),
         pa.field("dropped", pa.string(), nullable=False),
     ]

@@ -29,6 +29,7 @@ Float64 = NDArray[np.float64]
 Domain = Literal["indoor", "outdoor", "object", "video"]
 CameraModel = Literal["pinhole", "opencv", "mei"]
 ImageFormat = Literal["jpeg", "png"]
+ReadoutDirection = Literal["right", "left", "down", "up"]
 
 UNLABELLED = -1
 """Label of a point (or pixel) nobody annotated, or whose class the taxonomy leaves out."""
@@ -93,6 +94,8 @@ class Points:
         ring: uint8 or uint16 (N,), laser beam.
         time_offset: float32 (N,), seconds relative to the scene's timestamp.
         sweep: uint8 (N,), 0 is the keyframe, k the k-th sweep before it.
+        return_number, return_count: uint8 (N,), which of how many echoes of its pulse a point is, from 1; 0 unknown.
+        elongation: float32 (N,), how much longer the echo lasted than the pulse, in the dataset's own unit.
         semantic: taxonomy name (see `shards.taxonomy`) -> int16 (N,) class ids, UNLABELLED where unknown.
         instance: int32 (N,), 0 where no instance.
     """
@@ -106,6 +109,9 @@ class Points:
     ring: NDArray[np.unsignedinteger[Any]] | None = None
     time_offset: Float32 | None = None
     sweep: NDArray[np.uint8] | None = None
+    return_number: NDArray[np.uint8] | None = None
+    return_count: NDArray[np.uint8] | None = None
+    elongation: Float32 | None = None
     semantic: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
     instance: NDArray[np.int32] | None = None
 
@@ -170,6 +176,26 @@ class Correspondences:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RollingShutter:
+    """How a camera moved while it exposed its lines one after the other.
+
+    The view's `scene_from_camera` holds at the middle line. A line that was exposed t seconds later has the pose
+    [exp(t w) R, p + t v] where R and p are the view's, v the velocity and w the angular velocity.
+
+    Attributes:
+        direction: where the exposed line moved in the image: "right", "left", "down" or "up".
+        readout_s: seconds from the first line of the image to the last, positive.
+        velocity: float64 (3,), of the camera's centre, metres per second, axes of the scene frame.
+        angular_velocity: float64 (3,), radians per second, axes of the scene frame.
+    """
+
+    direction: ReadoutDirection
+    readout_s: float
+    velocity: Float64
+    angular_velocity: Float64
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """One image with its camera.
 
@@ -181,6 +207,9 @@ class View:
         intrinsics: float64 (3, 3).
         scene_from_camera: float64 (4, 4) rigid, or None where the pose is unknown.
         timestamp_ns: exposure time, dataset's clock.
+        rolling_shutter: None for a global shutter, or where nothing is known of it.
+        semantic: taxonomy name -> int16 (H, W) class ids at the image's full size, UNLABELLED where unknown.
+        instance: int32 (H, W), 0 where no instance.
     """
 
     name: str
@@ -193,9 +222,28 @@ class View:
     distortion: tuple[float, ...] = ()
     scene_from_camera: Float64 | None = None
     timestamp_ns: int | None = None
+    rolling_shutter: RollingShutter | None = None
     depth: Depth | None = None
+    semantic: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
+    instance: NDArray[np.int32] | None = None
     superpixels: Superpixels | None = None
     pairs: Correspondences | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A scene that was cut out of a larger one.
+
+    Attributes:
+        whole: scene_id that the larger scene would have.
+        core_min, core_max: float64 (3,), metres in the scene frame. The cores of all parts tile the whole: a point
+            with core_min <= xyz < core_max belongs to this part, the others overlap from its neighbours. Infinite
+            towards a side without neighbour.
+    """
+
+    whole: str
+    core_min: Float64
+    core_max: Float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +252,8 @@ class Scene:
 
     Attributes:
         world_from_scene: float64 (4, 4) rigid.
+        world_crs: coordinate reference system of the world as the file gives it (WKT, PROJ or GeoTIFF keys as text).
+        part: of which larger scene this is a part; None if it is whole.
         points: None for a clip.
         views: cameras of a sweep, frames of a scan, or frames of a clip in time order.
         dropped: what the reader or curation left out and how often, such as {"invalid pose": 1}; never silent.
@@ -211,6 +261,8 @@ class Scene:
 
     identity: Identity
     world_from_scene: Float64
+    world_crs: str | None = None
+    part: Part | None = None
     points: Points | None = None
     views: tuple[View, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -221,6 +273,8 @@ class Scene:
         check.that(self.identity.domain in get_args(Domain), f"unknown domain {self.identity.domain!r}")
         check.that(_is_time(self.identity.timestamp_ns), "timestamp_ns must be an int or None")
         check.rigid("world_from_scene", self.world_from_scene)
+        if self.part is not None:
+            _validate_part(check, self.part)
         if self.points is not None:
             _validate_points(check, self.points)
         for number, view in enumerate(self.views):
@@ -263,6 +317,13 @@ class _Checker:
         self.that(good, f"{name} is not a rigid transform (orthonormal, determinant +1, finite)")
 
 
+def _validate_part(check: _Checker, part: Part) -> None:
+    check.that(bool(part.whole), "part/whole is empty")
+    for name in ("core_min", "core_max"):
+        check.array(f"part/{name}", getattr(part, name), (np.float64,), (3,))
+    check.that(bool((part.core_min < part.core_max).all()), "part/core_min must lie below core_max")
+
+
 def _validate_points(check: _Checker, points: Points) -> None:
     n = len(points.xyz)
     check.array("points/xyz", points.xyz, (np.float32,), (n, 3))
@@ -274,6 +335,9 @@ def _validate_points(check: _Checker, points: Points) -> None:
         ("ring", points.ring, (np.uint8, np.uint16), (n,)),
         ("time_offset", points.time_offset, (np.float32,), (n,)),
         ("sweep", points.sweep, (np.uint8,), (n,)),
+        ("return_number", points.return_number, (np.uint8,), (n,)),
+        ("return_count", points.return_count, (np.uint8,), (n,)),
+        ("elongation", points.elongation, (np.float32,), (n,)),
         ("instance", points.instance, (np.int32,), (n,)),
     ]
     for name, value, dtypes, shape in optional:
@@ -305,10 +369,24 @@ def _validate_view(check: _Checker, name: str, view: View, point_count: int) -> 
         check.array(f"{name}/depth/intrinsics", view.depth.intrinsics, (np.float64,), (3, 3))
         check.that(bool(np.isfinite(view.depth.intrinsics).all()), f"{name}/depth/intrinsics is not finite")
         check.that(0 < view.depth.scale < math.inf, f"{name}/depth needs a positive scale")
+    if view.rolling_shutter is not None:
+        _validate_shutter(check, f"{name}/rolling_shutter", view.rolling_shutter)
+    for taxonomy, labels in view.semantic.items():
+        check.array(f"{name}/semantic.{taxonomy}", labels, (np.int16,), (view.height, view.width))
+    if view.instance is not None:
+        check.array(f"{name}/instance", view.instance, (np.int32,), (view.height, view.width))
     if view.superpixels is not None:
         check.array(f"{name}/superpixels", view.superpixels.labels, (np.uint16,), (view.height, view.width))
     if view.pairs is not None:
         _validate_pairs(check, f"{name}/pairs", view, view.pairs, point_count)
+
+
+def _validate_shutter(check: _Checker, name: str, shutter: RollingShutter) -> None:
+    check.that(shutter.direction in get_args(ReadoutDirection), f"{name} has no direction {shutter.direction!r}")
+    check.that(0 < shutter.readout_s < 10, f"{name} needs a read-out time of less than 10 s")
+    for motion in ("velocity", "angular_velocity"):
+        check.array(f"{name}/{motion}", getattr(shutter, motion), (np.float64,), (3,))
+        check.that(bool(np.isfinite(getattr(shutter, motion)).all()), f"{name}/{motion} is not finite")
 
 
 def _validate_pairs(check: _Checker, name: str, view: View, pairs: Correspondences, point_count: int) -> None:

@@ -295,7 +295,7 @@ def test_what_this_process_remembers_does_not_reach_a_worker(
     with pytest.raises(AssertionError, match="north/000: another scene is read in a new process"):
         assert_source_ok(remembering, str(raw), scenes=1)
     monkeypatch.setattr(contract, "_WORKER", "raise SystemExit('no table here')")
-    with pytest.raises(AssertionError, match="cannot be read in a new process .*: no table here"):
+    with pytest.raises(AssertionError, match=r"cannot be read in a new process .*: no table here"):
         assert_source_ok(remembering, str(raw), scenes=1)
 
 

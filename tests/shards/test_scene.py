@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.codecs import decode
+from shards.codecs import decode, encode_labels
 from shards.encode import SceneHeader, decode_scene, encode_scene
 from shards.errors import SceneError
 from shards.scene import Scene
@@ -35,7 +35,7 @@ def scenes_differ(a: Any, b: Any) -> list[str]:
             if (
                 x.dtype != y.dtype
                 or x.shape != y.shape
-                or np.abs(x.astype(float) - y.astype(float)).max(initial=0) > bound
+                or not np.allclose(x.astype(float), y.astype(float), rtol=0, atol=bound)
             ):
                 problems.append(path)
         elif x != y:
@@ -103,7 +103,7 @@ def _broken() -> dict[str, Scene]:
         "strictly increasing": _pairs(good, point=good.views[0].pairs.point[::-1].copy()),
         "pixel leaves": _pairs(good, pixel=np.full_like(good.views[0].pairs.pixel, 999)),
         "point leaves": _pairs(good, point=good.views[0].pairs.point + np.int32(400)),
-        "superpixels": replace(good, views=(replace(good.views[0], width=63),)),
+        "superpixels": replace(good, views=(replace(good.views[0], width=63, semantic={}, instance=None),)),
     }
 
 
@@ -114,7 +114,14 @@ def test_broken_promises_are_named(what: str) -> None:
     assert "toy/scene-000" in str(caught.value)
 
 
+def test_labels_of_images_take_every_class() -> None:
+    labels = np.array([[-1, 0, 32766], [254, 255, -1]], np.int16)
+    blob, spec = encode_labels(labels)
+    assert np.array_equal(decode(spec, blob), labels)
+    assert decode(spec, blob).dtype == np.int16
+
+
 def test_a_newer_header_is_refused_with_a_sentence() -> None:
-    header = encode_scene(toy_scene(0)).header.replace(b'{"format":1', b'{"format":2')
+    header = encode_scene(toy_scene(0)).header.replace(b'{"format":2', b'{"format":3')
     with pytest.raises(SceneError, match="update"):
         SceneHeader(header)
