@@ -44,7 +44,7 @@ def toy_view(rng: np.random.Generator, number: int, points: int, *, depth: bool 
         scene_from_camera=np.eye(4),
         timestamp_ns=1_000_000_007 * number,
         rolling_shutter=RollingShutter(
-            direction="right", readout_s=0.044, velocity=later.normal(size=3), angular_velocity=later.normal(size=3) / 10
+            direction="right", readout_s=0.044, velocity=later.normal(size=3), angular_velocity=np.full(3, 0.05)
         ) if number == 0 else None,
         semantic={"nuscenes16": later.integers(-1, 16, (height, width)).astype(np.int16)} if number == 0 else {},
         instance=later.integers(0, 70_000, (height, width)).astype(np.int32) if number == 0 else None,
