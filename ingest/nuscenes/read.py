@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.jpeg import jpeg_size
 from ingest.nuscenes.categories import TAXONOMY, class_table
-from ingest.nuscenes.jpeg import jpeg_size
 from ingest.nuscenes.plan import DATASET, POINT_BYTES
 from ingest.source import RawFiles, SceneRef
 from shards.scene import Float64, Identity, Points, Scene, View

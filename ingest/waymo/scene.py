@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.nuscenes.jpeg import jpeg_size
+from ingest.jpeg import jpeg_size
 from ingest.source import RawFiles
 from ingest.waymo.frame import CAMERAS, LASERS, LICENCE, Camera, Echo, Frame, Laser
 from ingest.waymo.range_image import pixel_points
