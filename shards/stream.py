@@ -26,7 +26,7 @@ from shards.encode import SceneHeader
 from shards.errors import CorpusError, CorruptDataError
 from shards.order import permute
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _REPLACEMENTS = 8
 
 Prepare = Callable[["Sample", np.random.Generator], Any]

@@ -7,12 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.order import permute
+from shards.order import permute, permute_many
 
 
 @given(st.integers(1, 700), st.integers(0, 2**62), st.integers(0, 2**40))
 def test_it_is_a_permutation(count: int, seed: int, epoch: int) -> None:
     assert sorted(permute(i, count, seed, epoch) for i in range(count)) == list(range(count))
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**62), st.integers(0, 2**40))
+def test_many_at_once_are_the_same_ones(count: int, seed: int, epoch: int) -> None:
+    positions = np.arange(count)[::-7]
+    assert permute_many(positions, count, seed, epoch).tolist() == [
+        permute(p, count, seed, epoch) for p in positions.tolist()
+    ]
+
+
+def test_the_order_never_changes_silently() -> None:
+    """ORDER 2; whoever changes these numbers writes ORDER into the changelog."""
+    assert [permute(i, 10, 0, 0) for i in range(10)] == [6, 3, 2, 4, 8, 7, 1, 5, 0, 9]
+    assert permute(123_456_789, 10**9, 7, 3) == 994254393
 
 
 def test_a_huge_epoch_needs_no_memory_and_no_time() -> None:
