@@ -14,12 +14,12 @@ ms for its spacing, 0.2 s for the spacing of a room of 80,000 vertices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.cameras import Projection, camera_from_scene, pixels_per_radian, project_to
+from curate.cameras import Projection, pixels_per_radian, project
 from shards.errors import RecipeError
 from shards.scene import Float32, Float64, Scene, View
 
@@ -95,7 +95,10 @@ def _depth_image_test(xyz: Float32, view: View, config: VisibilityConfig) -> tup
     """(agrees, measured) for points (P, 3): is the surface at the point's pixel of the depth image at its depth?"""
     assert view.depth is not None
     values = view.depth.values
-    seen = project_to(xyz, camera_from_scene(view), view.depth.intrinsics)
+    # A depth image that belongs to a rolling colour image is taken to be read out with it, line by line.
+    height, width = values.shape
+    camera = replace(view, width=width, height=height, intrinsics=view.depth.intrinsics, camera_model="pinhole")
+    seen = project(xyz, replace(camera, distortion=()))
     pixel = np.rint(np.nan_to_num(seen.uv, nan=-1.0, posinf=-1.0, neginf=-1.0))
     inside = ((pixel >= 0) & (pixel < values.shape[::-1])).all(axis=1)
     column, row = np.where(inside[:, None], pixel, 0).astype(np.intp).T

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 from curate.cameras import camera_from_scene, project, project_to
 from shards.errors import SceneError
-from shards.scene import CameraModel, View
+from shards.scene import CameraModel, ReadoutDirection, RollingShutter, View
 
 K = np.array([[700.0, 0, 640], [0, 710, 360], [0, 0, 1]])
 BARREL = (-0.28, 0.09, 0.001, -0.0007, -0.01)
@@ -97,3 +100,67 @@ def test_depth_cameras_use_their_own_intrinsics() -> None:
     depth_k = np.array([[350.0, 3.0, 320], [0, 355, 180], [0, 0, 1]])
     seen = project_to(np.array([[1.0, 2.0, 4.0]]), np.eye(4), depth_k)
     np.testing.assert_allclose(seen.uv, [[350 / 4 + 3 * 2 / 4 + 320, 355 * 2 / 4 + 180]])
+
+
+def moving(direction: ReadoutDirection, *, speed: float = 30.0, turn: float = 0.5, readout: float = 0.044) -> View:
+    """A camera of BARREL distortion that drives sideways and forwards and turns about all axes."""
+    shutter = RollingShutter(
+        direction=direction, readout_s=readout, velocity=np.array([0.8, -0.1, 0.6]) * speed,
+        angular_velocity=np.array([0.2, -1.0, 0.3]) * turn,
+    )  # fmt: skip
+    return replace(view("opencv", BARREL, rigid(4)), rolling_shutter=shutter)
+
+
+def seen_by_lines(xyz: np.ndarray, camera: View, line: int) -> np.ndarray:
+    """Pixels (N, 2) of a still camera at the pose it has while it exposes one line."""
+    shutter = camera.rolling_shutter
+    assert shutter is not None and camera.scene_from_camera is not None
+    count = camera.width if shutter.direction in ("right", "left") else camera.height
+    time = shutter.readout_s * ((line + 0.5) / count - 0.5) * (1 if shutter.direction in ("right", "down") else -1)
+    x, y, z = shutter.angular_velocity * time
+    pose = camera.scene_from_camera.copy()
+    pose[:3, :3] = expm(np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])) @ pose[:3, :3]
+    pose[:3, 3] += shutter.velocity * time
+    return project(xyz, replace(camera, rolling_shutter=None, scene_from_camera=pose)).uv
+
+
+@pytest.mark.parametrize("direction", ["right", "left", "down", "up"])
+def test_every_point_is_projected_at_the_time_of_its_own_line(direction: ReadoutDirection) -> None:
+    """The line a point falls on must agree that it does: a still camera with that line's pose sees it there."""
+    camera = moving(direction)
+    rng = np.random.default_rng(5)
+    local = np.concatenate([rng.uniform(-1.2, 1.2, (4000, 2)), np.ones((4000, 1))], 1) * rng.uniform(3, 60, (4000, 1))
+    xyz = local @ rigid(4)[:3, :3].T + rigid(4)[:3, 3]
+    seen = project(xyz, camera)
+    inside = ((seen.uv > 0) & (seen.uv < (1279, 719))).all(axis=1)
+    assert inside.sum() > 1000
+    axis = 0 if direction in ("right", "left") else 1
+    worst = 0.0
+    for line in range(0, (1280, 720)[axis], 40):
+        on_line = np.flatnonzero(inside & (np.abs(seen.uv[:, axis] - line) < 2))
+        for neighbour in (-1, 0, 1):  # the line is between whole ones: interpolate between its neighbours' views
+            near = on_line[np.rint(seen.uv[on_line, axis]) == line + neighbour]
+            here = seen_by_lines(xyz[near], camera, line + neighbour)
+            step = seen_by_lines(xyz[near], camera, line + neighbour + 1) - here
+            still = here + step * (seen.uv[near, axis, None] - line - neighbour)
+            worst = max(worst, float(np.abs(still - seen.uv[near]).max(initial=0)))
+    assert worst < 0.02
+    off = project(xyz, replace(camera, rolling_shutter=None))
+    assert np.abs(off.uv - seen.uv)[inside].max() > 50 and np.median(np.abs(off.uv - seen.uv)[inside]) > 1
+    assert np.abs(off.depth - seen.depth)[inside].max() > 0.1
+
+
+def test_a_still_camera_needs_no_shutter_and_unseen_points_stay_unseen() -> None:
+    xyz = np.random.default_rng(6).uniform(-30, 30, (3000, 3))
+    still = moving("right", speed=0, turn=0)
+    expected = project(xyz, replace(still, rolling_shutter=None))
+    for found, wanted in zip(project(xyz, still), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+    for direction in ("right", "up"):
+        fast = project(xyz, moving(direction))
+        behind = expected.depth < -2
+        assert np.isnan(fast.uv[behind]).all() and np.isfinite(fast.uv).all(axis=1).sum() > 100
+        # what lies far outside at the middle line does not get into the picture
+        far = (expected.uv[:, 0] > 3 * 1280) | (expected.uv[:, 0] < -2 * 1280)
+        assert not ((fast.uv[far] > 0) & (fast.uv[far] < (1280, 720))).all(axis=1).any()
+    assert len(project(np.zeros((0, 3)), moving("left")).uv) == 0
