@@ -1,7 +1,8 @@
 """S3DIS (Stanford large-scale 3D indoor spaces): coloured points of 6 areas, one scene a room, 13 classes.
 
-`plan` lists the room folders; `read` parses the annotation files of one room (36 bytes of text a point, about 2 M
-points a second) and turns them into points with colour, class and instance. There are no images in this release.
+`plan` lists the room folders; `read` parses the annotation files of one room (36 bytes of text a point, about 4 M
+points a second) and turns them into points with colour, class and instance. Huge rooms can be cut into chunks. The
+images of the same rooms, with pose, depth and labels of each pixel, come from the companion release 2D-3D-S.
 """
 
 from __future__ import annotations
@@ -11,4 +12,4 @@ from ingest.s3dis.read import read
 from ingest.source import Source
 
 SOURCE = Source(dataset="s3dis", options=S3DISOptions, plan=plan, read=read)
-"""S3DIS rooms: points with colour, label set "s3dis13" and instances."""
+"""S3DIS rooms: points with colour, label set "s3dis13" and instances; views of 2D-3D-S."""

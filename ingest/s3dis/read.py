@@ -1,57 +1,62 @@
-"""One S3DIS room -> Scene: the points of its annotation files, one file after another in the order of their names.
+"""One S3DIS room, or a chunk of one -> Scene: the points of its annotation files, in the order of their names.
 
 The files hold area coordinates (metres, z up). Rooms lie tens of metres from the area's origin, so the scene frame is
 shifted: its origin is the centre of the room's bounding box in x and y and its lowest point in z, each rounded to whole
-metres, and with `align_rooms` it is turned about z. world_from_scene leads back to area coordinates.
+metres, and with `align_rooms` it is turned about z. world_from_scene leads back to area coordinates. All chunks of a
+room share its frame; a view belongs to the chunk that holds most of the points it sees.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.s3dis.chunks import core_of, inside
 from ingest.s3dis.plan import TAXONOMY, class_of
 from ingest.s3dis.text import read_rows
+from ingest.s3dis.views import read_views
 from ingest.source import RawFiles, SceneRef
 from shards.errors import SceneError
-from shards.scene import Float64, Identity, Points, Scene
+from shards.scene import Float32, Float64, Identity, Part, Points, Scene, View
 
 LICENCE = "LicenseRef-S3DIS"
-MAX_COORDINATE = 10_000.0
 MAX_ANGLES_BYTES = 1 << 20
 
 
 def read(ref: SceneRef) -> Scene:
-    """Read the room of a reference made by `plan`.
+    """Read the room or chunk of a reference made by `plan`.
 
-    Returns a validated Scene: xyz, colour, label set "s3dis13" and instances (k for the k-th annotation file).
-    Raises `RawDataError` for damaged files; a few damaged lines are repaired or left out and counted in `dropped`.
+    Returns a validated Scene: xyz, colour, label set "s3dis13" and instances (k for the k-th annotation file of the
+    room), and views if they were planned. Raises `RawDataError` for damaged files; a few damaged lines are repaired or
+    left out and counted in `dropped`, as are views whose pose cannot be trusted.
     """
     files = RawFiles(ref)
     dropped = Counter(ref.details["dropped"])
     try:
-        rows, labels, instance = _read_objects(files, dropped)
+        world, points = _read_points(files, dropped)
         turn = _read_rotation(files, dropped) if ref.details["align_rooms"] else np.eye(3)
+        low, high = world.min(axis=0), world.max(axis=0)
+        origin = np.rint([*(low + high)[:2] / 2, low[2]])
+        world_from_scene = np.eye(4)
+        world_from_scene[:3, :3], world_from_scene[:3, 3] = turn.T, origin
+        points = replace(points, xyz=((world - origin) @ turn.T).astype(np.float32))
+        del world
+        views = read_views(files, np.linalg.inv(world_from_scene), points.xyz, dropped)
+        part, points, kept = _take_chunk(files, points, views)
     finally:
         files.store.close()
-    low, high = rows[:, :3].min(axis=0), rows[:, :3].max(axis=0)
-    origin = np.rint([*(low + high)[:2] / 2, low[2]])
-    world_from_scene = np.eye(4)
-    world_from_scene[:3, :3], world_from_scene[:3, 3] = turn.T, origin
     scene = Scene(
         identity=Identity(
             dataset=ref.dataset, version=ref.details["version"], split=ref.split, sequence=ref.sequence,
             scene_id=ref.scene_id, timestamp_ns=None, domain="indoor", licence=LICENCE, sources=files.sources(),
         ),
         world_from_scene=world_from_scene,
-        points=Points(
-            xyz=((rows[:, :3] - origin) @ turn.T).astype(np.float32),
-            color=rows[:, 3:].astype(np.uint8),
-            semantic={TAXONOMY: labels},
-            instance=instance,
-        ),
+        part=part,
+        points=points,
+        views=kept,
         dropped=dict(dropped),
     )  # fmt: skip
     try:
@@ -60,33 +65,60 @@ def read(ref: SceneRef) -> Scene:
         raise files.error(f"{ref.scene_id}/Annotations", str(problem)) from problem
 
 
-def _read_objects(files: RawFiles, dropped: Counter[str]) -> tuple[Float64, NDArray[np.int16], NDArray[np.int32]]:
-    """Rows (N, 6), class ids int16 (N,) and instances int32 (N,) of all objects."""
-    tables, labels = [], []
+def _read_points(files: RawFiles, dropped: Counter[str]) -> tuple[Float64, Points]:
+    """World coordinates (N, 3) of all points of the room, and the points without coordinates yet."""
+    places, colors, labels = [], [], []
     for name in files.ref.details["objects"]:
-        path = files.ref.files[name.removesuffix(".txt")]
-        rows, damage = read_rows(files, path)
+        xyz, color, damage = read_rows(files, files.ref.files[name.removesuffix(".txt")])
         dropped.update(damage)
-        _check_values(files, path, rows)
-        tables.append(rows)
+        places.append(xyz)
+        colors.append(color)
         labels.append(class_of(name))
-    sizes = [len(rows) for rows in tables]
+    sizes = [len(color) for color in colors]
     if not sum(sizes):
         raise files.error(f"{files.ref.scene_id}/Annotations", "no file has a point", hint="extract the room again")
     instance = np.arange(1, len(sizes) + 1, dtype=np.int32)
-    return np.concatenate(tables), np.repeat(np.array(labels, np.int16), sizes), np.repeat(instance, sizes)
-
-
-def _check_values(files: RawFiles, path: str, rows: Float64) -> None:
-    color = rows[:, 3:]
-    cases = (
-        ((np.abs(rows[:, :3]) > MAX_COORDINATE).any(axis=1), f"a coordinate beyond {MAX_COORDINATE:.0f} m"),
-        (((color < 0) | (color > 255) | (color != np.rint(color))).any(axis=1), "a colour that is not 0..255"),
+    points = Points(
+        xyz=np.empty((0, 3), np.float32),
+        color=np.concatenate(colors),
+        semantic={TAXONOMY: np.repeat(np.array(labels, np.int16), sizes)},
+        instance=np.repeat(instance, sizes),
     )
-    for bad, what in cases:
-        if bad.any():
-            text = " ".join(f"{value:g}" for value in rows[bad.argmax()])
-            raise files.error(path, f"{int(bad.sum())} points have {what}, such as {text}", hint="extract it again")
+    return np.concatenate(places), points
+
+
+def _take_chunk(
+    files: RawFiles, points: Points, views: list[tuple[View, Float32]]
+) -> tuple[Part | None, Points, tuple[View, ...]]:
+    """What belongs to the planned chunk, or everything."""
+    chunk = files.ref.details["chunk"]
+    if chunk is None:
+        return None, points, tuple(view for view, _ in views)
+    try:
+        cores = [core_of(points.xyz, k, chunk["count"]) for k in range(chunk["count"] if views else 0)]
+        low, high = core_of(points.xyz, chunk["number"], chunk["count"])
+    except SceneError as problem:
+        raise files.error(f"{files.ref.scene_id}/Annotations", str(problem), hint="raise chunk_points") from problem
+    kept = []
+    for view, seen in views:
+        if not len(seen) and view.scene_from_camera is not None:  # no depth: the chunk it stands in
+            seen = view.scene_from_camera[None, :3, 3].astype(np.float32)
+        counts = [int(inside(seen, *core, 0.0).sum()) for core in cores]
+        if int(np.argmax(counts)) == chunk["number"]:
+            kept.append(view)
+    mine = inside(points.xyz, low, high, chunk["overlap_m"])
+    whole = files.ref.scene_id.rpartition("/")[0]
+    return Part(whole=whole, core_min=low, core_max=high), _select(points, mine), tuple(kept)
+
+
+def _select(points: Points, mine: NDArray[np.bool_]) -> Points:
+    assert points.color is not None and points.instance is not None
+    return Points(
+        xyz=points.xyz[mine],
+        color=points.color[mine],
+        semantic={name: labels[mine] for name, labels in points.semantic.items()},
+        instance=points.instance[mine],
+    )
 
 
 def _read_rotation(files: RawFiles, dropped: Counter[str]) -> Float64:
@@ -95,7 +127,7 @@ def _read_rotation(files: RawFiles, dropped: Counter[str]) -> Float64:
     The table has a title between `##` and lines `<room> <degrees>`.
     """
     path = files.ref.files.get("alignment")
-    room = files.ref.scene_id.rpartition("/")[2]
+    room = files.ref.details["room"]
     text = files.read(path, MAX_ANGLES_BYTES).decode("utf-8", "replace") if path else ""
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
