@@ -88,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("corpus", help="folder or URI")
     verify.add_argument("--deep", action="store_true", help="also decode, validate and reproject every scene")
 
+    convert = _verb(verbs, "convert", "the same scenes in another container, byte for byte",
+                    "brickyard convert corpus/ --to webdataset --out tars/")  # fmt: skip
+    convert.add_argument("corpus", help="folder or URI")
+    convert.add_argument("--to", choices=("parquet", "webdataset"), required=True, help="the container")
+    convert.add_argument("--out", required=True, help="the new corpus: a folder or URI")
+
     show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
                  "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip
     show.add_argument("target", help="a corpus, or the folder of a training run")

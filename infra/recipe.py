@@ -13,6 +13,7 @@ from typing import Any, Literal
 from curate.pipeline import CurateConfig
 from infra.config import Deferred, dump, load_file
 from ingest.source import Source, find_source
+from shards.containers import ContainerName
 from shards.errors import RecipeError
 
 
@@ -52,12 +53,14 @@ class ShardsConfig:
     Attributes:
         target_mib: raw bytes that go into one shard, about; also the unit of work of the job.
         max_scenes: scenes in one shard at most.
+        container: "parquet", or "webdataset" (tar files for stock webdataset); the same scenes, the same stream.
         compressor: "zstd" is smaller, "lz4" decodes faster.
         scene_timeout_s: a scene that takes longer is quarantined.
     """
 
     target_mib: int = 128
     max_scenes: int = 64
+    container: ContainerName = "parquet"
     compressor: Literal["zstd", "lz4"] = "zstd"
     scene_timeout_s: float = 900.0
 

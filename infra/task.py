@@ -89,7 +89,7 @@ def run_task(job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[st
             quarantined.append(Quarantined(ref.key, reason(problem)))
         else:
             scenes.append(scene)
-    part = commit_task(store, task, job.build, scenes, quarantined)
+    part = commit_task(store, task, job.build, scenes, quarantined, container=job.shards.container)
     return TaskResult(task, part, time.perf_counter() - begin, False)
 
 

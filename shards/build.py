@@ -24,11 +24,11 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from shards.containers import CONTAINERS, ContainerName
 from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
 from shards.encode import FORMAT_VERSION, EncodedScene
 from shards.errors import NONSENSE, CorpusError
 from shards.index import SCHEMA, Quarantined, index_rows, read_index, write_index
-from shards.parquet import write_shard
 from shards.storage import TEMPORARY, Store, digest64
 
 BUILD = "build.json"
@@ -94,14 +94,21 @@ def part_name(task: int) -> str:
 
 
 def commit_task(
-    store: Store, task: int, build: str, scenes: Sequence[EncodedScene], quarantined: Sequence[Quarantined]
+    store: Store,
+    task: int,
+    build: str,
+    scenes: Sequence[EncodedScene],
+    quarantined: Sequence[Quarantined],
+    *,
+    container: ContainerName = "parquet",
 ) -> Part:
     """Write the shard of a task, then its part. After this returns, the task is done for good."""
     name, data, digest, rows = None, b"", None, []
     if scenes:
-        buffer, addresses = write_shard(scenes)
+        suffix, write_shard = CONTAINERS[container]
+        buffer, addresses = write_shard(scenes, task)
         data, digest = buffer, xxhash.xxh3_128_hexdigest(memoryview(buffer))
-        name = f"shards/{task:05d}-{digest[:16]}.parquet"
+        name = f"shards/{task:05d}-{digest[:16]}.{suffix}"
         store.write(name, data)
         rows = index_rows(name, scenes, addresses)
     if (other := read_part(store, task, build)) is not None:

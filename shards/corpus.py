@@ -3,7 +3,7 @@
     corpus/
       manifest.json          written last: what this corpus is; without it there is no corpus
       index.parquet          one row per scene, the address of every blob
-      shards/NNNNN-<digest>.parquet
+      shards/NNNNN-<digest>.parquet (or .tar, the WebDataset container)
       parts/NNNNN.parquet    the commit record of each shard
       build.json             the fingerprint of the build that may continue here
 
@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from shards.codecs import Allocate, fresh
 from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
 from shards.errors import NONSENSE, CorpusError, CorruptDataError
-from shards.index import Quarantined, read_index
-from shards.parquet import Address
+from shards.index import Address, Quarantined, read_index
 from shards.scene import Scene
 from shards.storage import Store, digest64
 

@@ -16,7 +16,47 @@ import pyarrow.parquet as pq
 
 from shards.encode import EncodedScene
 from shards.errors import CorpusError
-from shards.parquet import METADATA, Address, metadata_row
+
+METADATA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("sequence", pa.string(), nullable=False),
+        pa.field("scene_id", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("timestamp_ns", pa.int64()),
+        pa.field("n_points", pa.int64(), nullable=False),
+        pa.field("n_views", pa.int32(), nullable=False),
+        pa.field("n_pairs", pa.int64(), nullable=False),
+        pa.field("visible_share", pa.float64()),
+        pa.field("bounds_min", pa.list_(pa.float64())),
+        pa.field("bounds_max", pa.list_(pa.float64())),
+        pa.field("whole", pa.string()),
+        pa.field("raw_bytes", pa.int64(), nullable=False),
+        pa.field("dropped", pa.string(), nullable=False),
+    ]
+)
+"""Columns every scene has, in the shards as in the index."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a blob lies: `length` bytes at `offset` of a shard, whose xxh3-64 is `digest`."""
+
+    offset: int
+    length: int
+    digest: int
+
+
+def metadata_row(scene: EncodedScene) -> dict[str, Any]:
+    """The values of the METADATA columns."""
+    identity = scene.identity
+    names = ("key", "dataset", "version", "split", "sequence", "scene_id", "domain", "licence", "timestamp_ns")
+    return {name: getattr(identity, name) for name in names} | scene.summary
+
 
 BLOBS = pa.list_(
     pa.struct(

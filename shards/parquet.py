@@ -10,58 +10,19 @@ A shard is assembled in memory and written once: its size is bounded by the plan
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.encode import HEADER, EncodedScene
+from shards.index import METADATA, Address, metadata_row
 from shards.storage import digest64
 
-METADATA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("sequence", pa.string(), nullable=False),
-        pa.field("scene_id", pa.string(), nullable=False),
-        pa.field("domain", pa.string(), nullable=False),
-        pa.field("licence", pa.string(), nullable=False),
-        pa.field("timestamp_ns", pa.int64()),
-        pa.field("n_points", pa.int64(), nullable=False),
-        pa.field("n_views", pa.int32(), nullable=False),
-        pa.field("n_pairs", pa.int64(), nullable=False),
-        pa.field("visible_share", pa.float64()),
-        pa.field("bounds_min", pa.list_(pa.float64())),
-        pa.field("bounds_max", pa.list_(pa.float64())),
-        pa.field("whole", pa.string()),
-        pa.field("raw_bytes", pa.int64(), nullable=False),
-        pa.field("dropped", pa.string(), nullable=False),
-    ]
-)
-"""Columns every scene has, in the shards as in the index."""
 
-
-@dataclass(frozen=True)
-class Address:
-    """Where a blob lies: `length` bytes at `offset` of a shard, whose xxh3-64 is `digest`."""
-
-    offset: int
-    length: int
-    digest: int
-
-
-def metadata_row(scene: EncodedScene) -> dict[str, Any]:
-    """The values of the METADATA columns."""
-    identity = scene.identity
-    names = ("key", "dataset", "version", "split", "sequence", "scene_id", "domain", "licence", "timestamp_ns")
-    return {name: getattr(identity, name) for name in names} | scene.summary
-
-
-def write_shard(scenes: Sequence[EncodedScene]) -> tuple[pa.Buffer, list[dict[str, Address]]]:
-    """The bytes of a shard, and for every scene the addresses of its header and blobs."""
+def write_shard(scenes: Sequence[EncodedScene], task: int) -> tuple[pa.Buffer, list[dict[str, Address]]]:
+    """The bytes of a shard, and for every scene the addresses of its header and blobs; the task's number is not used:
+    rows carry their keys."""
     points, views = _columns(scenes)
     schema = METADATA.append(pa.field(HEADER, pa.binary(), nullable=False))
     for name in points:

@@ -1,8 +1,8 @@
 """Is a corpus what it says it is? Every byte against its digest; on request, every promise of the contract.
 
-The quick check reads each shard once: the digest of the whole file (which covers Parquet's own structure), and where
-that fails, the digest of every blob, so that the report names scene and field. The deep check also decodes every scene,
-validates it, and reprojects its correspondences.
+The quick check reads each shard once: the digest of the whole file (which covers the container's own structure), and
+where that fails, the digest of every blob, so that the report names scene and field. The deep check also decodes every
+scene, validates it, and reprojects its correspondences.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _verify_shard(corpus: Corpus, name: str, digest: str, rows: list[int]) -> tu
                 continue
             problems.append(str(CorruptDataError(wrong, shard=name, scene=corpus.keys[row], field=field)))
     if not whole and not problems:
-        problems.append(f"shard {name}: bytes outside the scenes' blobs (Parquet's own structure) were changed")
+        problems.append(f"shard {name}: bytes outside the scenes' blobs (the container's own structure) were changed")
     return blobs, len(data), problems
 
 

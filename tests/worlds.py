@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from shards.containers import ContainerName
 from shards.corpus import Corpus
 from shards.encode import encode_scene
 from shards.scene import (
@@ -98,7 +99,7 @@ def toy_scene(number: int = 0, *, points: int = 400, views: int = 2, split: str 
     )  # fmt: skip
 
 
-def toy_corpus(folder: object, scenes: int = 12, per_shard: int = 5) -> Corpus:
+def toy_corpus(folder: object, scenes: int = 12, per_shard: int = 5, container: ContainerName = "parquet") -> Corpus:
     """A committed corpus of toy scenes, some without views."""
     store = Store(str(folder))
     fingerprint = {"toy": scenes}
@@ -107,6 +108,6 @@ def toy_corpus(folder: object, scenes: int = 12, per_shard: int = 5) -> Corpus:
     encoded = [encode_scene(toy_scene(i, views=0 if i % 5 == 4 else 2)) for i in range(scenes)]
     groups = [encoded[i : i + per_shard] for i in range(0, scenes, per_shard)]
     for task, group in enumerate(groups):
-        commit_task(store, task, build, group, [])
+        commit_task(store, task, build, group, [], container=container)
     finish_build(store, len(groups), build, [], {})
     return Corpus.open(store.uri)

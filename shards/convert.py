@@ -1,0 +1,66 @@
+"""A corpus in another container: the same scenes, byte for byte, in other files.
+
+Each shard becomes one shard, through the commit protocol of a build: killed, it is run again and goes on. Converting
+back gives the very files one started from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
+from shards.containers import ContainerName
+from shards.corpus import Corpus
+from shards.encode import HEADER, EncodedScene
+from shards.errors import CorpusError
+from shards.index import METADATA
+from shards.storage import Store
+
+Progress = Callable[[int, int], None]
+
+_ABOUT = ("name", "config", "code")
+
+
+def convert(
+    corpus: Corpus, out: Store, container: ContainerName, *, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
+    """Write `corpus` to `out` in the given container; returns the new manifest.
+
+    Raises:
+        CorpusError: `out` holds something else.
+        CorruptDataError: a blob of the corpus is damaged; nothing damaged is ever copied.
+    """
+    fingerprint = {"converted_from": corpus.manifest["digest"], "container": container}
+    build = fingerprint_digest(fingerprint)
+    start_build(out, fingerprint)
+    shards = _rows_by_shard(corpus)
+    for done, (task, rows) in enumerate(shards):
+        progress(done, len(shards))
+        if read_part(out, task, build) is None:
+            commit_task(out, task, build, [stored_scene(corpus, row) for row in rows], [], container=container)
+    progress(len(shards), len(shards))
+    about = {name: corpus.manifest[name] for name in _ABOUT if name in corpus.manifest}
+    tasks = max((task for task, _ in shards), default=-1) + 1
+    return finish_build(out, tasks, build, corpus.quarantine, about | {"converted_from": corpus.manifest["digest"]})
+
+
+def stored_scene(corpus: Corpus, row: int) -> EncodedScene:
+    """A scene as it was encoded, its blobs verified but not decoded."""
+    places = corpus.addresses(row)
+    blobs = {name: bytes(corpus.read_blob(row, name, place)) for name, place in places.items()}
+    entry = corpus.index.slice(row, 1).select(METADATA.names).to_pylist()[0]
+    identity = corpus.header(row).identity
+    summary = {name: value for name, value in entry.items() if not hasattr(identity, name)}
+    return EncodedScene(identity=identity, header=blobs.pop(HEADER), blobs=blobs, summary=summary)
+
+
+def _rows_by_shard(corpus: Corpus) -> list[tuple[int, Sequence[int]]]:
+    """(number of the shard, its rows) in order; the number is the one in its name."""
+    found: dict[str, list[int]] = {}
+    for row in range(len(corpus)):
+        found.setdefault(corpus.shard(row), []).append(row)
+    try:
+        return sorted((int(name.removeprefix("shards/").partition("-")[0]), rows) for name, rows in found.items())
+    except ValueError as problem:
+        raise CorpusError(f"{corpus.store.uri} has shards with unknown names: {problem}") from problem
