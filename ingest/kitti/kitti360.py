@@ -11,7 +11,11 @@ labels (the dataset's lie on accumulated clouds) and are not motion-compensated.
 
 Poses are sparse by design: a frame in which the car hardly moved, and often the first ones, have none. Such a frame is
 not missing: it is left out while `require_pose` holds; otherwise its world is its own lidar frame (the identity) and
-`Scene.dropped` says {"no pose": 1}.
+`Scene.dropped` says {"no pose": 1}. Nothing is interpolated unless `interpolate` asks for it.
+
+With `clips`, the images become clips of each camera, fisheyes included (see `ingest.kitti.clips`); scans need not be
+there. Images of `data_2d_semantics` label the views where they are. With `scenes: windows` the accumulated clouds, which
+alone have 3D labels, are the scenes (see `ingest.kitti.kitti360_windows`), each with some posed views of its stretch.
 
 Other than that, a frame with a scan, an image or a timestamp is promised, and `Missing` without its scan; a camera's
 absent image is counted in `Scene.dropped`. A drive whose calibration, poses or all scans are absent or damaged is
@@ -24,21 +28,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from ingest.clips import ClipOptions
+from ingest.kitti.calibration import inverse
+from ingest.kitti.clips import Frame, plan_clips, read_clip, role
 from ingest.kitti.folders import LICENCE, Found, check_cameras, numbered, root_of
 from ingest.kitti.images import read_view
+from ingest.kitti.kitti360_labels import label_roles, list_image_labels, read_image_labels
 from ingest.kitti.kitti360_rig import read_rig
-from ingest.kitti.poses import indexed_poses, read_pose
-from ingest.kitti.timestamps import list_timestamps, parse_timestamp
+from ingest.kitti.kitti360_windows import Window, list_windows, read_window, window_points
+from ingest.kitti.poses import fill_gaps, indexed_poses, read_pose
+from ingest.kitti.timestamps import guess_seconds, list_timestamps, parse_timestamp
 from ingest.kitti.velodyne import POINT_BYTES, read_scan
 from ingest.source import Missing, RawFiles, SceneRef, Source
 from shards.errors import RawDataError, RecipeError
-from shards.scene import Identity, Scene, View
+from shards.scene import Float64, Identity, Scene, View
 from shards.storage import Store
 
 DATASET = "kitti360"
@@ -48,6 +57,7 @@ _DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_(\d{4})_sync/", re.ASCII)
 _TRAIN = {"0000", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010"}
 _TEST = {"0008", "0018"}
 _DIGITS = 10
+_WINDOW_FOLDERS = ("3d_semantics/train", "3d_semantics/test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +69,32 @@ class Options:
         drives: names of the drives to read, such as "2013_05_28_drive_0000_sync"; empty for all.
         every: keep the frames whose number is a multiple of this (10 Hz: every=5 keeps two a second).
         require_pose: leave out the frames without a world pose.
+        interpolate: give the frames in gaps of at most so many frames between two posed ones an interpolated pose,
+            counted as "interpolated pose" in `Scene.dropped`.
+        labels: read the label images of views that have them (clips stay without).
+        scenes: "scans", or "windows" for the accumulated clouds with 3D labels.
+        window_views: frames whose views a window gets, evenly chosen among its posed ones.
+        clips: yield clips of each camera instead of scans.
     """
 
     cameras: tuple[str, ...] = tuple(_FOLDERS)
     drives: tuple[str, ...] = ()
     every: int = 1
     require_pose: bool = True
+    interpolate: int = 0
+    labels: bool = True
+    scenes: Literal["scans", "windows"] = "scans"
+    window_views: int = 8
+    clips: ClipOptions | None = None
 
     def __post_init__(self) -> None:
         check_cameras(self.cameras)
+        if self.scenes not in ("scans", "windows"):
+            raise RecipeError(f"scenes must be scans or windows, found {self.scenes!r}")
+        if not 0 <= self.window_views <= 1000:
+            raise RecipeError(f"window_views must be 0 to 1000, found {self.window_views}")
+        if not 0 <= self.interpolate <= 100:
+            raise RecipeError(f"interpolate must be 0 to 100 frames, found {self.interpolate}")
         if self.every < 1:
             raise RecipeError(f"every must be at least 1, found {self.every}")
 
@@ -78,7 +105,7 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     Raises:
         RecipeError: no drive under the root, or a drive asked for is not there.
     """
-    folders = [*store.list("data_3d_raw"), *store.list("data_2d_raw")]
+    folders = [name for kind in ("3d_raw", "2d_raw", *_WINDOW_FOLDERS) for name in store.list(f"data_{kind}")]
     drives = sorted({name.rstrip("/") for name in folders if _DRIVE.fullmatch(name)})
     if not drives:
         expected = "data_3d_raw/2013_05_28_drive_0000_sync/velodyne_points/data/0000000000.bin"
@@ -95,7 +122,12 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
         except RawDataError as problem:
             yield Missing(dataset=DATASET, scene_id=drive, reason=str(problem))
             continue
-        yield from _plan_frames(store, drive, listing, calibration, options)
+        if options.scenes == "windows":
+            yield from _plan_windows(store, drive, listing, calibration, options)
+        elif options.clips:
+            yield from _plan_drive_clips(store, drive, listing, calibration, options)
+        else:
+            yield from _plan_frames(store, drive, listing, calibration, options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,26 +139,32 @@ class _Listing:
     scan_times: dict[int, str]
     image_times: dict[str, dict[int, str]]
     poses: dict[int, dict[str, Any]]
+    labels: dict[str, dict[int, dict[str, Found]]]
 
 
 def _list_drive(store: Store, drive: str, options: Options) -> _Listing:
-    """Raises `RawDataError` for a drive without scans, or without poses where they are required."""
+    """Raises `RawDataError` for a drive without scans (images for clips), or without poses where they are required."""
     velodyne, photos = f"data_3d_raw/{drive}/velodyne_points", f"data_2d_raw/{drive}"
     scans = numbered(store, f"{velodyne}/data", ".bin", _DIGITS)
-    if not scans:
-        raise RawDataError(
-            "the drive has no scans", dataset=DATASET, path=f"{velodyne}/data",
-            hint="download its raw velodyne archive, or leave it out with the option drives",
-        )  # fmt: skip
     images = {c: numbered(store, f"{photos}/{c}/{_FOLDERS[c]}", ".png", _DIGITS) for c in options.cameras}
     images = {camera: found for camera, found in images.items() if found}
-    poses = _pose_path(drive)
+    if options.scenes == "scans" and not (images if options.clips else scans):
+        lost, where = ("images", photos) if options.clips else ("scans", f"{velodyne}/data")
+        raise RawDataError(
+            f"the drive has no {lost}", dataset=DATASET, path=where,
+            hint="download its raw archive, or leave it out with the option drives",
+        )  # fmt: skip
+    path = _pose_path(drive)
+    poses = indexed_poses(store, path, DATASET) if options.require_pose or store.size(path) is not None else {}
+    frames = set().union(scans, *images.values()) if options.interpolate else set()
+    wanted = options.labels and not options.clips
     return _Listing(
         scans=scans,
         images=images,
         scan_times=list_timestamps(store, f"{velodyne}/timestamps.txt", DATASET),
         image_times={c: list_timestamps(store, f"{photos}/{c}/timestamps.txt", DATASET) for c in images},
-        poses=indexed_poses(store, poses, DATASET) if options.require_pose or store.size(poses) is not None else {},
+        poses=fill_gaps(poses, frames, options.interpolate),
+        labels={c: found for c in images if wanted and (found := list_image_labels(store, drive, c, _DIGITS))},
     )
 
 
@@ -154,10 +192,16 @@ def _plan_frames(
             continue
         used = {"points": listing.scans[frame]}
         used |= {camera: found[frame] for camera, found in listing.images.items() if frame in found}
-        files = {role: found.path for role, found in used.items()}
         dropped = {f"missing image {camera}": 1 for camera in listing.images if camera not in used}
+        for camera, labels in listing.labels.items():
+            if camera in used and frame in labels:
+                used |= label_roles(camera, labels[frame])
+            elif camera in used:
+                dropped[f"missing labels {camera}"] = 1
+        files = {role: found.path for role, found in used.items()}
         if frame in listing.poses:
             files["pose"] = _pose_path(drive)
+            dropped |= {"interpolated pose": 1} if "before" in listing.poses[frame] else {}
         else:
             dropped["no pose"] = 1
         yield SceneRef(
@@ -184,53 +228,158 @@ def _plan_frames(
         )
 
 
+def _plan_drive_clips(
+    store: Store, drive: str, listing: _Listing, calibration: dict[str, Any], options: Options
+) -> Iterator[SceneRef | Missing]:
+    ref = SceneRef(
+        dataset=DATASET, scene_id=drive, split=_split(drive), sequence=drive, root=root_of(store),
+        files={"pose": _pose_path(drive)} if listing.poses else {},
+    )  # fmt: skip
+    for camera in options.cameras:
+        times = listing.image_times.get(camera, {})
+        frames = [
+            Frame(
+                number=number,
+                image=image,
+                seconds=guess_seconds(times.get(number)),
+                details={"timestamp": times.get(number), "pose": listing.poses.get(number)},
+                files={},
+            )
+            for number, image in sorted(listing.images.get(camera, {}).items())
+            if number % options.every == 0 and (number in listing.poses or not options.require_pose)
+        ]
+        more = {"imu_from_velo": calibration["imu_from_velo"], "camera": calibration["cameras"].get(camera)}
+        yield from plan_clips(ref, camera, frames, options.clips or ClipOptions(), more=more)
+
+
+def _plan_windows(
+    store: Store, drive: str, listing: _Listing, calibration: dict[str, Any], options: Options
+) -> Iterator[SceneRef | Missing]:
+    windows = list(list_windows(store, drive, DATASET))
+    if not windows and drive in options.drives:
+        reason = "the drive has no accumulated clouds (data_3d_semantics)"
+        yield Missing(dataset=DATASET, scene_id=drive, reason=reason)
+    for window in windows:
+        used = {"points": window.file}
+        views = []
+        for frame, camera in _window_views(window, listing, options.window_views):
+            used[role(frame, camera)] = listing.images[camera][frame]
+            if frame in listing.labels.get(camera, {}):
+                used |= label_roles(role(frame, camera), listing.labels[camera][frame])
+            time = listing.image_times[camera].get(frame)
+            views.append({"frame": frame, "camera": camera, "timestamp": time, "pose": listing.poses[frame]})
+        yield SceneRef(
+            dataset=DATASET,
+            scene_id=f"{drive}/static/{window.first:0{_DIGITS}d}_{window.last:0{_DIGITS}d}",
+            split=window.split,
+            sequence=drive,
+            root=root_of(store),
+            files={name: found.path for name, found in used.items()} | ({"pose": _pose_path(drive)} if views else {}),
+            details={"window": views, **calibration},
+            points_estimate=window_points(window),
+            bytes_estimate=sum(found.size for found in used.values()),
+        )
+
+
+def _window_views(window: Window, listing: _Listing, count: int) -> list[tuple[int, str]]:
+    """(frame, camera) of the views of a window: evenly spaced posed frames that have an image, every camera of each."""
+    posed = [f for f in sorted(listing.poses) if window.first <= f <= window.last and "before" not in listing.poses[f]]
+    seen = [frame for frame in posed if any(frame in found for found in listing.images.values())]
+    chosen = sorted({seen[(2 * k + 1) * len(seen) // (2 * count)] for k in range(count)}) if seen else []
+    return [(frame, camera) for frame in chosen for camera, found in listing.images.items() if frame in found]
+
+
 def read(ref: SceneRef) -> Scene:
-    """One frame; the scene frame is the velodyne's.
+    """One frame, clip or window; the scene frame is the velodyne's, that of a window has the axes of the world.
 
     Raises:
         RawDataError: a file is missing or not what the format says.
     """
     files = RawFiles(ref)
+    if "clip" in ref.details:
+        folder = f"data_2d_raw/{ref.sequence}/{ref.details['clip']}"
+        return read_clip(
+            files,
+            ref.details["camera"],
+            version=VERSION,
+            world_from_velo=lambda frame: _world_from_velo(files, frame["pose"]),
+            timestamp=lambda frame: _timestamp(files, folder, frame["timestamp"], frame["frame"]),
+        )
+    if "window" in ref.details:
+        return _read_window_scene(files)
     points, dropped = read_scan(files, ref.files["points"])
-    views = tuple(_read_camera(files, name, camera) for name, camera in ref.details["cameras"].items())
-    world_from_scene = np.eye(4)
-    if "pose" in ref.files:
-        pose = read_pose(files, ref.files["pose"], ref.details["pose"])
-        world_from_scene = pose @ np.array(ref.details["imu_from_velo"], np.float64)
+    views = tuple(
+        _read_camera(files, name, name, camera, timestamp=camera["timestamp"], frame=ref.details["frame"])
+        for name, camera in ref.details["cameras"].items()
+    )
+    world_from_scene = _world_from_velo(files, ref.details["pose"])
     folder = f"data_3d_raw/{ref.sequence}/velodyne_points"
     identity = Identity(
         dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
-        timestamp_ns=_timestamp(files, folder, ref.details["timestamp"]),
+        timestamp_ns=_timestamp(files, folder, ref.details["timestamp"], ref.details["frame"]),
         domain="outdoor", licence=LICENCE, sources=files.sources(),
     )  # fmt: skip
     return Scene(
         identity=identity,
-        world_from_scene=world_from_scene,
+        world_from_scene=np.eye(4) if world_from_scene is None else world_from_scene,
         points=points,
         views=views,
         dropped=dropped | dict(ref.details["dropped"]),
     ).validate()
 
 
-def _read_camera(files: RawFiles, name: str, camera: dict[str, Any]) -> View:
+def _read_window_scene(files: RawFiles) -> Scene:
+    ref = files.ref
+    points, world_from_scene, dropped = read_window(files, ref.files["points"])
+    views = []
+    for entry in ref.details["window"]:
+        name, frame = entry["camera"], entry["frame"]
+        view = _read_camera(
+            files, name, role(frame, name), ref.details["cameras"][name], timestamp=entry["timestamp"], frame=frame
+        )
+        velo = _world_from_velo(files, entry["pose"])
+        if velo is not None and view.scene_from_camera is not None:
+            view = replace(view, scene_from_camera=inverse(world_from_scene) @ velo @ view.scene_from_camera)
+        views.append(view)
+    identity = Identity(
+        dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
+        timestamp_ns=None, domain="outdoor", licence=LICENCE, sources=files.sources(),
+    )  # fmt: skip
+    return Scene(
+        identity=identity, world_from_scene=world_from_scene, points=points, views=tuple(views), dropped=dropped
+    ).validate()
+
+
+def _read_camera(
+    files: RawFiles, name: str, key: str, camera: dict[str, Any], *, timestamp: str | None, frame: int
+) -> View:
+    """The view of an image at its calibrated place in the velodyne frame; `key` is its role in `SceneRef.files`."""
     width, height = camera["size"]
-    return read_view(
+    view = read_view(
         files,
         name,
-        files.ref.files[name],
+        files.ref.files[key],
         intrinsics=np.array(camera["intrinsics"], np.float64),
         scene_from_camera=np.array(camera["scene_from_camera"], np.float64),
         size=(width, height),
-        timestamp_ns=_timestamp(files, f"data_2d_raw/{files.ref.sequence}/{name}", camera["timestamp"]),
+        timestamp_ns=_timestamp(files, f"data_2d_raw/{files.ref.sequence}/{name}", timestamp, frame),
         camera_model=camera["model"],
         distortion=tuple(camera["distortion"]),
     )
+    return replace(view, **read_image_labels(files, key, (width, height)))
 
 
-def _timestamp(files: RawFiles, folder: str, text: str | None) -> int | None:
+def _world_from_velo(files: RawFiles, place: dict[str, Any] | None) -> Float64 | None:
+    if place is None:
+        return None
+    imu_from_velo = np.array(files.ref.details["imu_from_velo"], np.float64)
+    return np.asarray(read_pose(files, files.ref.files["pose"], place) @ imu_from_velo)
+
+
+def _timestamp(files: RawFiles, folder: str, text: str | None, frame: int) -> int | None:
     if text is None:
         return None
-    return parse_timestamp(text, files.ref.details["frame"], partial(files.error, f"{folder}/timestamps.txt"))
+    return parse_timestamp(text, frame, partial(files.error, f"{folder}/timestamps.txt"))
 
 
 SOURCE = Source(dataset=DATASET, options=Options, plan=plan, read=read)

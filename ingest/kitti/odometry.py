@@ -13,6 +13,9 @@ What counts as a promised scene
   * A sequence whose calibration or trajectory cannot be read is `Missing` as a whole. One without any scan (the
     calibration archive has all 22) is passed over with a warning in the log, unless `sequences` asks for it by name.
 
+With `clips`, a sequence's images become clips (see `ingest.kitti.clips`), with or without scans; a frame beyond the end
+of the trajectory has no pose. SemanticKITTI's and KITTI's trajectories are for the same frames.
+
 The world is the first velodyne frame (z up), not the first camera's: with P the pose of camera 0 in the file and
 Tr = cam0_from_velo, world_from_scene = Tr^-1 P Tr (semantic-kitti-api). A sequence without a trajectory has the
 identity and {"no pose": 1} in `Scene.dropped`. Which trajectory it was is told by `Identity.sources`.
@@ -30,7 +33,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ingest.clips import ClipOptions
 from ingest.kitti.calibration import PROJECTION, TRANSFORM, inverse, read_calibration, rectified_camera, rigid
+from ingest.kitti.clips import Frame, plan_clips, read_clip
 from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, Found, check_cameras, numbered, root_of
 from ingest.kitti.images import read_view
 from ingest.kitti.labels import read_labels
@@ -58,12 +63,14 @@ class Options:
         sequences: numbers of the sequences to read, such as "08"; empty for all.
         every: keep the frames whose number is a multiple of this (10 Hz: every=5 keeps two a second).
         poses: trajectory to use; "auto" takes SemanticKITTI's, else KITTI's, else none.
+        clips: yield clips of each camera instead of scans.
     """
 
     cameras: tuple[str, ...] = DEFAULT_CAMERAS
     sequences: tuple[str, ...] = ()
     every: int = 1
     poses: Literal["auto", "semantic", "kitti", "none"] = "auto"
+    clips: ClipOptions | None = None
 
     def __post_init__(self) -> None:
         check_cameras(self.cameras)
@@ -89,13 +96,17 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
         except RawDataError as problem:
             yield Missing(dataset=DATASET, scene_id=name, reason=str(problem))
             continue
-        if sequence is not None:
+        if sequence is not None and options.clips:
+            yield from _plan_sequence_clips(store, sequence, options)
+        elif sequence is not None:
             yield from _plan_frames(store, sequence, options)
         elif options.sequences:
-            reason = "the sequence has no scans; download the velodyne archive"
+            lost, archive = ("images", "colour") if options.clips else ("scans", "velodyne")
+            reason = f"the sequence has no {lost}; download the {archive} archive"
             yield Missing(dataset=DATASET, scene_id=name, reason=reason)
         else:
-            logging.getLogger(__name__).warning("%s: sequence %s: passed over: it has no scans", DATASET, name)
+            lost = "images" if options.clips else "scans"
+            logging.getLogger(__name__).warning("%s: sequence %s: passed over: it has no %s", DATASET, name, lost)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +125,17 @@ class _Sequence:
 
 
 def _open_sequence(store: Store, name: str, options: Options) -> _Sequence | None:
-    """The sequence, or None if it has no scans; raises `RawDataError` if its calibration or poses cannot be read."""
+    """The sequence, or None if it has no scans (no images for clips).
+
+    Raises:
+        RawDataError: its calibration or poses cannot be read.
+    """
     folder = f"sequences/{name}"
     scans = numbered(store, f"{folder}/velodyne", ".bin", _DIGITS)
-    if not scans:
-        return None
     images = {c: numbered(store, f"{folder}/image_{int(c[-2:])}", ".png", _DIGITS) for c in options.cameras}
     images = {camera: found for camera, found in images.items() if found}
+    if not (images if options.clips else scans):
+        return None
     cameras, cam0_from_velo = _calibrate(store, f"{folder}/calib.txt", tuple(images))
     pose_path = _choose_poses(store, name, options)
     return _Sequence(
@@ -215,26 +230,53 @@ def _loss(role: str) -> str:
     return "missing labels" if role == "labels" else f"missing image {role}"
 
 
+def _plan_sequence_clips(store: Store, sequence: _Sequence, options: Options) -> Iterator[SceneRef | Missing]:
+    name, path = sequence.name, sequence.pose_path
+    ref = SceneRef(
+        dataset=DATASET, scene_id=name, split=_split(name), sequence=name, root=root_of(store),
+        files={"pose": path} if path else {},
+    )  # fmt: skip
+    for camera in options.cameras:
+        frames = [
+            Frame(
+                number=number,
+                image=image,
+                seconds=_guess_seconds(sequence.times.get(number)),
+                details={"time": sequence.times.get(number), "pose": sequence.poses.get(number)},
+                files={},
+            )
+            for number, image in sorted(sequence.images.get(camera, {}).items())
+            if number % options.every == 0
+        ]
+        more = {"cam0_from_velo": sequence.cam0_from_velo, "camera": sequence.cameras.get(camera)}
+        yield from plan_clips(ref, camera, frames, options.clips or ClipOptions(), more=more)
+
+
 def read(ref: SceneRef) -> Scene:
-    """One frame; the scene frame is the velodyne's, the world its first frame's, timestamps count from there.
+    """One frame or clip; the scene frame is the velodyne's, the world its first frame's, timestamps count from there.
 
     Raises:
         RawDataError: a file is missing or not what the format says, or labels and points differ in number.
     """
     files = RawFiles(ref)
+    if "clip" in ref.details:
+        return read_clip(
+            files,
+            ref.details["camera"],
+            version=VERSION,
+            world_from_velo=lambda frame: None if frame["pose"] is None else _world_from_velo(files, frame["pose"]),
+            timestamp=lambda frame: _timestamp(files, frame["time"], frame["frame"]),
+        )
     points, kept, dropped = read_scan_and_mask(files, ref.files["points"])
     if "labels" in ref.files:
         points, unknown = read_labels(files, ref.files["labels"], points, kept)
         dropped |= unknown
     views = tuple(_read_camera(files, name, camera) for name, camera in ref.details["cameras"].items())
-    world_from_scene = np.eye(4)
-    if "pose" in ref.files:
-        cam0_from_velo = np.array(ref.details["cam0_from_velo"], np.float64)
-        pose = read_pose(files, ref.files["pose"], ref.details["pose"])
-        world_from_scene = inverse(cam0_from_velo) @ pose @ cam0_from_velo
+    world_from_scene = _world_from_velo(files, ref.details["pose"]) if "pose" in ref.files else np.eye(4)
     identity = Identity(
         dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
-        timestamp_ns=_timestamp(files), domain="outdoor", licence=LICENCE, sources=files.sources(),
+        timestamp_ns=_timestamp(files, ref.details["time"], ref.details["frame"]),
+        domain="outdoor", licence=LICENCE, sources=files.sources(),
     )  # fmt: skip
     return Scene(
         identity=identity,
@@ -252,17 +294,28 @@ def _read_camera(files: RawFiles, name: str, camera: dict[str, Any]) -> View:
         files.ref.files[name],
         intrinsics=np.array(camera["intrinsics"], np.float64),
         scene_from_camera=np.array(camera["scene_from_camera"], np.float64),
-        timestamp_ns=_timestamp(files),
+        timestamp_ns=_timestamp(files, files.ref.details["time"], files.ref.details["frame"]),
     )
 
 
-def _timestamp(files: RawFiles) -> int | None:
+def _world_from_velo(files: RawFiles, place: dict[str, Any]) -> Float64:
+    cam0_from_velo = np.array(files.ref.details["cam0_from_velo"], np.float64)
+    return inverse(cam0_from_velo) @ read_pose(files, files.ref.files["pose"], place) @ cam0_from_velo
+
+
+def _guess_seconds(text: str | None) -> float | None:
+    """For planning clips; None for a damaged time, which `read` then reports."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _timestamp(files: RawFiles, text: str | None, frame: int) -> int | None:
     """Nanoseconds since the sequence's first frame; scan and images of a frame share the time."""
-    text = files.ref.details["time"]
     if text is None:
         return None
-    path = files.ref.files["points"].rpartition("/velodyne/")[0] + "/times.txt"
-    fail = partial(files.error, path, line=files.ref.details["frame"] + 1)
+    fail = partial(files.error, f"sequences/{files.ref.sequence}/times.txt", line=frame + 1)
     try:
         seconds = float(text)
     except ValueError:

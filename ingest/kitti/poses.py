@@ -6,7 +6,8 @@ fetches only its own line, so that a damaged pose costs one scene and the record
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -52,8 +53,45 @@ def indexed_poses(store: Store, path: str, dataset: str) -> dict[int, dict[str, 
     return places
 
 
+def fill_gaps(places: dict[int, dict[str, Any]], frames: Iterable[int], longest: int) -> dict[int, dict[str, Any]]:
+    """The places, and one between two lines for each of the other `frames` in a gap of at most `longest` frames.
+
+    Such a place holds the lines before and after it, and the weight 0..1 of the latter (frames are evenly spaced).
+    Nothing is extrapolated: a frame before the first pose or after the last one stays without.
+    """
+    known, filled = sorted(places), dict(places)
+    for frame in frames:
+        next_one = bisect_left(known, frame)
+        if frame in places or next_one in (0, len(known)):
+            continue
+        before, after = known[next_one - 1], known[next_one]
+        if after - before - 1 <= longest:
+            weight = (frame - before) / (after - before)
+            filled[frame] = {"before": places[before], "after": places[after], "weight": weight}
+    return filled
+
+
 def read_pose(files: RawFiles, path: str, place: dict[str, Any]) -> Float64:
-    """The transform (4, 4) on the line of a place.
+    """The transform (4, 4) of a place: that of its line, or between two lines (screw-free: the centre moves straight
+    and evenly while the rotation turns about one axis).
+
+    Raises:
+        RawDataError: as `_read_line`.
+    """
+    if "before" not in place:
+        return _read_line(files, path, place)
+    from scipy.spatial.transform import Rotation
+
+    before, after = (_read_line(files, path, place[side]) for side in ("before", "after"))
+    turn = Rotation.from_matrix(before[:3, :3].T @ after[:3, :3]).as_rotvec()
+    pose = np.eye(4)
+    pose[:3, :3] = before[:3, :3] @ Rotation.from_rotvec(place["weight"] * turn).as_matrix()
+    pose[:3, 3] = before[:3, 3] + place["weight"] * (after[:3, 3] - before[:3, 3])
+    return pose
+
+
+def _read_line(files: RawFiles, path: str, place: dict[str, Any]) -> Float64:
+    """The transform (4, 4) on one line.
 
     Raises:
         RawDataError: the file has changed since planning, or the line does not hold a rigid transform (or another

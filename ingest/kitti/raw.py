@@ -14,6 +14,9 @@ What counts as a promised scene
   * An `_extract` drive (unrectified, unsynchronised, scans as text) is `Missing` as a whole, and so are the drives of
     a date whose calibration is absent or damaged.
 
+With `clips`, a drive's images become clips (see `ingest.kitti.clips`): every image counts, with or without scan. One
+whose GPS/IMU packet is absent has no pose.
+
 The world is the Mercator frame of the drive (see `oxts`), gravity-aligned: x east, y north, z up.
 """
 
@@ -28,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from ingest.clips import ClipOptions
 from ingest.kitti.calibration import (
     MAX_TEXT_BYTES,
     PROJECTION,
@@ -39,10 +43,11 @@ from ingest.kitti.calibration import (
     rectified_camera,
     rigid,
 )
+from ingest.kitti.clips import Frame, plan_clips, read_clip, role
 from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, Found, check_cameras, numbered, root_of
 from ingest.kitti.images import read_view
 from ingest.kitti.oxts import parse_packet, world_from_imu
-from ingest.kitti.timestamps import list_timestamps, parse_timestamp
+from ingest.kitti.timestamps import guess_seconds, list_timestamps, parse_timestamp
 from ingest.kitti.velodyne import POINT_BYTES, read_scan
 from ingest.source import Missing, RawFiles, SceneRef, Source
 from shards.errors import RawDataError, RecipeError
@@ -64,11 +69,13 @@ class Options:
         cameras: views to keep.
         drives: names of the drives to read, such as "2011_09_26_drive_0052_sync"; empty for all.
         every: keep the frames whose number is a multiple of this (10 Hz: every=5 keeps two a second).
+        clips: yield clips of each camera instead of single frames.
     """
 
     cameras: tuple[str, ...] = DEFAULT_CAMERAS
     drives: tuple[str, ...] = ()
     every: int = 1
+    clips: ClipOptions | None = None
 
     def __post_init__(self) -> None:
         check_cameras(self.cameras)
@@ -104,7 +111,9 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
         except RawDataError as problem:
             yield Missing(dataset=DATASET, scene_id=drive, reason=str(problem))
             continue
-        if listing.promised:
+        if listing.promised and options.clips:
+            yield from _plan_drive_clips(store, drive, listing, calibrations[date], options)
+        elif listing.promised:
             yield from _plan_frames(store, drive, listing, calibrations[date], options)
         else:
             yield from _nothing_promised(drive, asked=drive in options.drives)
@@ -206,19 +215,46 @@ def _plan_frames(
         )
 
 
+def _plan_drive_clips(
+    store: Store, drive: str, listing: _Listing, calibration: dict[str, Any], options: Options
+) -> Iterator[SceneRef | Missing]:
+    first = {"first_pose": listing.poses[min(listing.poses)].path} if listing.poses else {}
+    ref = SceneRef(
+        dataset=DATASET, scene_id=drive, split="none", sequence=drive, root=root_of(store), files=first
+    )  # fmt: skip
+    for camera in options.cameras:
+        times = listing.image_times.get(camera, {})
+        frames = [
+            Frame(
+                number=number,
+                image=image,
+                seconds=guess_seconds(times.get(number)),
+                details={"timestamp": times.get(number)},
+                files={"pose": listing.poses[number]} if number in listing.poses else {},
+            )
+            for number, image in sorted(listing.images.get(camera, {}).items())
+            if number % options.every == 0
+        ]
+        more = {"velo_from_imu": calibration["velo_from_imu"], "camera": calibration["cameras"][camera]}
+        yield from plan_clips(ref, camera, frames, options.clips or ClipOptions(), more=more)
+
+
 def read(ref: SceneRef) -> Scene:
-    """One frame; the scene frame is the velodyne's, the world the drive's Mercator frame.
+    """One frame or clip; the scene frame is the velodyne's, the world the drive's Mercator frame.
 
     Raises:
         RawDataError: a file is missing or not what the format says.
     """
     files = RawFiles(ref)
+    imu_from_velo = inverse(np.array(ref.details["velo_from_imu"], np.float64))
+    if "clip" in ref.details:
+        return _read_drive_clip(files, imu_from_velo)
     points, dropped = read_scan(files, ref.files["points"])
     views = tuple(_read_camera(files, name, camera) for name, camera in ref.details["cameras"].items())
-    world_from_scene = _read_pose(files) @ inverse(np.array(ref.details["velo_from_imu"], np.float64))
+    world_from_scene = _read_pose(files, ref.files["pose"]) @ imu_from_velo
     identity = Identity(
         dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
-        timestamp_ns=_timestamp(files, "velodyne_points", ref.details["timestamp"]),
+        timestamp_ns=_timestamp(files, ref.files["points"], ref.details["timestamp"], ref.details["frame"]),
         domain="outdoor", licence=LICENCE, sources=files.sources(),
     )  # fmt: skip
     return Scene(
@@ -239,13 +275,28 @@ def _read_camera(files: RawFiles, name: str, camera: dict[str, Any]) -> View:
         intrinsics=np.array(camera["intrinsics"], np.float64),
         scene_from_camera=np.array(camera["scene_from_camera"], np.float64),
         size=(width, height),
-        timestamp_ns=_timestamp(files, name, camera["timestamp"]),
+        timestamp_ns=_timestamp(files, files.ref.files[name], camera["timestamp"], files.ref.details["frame"]),
     )
 
 
-def _read_pose(files: RawFiles) -> Float64:
+def _read_drive_clip(files: RawFiles, imu_from_velo: Float64) -> Scene:
+    camera = files.ref.details["clip"]
+
+    def world_from_velo(frame: dict[str, Any]) -> Float64 | None:
+        path = files.ref.files.get(role(frame["frame"], "pose"))
+        return None if path is None else _read_pose(files, path) @ imu_from_velo
+
+    def timestamp(frame: dict[str, Any]) -> int | None:
+        return _timestamp(files, files.ref.files[role(frame["frame"], camera)], frame["timestamp"], frame["frame"])
+
+    return read_clip(
+        files, files.ref.details["camera"], version=VERSION, world_from_velo=world_from_velo, timestamp=timestamp
+    )
+
+
+def _read_pose(files: RawFiles, path: str) -> Float64:
     """world_from_imu; the drive's first packet sets the scale of its Mercator frame."""
-    path, first_path = files.ref.files["pose"], files.ref.files["first_pose"]
+    first_path = files.ref.files["first_pose"]
     packet = parse_packet(files.read(path, limit=MAX_TEXT_BYTES), partial(files.error, path))
     if first_path == path:
         return world_from_imu(packet, packet)
@@ -253,12 +304,12 @@ def _read_pose(files: RawFiles) -> Float64:
     return world_from_imu(packet, first)
 
 
-def _timestamp(files: RawFiles, folder: str, text: str | None) -> int | None:
+def _timestamp(files: RawFiles, payload: str, text: str | None, frame: int) -> int | None:
+    """Time of a frame, given the line of the timestamps that lie above the payload's folder."""
     if text is None:
         return None
-    drive = files.ref.files["points"].rpartition("/velodyne_points/")[0]
-    path = f"{drive}/{folder}/timestamps.txt"
-    return parse_timestamp(text, files.ref.details["frame"], partial(files.error, path))
+    path = payload.rpartition("/data/")[0] + "/timestamps.txt"
+    return parse_timestamp(text, frame, partial(files.error, path))
 
 
 SOURCE = Source(dataset=DATASET, options=Options, plan=plan, read=read)

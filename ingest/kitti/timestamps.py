@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import partial
 
 from ingest.kitti.calibration import Fail
 from shards.errors import RawDataError
@@ -41,3 +42,14 @@ def parse_timestamp(text: str, frame: int, fail: Fail) -> int:
     days = moment.toordinal() - _EPOCH
     seconds = ((days * 24 + moment.hour) * 60 + moment.minute) * 60 + moment.second
     return seconds * 1_000_000_000 + int(match.group(7).ljust(9, "0"))
+
+
+def guess_seconds(text: str | None) -> float | None:
+    """Seconds of a timestamp for planning; None where there is none, or a damaged one, which `read` then reports."""
+    try:
+        return None if text is None else parse_timestamp(text, 0, _UNREAD) / 1e9
+    except RawDataError:
+        return None
+
+
+_UNREAD = partial(RawDataError, dataset="kitti", path="timestamps.txt")

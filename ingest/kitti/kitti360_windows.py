@@ -1,0 +1,129 @@
+"""KITTI-360's accumulated clouds: some 200 m of a drive in one binary PLY, where all of its 3D labels are.
+
+    <root>/data_3d_semantics/{train,test}/<drive>/static/<first>_<last>.ply     frame numbers; windows overlap
+    <root>/data_3d_semantics/train/2013_05_28_drive_val.txt                     which windows are for validation
+
+    float x y z, uchar red green blue, int semantic instance, uchar visible, float confidence      train, 28 bytes
+    float x y z, uchar red green blue, uchar visible                                               test, 16 bytes
+
+Points are in the world of the poses, kilometres from its origin, hence float32 of the file minus a whole-metre origin
+in float64. A window of 4 M points costs 112 MB and half a second. The file says which columns there are; `visible` and
+`confidence` have no place in a Scene. The dynamic clouds (objects smeared along their way) are not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.kitti.folders import Found
+from ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of
+from ingest.source import RawFiles
+from shards.errors import RawDataError
+from shards.scene import Float64, Points
+from shards.storage import Store
+
+_POINT_BYTES = {"train": 28, "val": 28, "test": 16}
+_MAX_BYTES = 2 << 30
+_MAX_HEADER = 4096
+_MAX_LIST = 1 << 20
+_MAX_COORDINATE = 1e6
+_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "char": "i1", "int": "<i4", "uint": "<u4", "short": "<i2"}
+_NAME = re.compile(r"(\d{10})_(\d{10})\.ply", re.ASCII)
+_VALIDATION = "data_3d_semantics/train/2013_05_28_drive_val.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A file of accumulated points and the frames it covers, both ends included."""
+
+    file: Found
+    first: int
+    last: int
+    split: str
+
+
+def list_windows(store: Store, drive: str, dataset: str) -> Iterator[Window]:
+    """The static windows of a drive in order; raises `RawDataError` for an absurd list of validation windows."""
+    size = store.size(_VALIDATION) or 0
+    if size > _MAX_LIST:
+        raise RawDataError(f"{size} bytes are too many for a list of windows", dataset=dataset, path=_VALIDATION)
+    listed = store.read(_VALIDATION).decode("ascii", errors="replace").split() if size else []
+    validation = {"/".join(line.split("/")[-3:]) for line in listed}
+    for split in ("train", "test"):
+        folder = f"data_3d_semantics/{split}/{drive}/static"
+        for name, bytes_ in sorted(store.sizes(folder).items()):
+            match = _NAME.fullmatch(name)
+            if match:
+                chosen = "val" if f"{drive}/static/{name}" in validation else split
+                first, last = (int(word) for word in match.groups())
+                yield Window(file=Found(f"{folder}/{name}", bytes_), first=first, last=last, split=chosen)
+
+
+def window_points(window: Window) -> int:
+    """Points of a window, guessed from the size of its file."""
+    return max(1, window.file.size // _POINT_BYTES[window.split])
+
+
+def read_window(files: RawFiles, path: str) -> tuple[Points, Float64, dict[str, int]]:
+    """Points of a window, world_from_scene (a translation by whole metres), and what was dropped.
+
+    Raises:
+        RawDataError: no such PLY, truncated or padded, or without a usable point.
+    """
+    data = files.read(path, limit=_MAX_BYTES)
+    count, dtype, start = _parse_header(files, path, data)
+    if count * dtype.itemsize != len(data) - start:
+        problem = f"{count} points of {dtype.itemsize} bytes are declared, {len(data) - start} bytes follow"
+        raise files.error(path, problem, offset=start, hint="the file is truncated; download it again")
+    table = np.frombuffer(data, dtype, count, start)
+    world = np.stack([table[axis] for axis in "xyz"], axis=1).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        usable = (np.abs(world) <= _MAX_COORDINATE).all(axis=1)
+    if not usable.any():
+        raise files.error(path, f"none of {count} points has coordinates within {_MAX_COORDINATE:.0f} m", offset=start)
+    dropped = {"impossible points": int(count - usable.sum())} if not usable.all() else {}
+    table, world = table[usable], world[usable]
+    world_from_scene = np.eye(4)
+    world_from_scene[:3, 3] = np.round((world.min(axis=0) + world.max(axis=0)) / 2)
+    labelled = "semantic" in (dtype.names or ())
+    points = Points(
+        xyz=(world - world_from_scene[:3, 3]).astype(np.float32),
+        color=np.stack([table[name] for name in ("red", "green", "blue")], axis=1),
+        semantic={TAXONOMY: classes_of(_column(table, "semantic"))} if labelled else {},
+        instance=instances_of(_column(table, "instance")) if labelled else None,
+    )
+    return points, world_from_scene, dropped
+
+
+def _column(table: NDArray[np.void], name: str) -> NDArray[np.int32]:
+    return np.ascontiguousarray(table[name], np.int32)
+
+
+def _parse_header(files: RawFiles, path: str, data: bytes) -> tuple[int, np.dtype[np.void], int]:
+    """(points, record, byte where they begin)."""
+    head, end, _ = data[:_MAX_HEADER].partition(b"end_header\n")
+    lines = head.decode("ascii", errors="replace").splitlines()
+    if not end or lines[:2] != ["ply", "format binary_little_endian 1.0"]:
+        raise files.error(path, "no binary little-endian PLY with a short header", offset=0, hint="download it again")
+    count, fields = -1, []
+    for number, line in enumerate(lines[2:], start=3):
+        words = line.split()
+        if words[:2] == ["element", "vertex"] and count < 0 and len(words) == 3 and words[2].isdecimal():
+            count = int(words[2][:12])
+        elif words[:1] == ["property"] and count >= 0 and len(words) == 3 and words[1] in _TYPES:
+            fields.append((words[2], _TYPES[words[1]]))
+        elif words[:1] not in (["comment"], ["obj_info"]):
+            raise files.error(path, f"{line[:60]!r} has no place in the header of an accumulated cloud", line=number)
+    kinds = dict(fields)
+    wanted = dict.fromkeys("xyz", "<f4") | dict.fromkeys(("red", "green", "blue"), "u1")
+    if "semantic" in kinds or "instance" in kinds:
+        wanted |= dict.fromkeys(("semantic", "instance"), "<i4")
+    wrong = [name for name, kind in wanted.items() if kinds.get(name) != kind]
+    if wrong or len(kinds) != len(fields) or count < 1:
+        raise files.error(path, f"the header lacks points, repeats a property or has no usable {', '.join(wrong)}")
+    return count, np.dtype(fields), len(head) + len(end)
