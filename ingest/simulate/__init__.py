@@ -1,4 +1,4 @@
-"""Simulated raw worlds: small datasets in the native layouts of ScanNet, nuScenes and KITTI, with their truth.
+"""Simulated raw worlds: small datasets in native layouts (ScanNet, nuScenes, KITTI, S3DIS, videos), with their truth.
 
 The licences of the real datasets forbid shipping them; these worlds let everyone run the whole pipeline, and let tests
 compare every number with the truth. Rooms and streets are procedural meshes with drawn textures; pictures and lidar
@@ -15,9 +15,11 @@ from typing import Any
 from ingest.simulate.config import SimulationConfig
 from shards.errors import RecipeError
 
-__all__ = ["DATASETS", "SimulationConfig", "simulate"]
+__all__ = ["ALL_DATASETS", "DATASETS", "SimulationConfig", "simulate"]
 
 DATASETS = ("scannet", "nuscenes", "kitti")
+"""What is simulated unless asked otherwise: the demo's."""
+ALL_DATASETS = (*DATASETS, "s3dis", "video")
 Progress = Callable[[str, int, int], None]
 _DEFAULT = SimulationConfig()
 
@@ -30,11 +32,11 @@ def simulate(
     config: SimulationConfig = _DEFAULT,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write simulated datasets: `out/scannet`, `out/nuscenes`, `out/kitti/{object,raw}` and `out/truth/<dataset>`.
+    """Write simulated datasets, such as `out/scannet` or `out/kitti/{object,raw}`, and `out/truth/<dataset>`.
 
     Args:
         out: a folder for the datasets; what is in their folders already is overwritten, file by file.
-        datasets: names out of `DATASETS`.
+        datasets: names out of `ALL_DATASETS`.
         seed: the same seed and config give the same bytes in every file, whichever datasets are asked for.
         progress: called with (dataset, done, total) as scenes are finished.
 
@@ -44,9 +46,9 @@ def simulate(
     Raises:
         RecipeError: an unknown dataset.
     """
-    unknown = sorted(set(datasets) - set(DATASETS))
+    unknown = sorted(set(datasets) - set(ALL_DATASETS))
     if unknown:
-        raise RecipeError(f"cannot simulate {', '.join(unknown)}; there are {', '.join(DATASETS)}")
+        raise RecipeError(f"cannot simulate {', '.join(unknown)}; there are {', '.join(ALL_DATASETS)}")
     summary: dict[str, Any] = {}
     for dataset in dict.fromkeys(datasets):
 
@@ -69,6 +71,14 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from ingest.simulate.nuscenes import write_nuscenes
 
         return write_nuscenes
+    if dataset == "s3dis":
+        from ingest.simulate.s3dis import write_s3dis
+
+        return write_s3dis
+    if dataset == "video":
+        from ingest.simulate.video import write_video
+
+        return write_video
     from ingest.simulate.kitti import write_kitti
 
     return write_kitti

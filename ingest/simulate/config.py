@@ -15,9 +15,14 @@ class SimulationConfig:
         nuscenes_scenes: at most 10, the scenes of v1.0-mini; validation scenes come third and sixth.
         nuscenes_keyframes: samples of a scene, at 2 Hz.
         nuscenes_sweeps: lidar sweeps without labels between two keyframes (at most 9, at 20 Hz).
+        nuscenes_camera_sweeps: images without labels between two keyframes (at most 5, at 12 Hz).
+        nuscenes_panoptic: whether panoptic labels are written too.
         nuscenes_columns, kitti_columns: firings of the lidar per turn (times 32, 64 beams).
         kitti_frames: frames of the object benchmark; kitti_drives, kitti_drive_frames: of raw.
+        video_walks, video_frames: walks through two rooms, and frames in each room; `video_size` must be even.
         kitti_missing_scan: leave one scan of the first drive out, as happens in the original.
+        s3dis_rooms, s3dis_views: rooms of S3DIS, and views of 2D-3D-S in each (square, `s3dis_image_size` pixels).
+        s3dis_points: points of a room, about; the real ones have a million.
     """
 
     scannet_rooms: int = 6
@@ -28,6 +33,8 @@ class SimulationConfig:
     nuscenes_scenes: int = 10
     nuscenes_keyframes: int = 4
     nuscenes_sweeps: int = 1
+    nuscenes_camera_sweeps: int = 0
+    nuscenes_panoptic: bool = False
     nuscenes_image_size: tuple[int, int] = (480, 270)
     nuscenes_columns: int = 420
     kitti_frames: int = 6
@@ -36,3 +43,10 @@ class SimulationConfig:
     kitti_image_size: tuple[int, int] = (621, 188)
     kitti_columns: int = 360
     kitti_missing_scan: bool = False
+    video_walks: int = 1
+    video_frames: int = 40
+    video_size: tuple[int, int] = (256, 192)
+    s3dis_rooms: int = 4
+    s3dis_views: int = 6
+    s3dis_points: int = 60_000
+    s3dis_image_size: int = 270
