@@ -4,6 +4,7 @@
   aggregation.json   object -> segment ids and a raw category such as "kitchen cabinet"
   the .tsv table     raw category -> ScanNet id (scannet200) and nyu40 id (nyu40, scannet20)
   labels.ply         vertex -> nyu40 id, the same information without the objects
+  label images       pixel -> ScanNet id; instance images: pixel -> objectId + 1 (their files: images.py)
 
 Files of release v1 and v2 carry the same names but belong to different segmentations. Whatever does not fit together
 is an error, never a guess: a scan without labels is worth more than a scan with wrong ones.
@@ -15,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ MAX_JSON = 256 << 20
 MAX_TABLE = 16 << 20
 MAX_ABSENT_SHARE = 0.05
 """Published annotations name a few segments that do not exist; mixed releases miss far more."""
+MAX_CONTRADICTION = 0.2
+"""Share of vertices (or pixels) that two files of one annotation may call differently. Tables differ in a few rows."""
+RAW_IDS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,10 @@ class Category:
     nyu40_id: int
 
 
+LabelTable: TypeAlias = Mapping[str, Category]
+"""Raw category -> its ids."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objects:
     """Annotated objects of a scan with N vertices.
@@ -46,12 +54,14 @@ class Objects:
         instance: int32 (N,), objectId + 1, 0 where no object.
         category: int32 (N,), index into `names`, -1 where no object.
         names: raw categories.
+        members: instance -> raw category, for every object of the scan.
         dropped: what could not be used, and how often.
     """
 
     instance: NDArray[np.int32]
     category: NDArray[np.int32]
     names: tuple[str, ...]
+    members: Mapping[int, str]
     dropped: Mapping[str, int]
 
 
@@ -64,7 +74,7 @@ def map_labels(raw: NDArray[Any], name: str) -> NDArray[np.int16]:
     return labels
 
 
-def read_label_table(files: RawFiles, path: str) -> dict[str, Category]:
+def read_label_table(files: RawFiles, path: str) -> LabelTable:
     """Raw category -> ids, from the tab-separated table in any of its versions."""
     try:
         lines = files.read(path, MAX_TABLE).decode("utf-8-sig").splitlines()
@@ -98,6 +108,7 @@ def read_objects(files: RawFiles, segments_path: str, aggregation_path: str, ver
     instance = np.zeros(len(segment_ids), np.int32)
     category = np.full(len(segment_ids), -1, np.int32)
     names: dict[str, int] = {}
+    members: dict[int, str] = {}
     absent = named = 0
     for number, group in enumerate(_read_groups(files, aggregation_path)):
         object_id, label, claimed = _parse_group(files, aggregation_path, number, group)
@@ -108,6 +119,7 @@ def read_objects(files: RawFiles, segments_path: str, aggregation_path: str, ver
         absent, named = absent + len(claimed) - len(place), named + len(claimed)
         instance[place] = object_id + 1
         category[place] = names.setdefault(label, len(names))
+        members[object_id + 1] = label
     if absent > MAX_ABSENT_SHARE * named:
         raise files.error(
             aggregation_path, f"{absent} of the {named} segments it names are not in {segments_path}",
@@ -117,19 +129,63 @@ def read_objects(files: RawFiles, segments_path: str, aggregation_path: str, ver
         instance=instance[vertex_segment],
         category=category[vertex_segment],
         names=tuple(names),
+        members=members,
         dropped={"segment absent from segs.json": absent} if absent else {},
     )
 
 
-def object_labels(
-    objects: Objects, table: Mapping[str, Category]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, int]]:
+def object_labels(objects: Objects, table: LabelTable) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, int]]:
     """Per vertex ScanNet id and nyu40 id (0 = none), and the count of categories the table does not know."""
     known = [table.get(name) for name in objects.names]
     ids = np.array([(c.scannet_id, c.nyu40_id) if c else (0, 0) for c in known] + [(0, 0)], np.int64)
     unknown = Counter(name for name, c in zip(objects.names, known, strict=True) if c is None)
     per_vertex = ids[objects.category]
     return per_vertex[:, 0], per_vertex[:, 1], {"unknown raw category": len(unknown)} if unknown else {}
+
+
+def check_agreement(files: RawFiles, path: str, from_objects: NDArray[np.int64], from_mesh: NDArray[np.int64]) -> int:
+    """Vertices where both sources have a nyu40 id and the ids differ; raises `RawDataError` if these are too many."""
+    both = (from_objects > 0) & (from_mesh > 0)
+    differ = int((from_objects[both] != from_mesh[both]).sum())
+    if differ > MAX_CONTRADICTION * int(both.sum()):
+        raise files.error(
+            path, f"{differ} of {int(both.sum())} annotated vertices have another class in labels.ply",
+            hint="the files are of different releases; take aggregation, segs.json and labels.ply from v2",
+        )  # fmt: skip
+    return differ
+
+
+def nyu40_ids(table: LabelTable) -> NDArray[np.uint16]:
+    """ScanNet id -> nyu40 id (0 = none), uint16 (65536,).
+
+    A few ids (singular and plural of a name) stand in two rows with different classes. The tables are sorted by how
+    often a category was used, and the first row counts.
+    """
+    ids = np.zeros(RAW_IDS, np.uint16)
+    for category in reversed(list(table.values())):
+        if category.scannet_id < RAW_IDS:
+            ids[category.scannet_id] = category.nyu40_id if category.nyu40_id <= 40 else 0
+    return ids
+
+
+def instances_fit(
+    instance: NDArray[np.uint16], raw: NDArray[np.uint16] | None, objects: Objects, table: LabelTable
+) -> bool:
+    """Whether an instance image is of the same annotation as the scan's objects.
+
+    Its instances must be objects of the scan, and (where there is a label image `raw`) its pixels must mostly have
+    their object's category. Nothing else tells a picture of release v1: sizes and file names are the same.
+    """
+    expected = np.full(RAW_IDS, -1, np.int64)
+    for ident, name in objects.members.items():
+        if ident < RAW_IDS:
+            expected[ident] = table[name].scannet_id if name in table else 0
+    of_object = instance > 0
+    category = expected[instance[of_object]]
+    wrong = category < 0
+    if raw is not None:
+        wrong |= (category > 0) & (raw[of_object] > 0) & (category != raw[of_object])
+    return bool(wrong.sum() <= MAX_CONTRADICTION * len(wrong))
 
 
 def _read_segments(files: RawFiles, path: str, vertices: int) -> NDArray[np.int64]:

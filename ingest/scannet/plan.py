@@ -1,8 +1,9 @@
-"""Lists the scans below a ScanNet release root: one folder listing per scan, no payload is opened.
+"""Lists the scans below a ScanNet release root: one or two folder listings per scan, no payload is opened.
 
-Layout: `scans/sceneSSSS_RR/`, `scans_test/sceneSSSS_RR/` and `scannetv2-labels.combined.tsv`. The official split lists
-(`scannetv2_{train,val,test}.txt`) are looked for at the root and in `splits/`; without them scans have split "none"
-and test scans "test". SSSS is the space: its rescans RR form one sequence and share a split.
+Layout: `scans/sceneSSSS_RR/`, `scans_test/sceneSSSS_RR/` and `scannetv2-labels.combined.tsv`; the official split lists
+lie at the root or in `splits/` (see `splits.py`). SSSS is the space: its rescans RR form one sequence. Clips are cut by
+the number of frames, for which the first few hundred bytes of each `.sens` are read: 100,000 scans take about
+20 seconds to plan, and some more as clips.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from ingest.source import Missing, SceneRef
+from ingest.clips import ClipOptions, clip_id, cut, thin
+from ingest.scannet import sens
+from ingest.scannet.splits import read_splits, space, split_of
+from ingest.source import Missing, RawFiles, SceneRef
 from shards.errors import RawDataError, RecipeError
 from shards.storage import Store
 
@@ -29,6 +34,13 @@ BYTES_PER_VERTEX = 41
 """16 bytes of a vertex and about 1.9 faces of 13 bytes each: mesh bytes -> vertices, for planning."""
 BYTES_PER_FRAME = 400_000
 """JPEG of 1296x968 and compressed depth of 640x480, for planning."""
+BYTES_PER_LABEL_IMAGE = 30_000
+IMAGE_SETS = {
+    "label_images": ("_2d-label-filt.zip", "label-filt", "_2d-label.zip", "label"),
+    "instance_images": ("_2d-instance-filt.zip", "instance-filt", "_2d-instance.zip", "instance"),
+}
+"""Zips and the folders they unpack to, the one to prefer first: "filt" had its errors filtered."""
+CAMERA = "color"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +51,19 @@ class ScanNetOptions:
         frames_every: only every n-th frame of the 30 Hz stream is a candidate.
         max_frames: at most this many candidates become views, spread evenly over the scan.
         read_depth: attach each frame's depth image.
+        view_labels: attach each frame's label and instance image where the scan has them (not to clips).
         align_axes: rotate the scene so that walls follow the axes (`axisAlignment` of the scan's `.txt`);
             `world_from_scene` then leads back to the world of the files.
+        clips: yield clips of colour frames instead of scans. `frames_every` and `max_frames` do not apply to them,
+            `clips.rate_hz` counts frames at 30 Hz (the files' timestamps have no documented unit).
     """
 
     frames_every: int = 20
     max_frames: int = 16
     read_depth: bool = True
+    view_labels: bool = True
     align_axes: bool = False
+    clips: ClipOptions | None = None
 
     def __post_init__(self) -> None:
         if self.frames_every < 1 or self.max_frames < 0:
@@ -57,9 +74,10 @@ class ScanNetOptions:
 
 
 def plan(store: Store, options: ScanNetOptions) -> Iterator[SceneRef | Missing]:
-    """All scans in the order of their ids, `scans/` before `scans_test/`.
+    """All scans (or their clips) in the order of their ids, `scans/` before `scans_test/`.
 
-    Yields a `Missing` for a scan folder without its mesh; raises `RawDataError` if the root is no ScanNet release.
+    Yields a `Missing` for a scan folder without its mesh (or, for clips, without a stream of two frames). Raises
+    `RawDataError` if the root is no ScanNet release, or its split lists contradict each other.
     """
     found = store.list()
     folders = [name for name in ("scans", "scans_test") if f"{name}/" in found]
@@ -68,45 +86,100 @@ def plan(store: Store, options: ScanNetOptions) -> Iterator[SceneRef | Missing]:
             "neither scans/ nor scans_test/ is here", dataset=DATASET, path=store.uri,
             hint="the root is the folder that holds scans/ and scannetv2-labels.combined.tsv",
         )  # fmt: skip
-    splits = _official_splits(store)
+    splits = read_splits(store)
     shared = {"label_table": LABEL_TABLE} if LABEL_TABLE in found else {}
     for folder in folders:
         for name in store.list(folder):
             scan = name.rstrip("/")
-            if name.endswith("/") and re.fullmatch(r"scene\d{4}_\d\d", scan):
-                split = splits.get(scan, "test" if folder == "scans_test" else "none")
-                yield _plan_scan(store, f"{folder}/{scan}", split=split, shared=shared, options=options)
+            if name.endswith("/") and re.fullmatch(r"scene[0-9]{4}_[0-9]{2}", scan):
+                split = split_of(scan, folder, splits)
+                if options.clips is not None:
+                    yield from _plan_clips(store, f"{folder}/{scan}", split, options, options.clips)
+                else:
+                    yield _plan_scan(store, f"{folder}/{scan}", split, shared, options)
 
 
 def _plan_scan(
-    store: Store, folder: str, *, split: str, shared: Mapping[str, str], options: ScanNetOptions
+    store: Store, folder: str, split: str, shared: Mapping[str, str], options: ScanNetOptions
 ) -> SceneRef | Missing:
     scan = folder.rpartition("/")[2]
     sizes = store.sizes(folder)
     present = {role: scan + suffix for role, suffix in ROLES.items() if scan + suffix in sizes}
     if "mesh" not in present:
         return Missing(dataset=DATASET, scene_id=scan, reason=f"{folder}/{scan}{ROLES['mesh']} is missing")
-    stream = min(sizes.get(f"{scan}.sens", 0), options.max_frames * BYTES_PER_FRAME)
+    frames = min(sizes.get(f"{scan}.sens", 0) // BYTES_PER_FRAME + 1, options.max_frames) if "sens" in present else 0
+    details = asdict(options)
+    if frames and options.view_labels:
+        zips, details["image_folders"] = _image_sets(store, folder, sizes)
+        present |= zips
+        frames_bytes = frames * (BYTES_PER_FRAME + 2 * BYTES_PER_LABEL_IMAGE * bool(zips or details["image_folders"]))
+    else:
+        frames_bytes = frames * BYTES_PER_FRAME
     return SceneRef(
         dataset=DATASET,
         scene_id=scan,
         split=split,
-        sequence=scan[: len("scene0000")],
+        sequence=space(scan),
         root=store.uri,
         files={role: f"{folder}/{name}" for role, name in present.items()} | dict(shared),
-        details=asdict(options),
-        points_estimate=sizes[present["mesh"]] // BYTES_PER_VERTEX,
-        bytes_estimate=stream + sum(sizes[name] for role, name in present.items() if role != "sens"),
+        details=details,
+        points_estimate=max(1, sizes[present["mesh"]] // BYTES_PER_VERTEX),
+        bytes_estimate=1
+        + frames_bytes
+        + sum(sizes[name] for role, name in present.items() if role in ROLES and role != "sens"),
     )
 
 
-def _official_splits(store: Store) -> dict[str, str]:
-    """Scan id -> split, from the lists that exist."""
-    splits: dict[str, str] = {}
-    for split in ("train", "val", "test"):
-        for path in (f"scannetv2_{split}.txt", f"splits/scannetv2_{split}.txt"):
-            if store.size(path) is not None:
-                text = store.read(path).decode("utf-8", "replace")
-                splits.update((line.strip(), split) for line in text.splitlines() if line.strip())
-                break
-    return splits
+def _image_sets(store: Store, folder: str, sizes: Mapping[str, int]) -> tuple[dict[str, str], dict[str, str]]:
+    """Kind of label images -> zip of the scan, and kind -> folder (relative to the root) where there is no zip."""
+    scan = folder.rpartition("/")[2]
+    zips: dict[str, str] = {}
+    unpacked: dict[str, str] = {}
+    for kind, candidates in IMAGE_SETS.items():
+        names = [scan + suffix for suffix in candidates if suffix.endswith(".zip") and scan + suffix in sizes]
+        if names:
+            zips[kind] = names[0]
+    if len(zips) < len(IMAGE_SETS):
+        names = store.list(folder)
+        for kind in IMAGE_SETS.keys() - zips.keys():
+            there = [name for name in IMAGE_SETS[kind] if f"{name}/" in names]
+            if there:
+                unpacked[kind] = f"{folder}/{there[0]}"
+    return zips, dict(sorted(unpacked.items()))
+
+
+def _plan_clips(
+    store: Store, folder: str, split: str, options: ScanNetOptions, clips: ClipOptions
+) -> Iterator[SceneRef | Missing]:
+    scan = folder.rpartition("/")[2]
+    sizes = store.sizes(folder)
+    files = {role: f"{folder}/{scan}{ROLES[role]}" for role in ("sens", "metadata") if scan + ROLES[role] in sizes}
+    whole: dict[str, Any] = {
+        "dataset": DATASET, "split": split, "sequence": space(scan), "root": store.uri, "files": files,
+    }  # fmt: skip
+    if "sens" not in files:
+        yield Missing(dataset=DATASET, scene_id=scan, reason=f"{folder}/{scan}.sens is missing")
+        return
+    raw = RawFiles(SceneRef(scene_id=scan, **whole))
+    try:
+        count = sens.read_header(raw, files["sens"]).frames
+    except RawDataError as problem:
+        yield Missing(dataset=DATASET, scene_id=scan, reason=str(problem))
+        return
+    finally:
+        raw.store.close()
+    runs = cut(clip_frames(count, clips.rate_hz), clips)
+    if not runs:
+        yield Missing(dataset=DATASET, scene_id=scan, reason=f"{files['sens']} has {count} frames, a clip needs two")
+    for number, run in enumerate(runs):
+        yield SceneRef(
+            scene_id=clip_id(scan, CAMERA, number),
+            details=asdict(options) | {"first": run[0], "last": run[-1]},
+            bytes_estimate=1 + sizes[f"{scan}.sens"] * len(run) // count,
+            **whole,
+        )
+
+
+def clip_frames(count: int, rate_hz: float | None) -> list[int]:
+    """Numbers of the frames that clips are cut from, of a stream of `count` frames at 30 Hz."""
+    return thin([number / sens.NOMINAL_HZ for number in range(count)], rate_hz)

@@ -4,7 +4,8 @@ A stream is a header and frames; a frame is 96 bytes (pose, timestamps, two size
 blob (zlib). Frames differ in size, so the index is made by walking: 96 bytes are read, the blobs are skipped. That
 walk (5,000 frames: about 50 ms locally) also proves that the file is whole; blobs are read for chosen frames only.
 
-Timestamps have no documented unit, and some files hold zeros, so views carry none; their order is the stream's.
+Timestamps have no documented unit, and some files hold zeros. Microseconds are what the values of the release look
+like, so they are taken as such where that gives a plausible frame rate, and as absent everywhere else.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +28,9 @@ MAX_PIXELS = 1 << 24
 MAX_FRAMES = 1_000_000
 """Nine hours at 30 Hz: keeps the index of a hostile file small."""
 MAX_COLOR_BYTES = 64 << 20
+NOMINAL_HZ = 30.0
+PLAUSIBLE_STEP_US = (1_000, 10_000_000)
+"""Microseconds between two frames: 1 kHz to one frame in ten seconds."""
 FIXED = struct.Struct("<64f2i4IfQ")
 FRAME = struct.Struct("<16f4Q")
 IMU_BYTES = 128
@@ -61,10 +67,12 @@ class SensHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class SensFrame:
-    """Where one frame lies: `pose` is world from camera, float64 (4, 4), not finite where tracking was lost."""
+    """Where one frame lies: `pose` is world from camera, float64 (4, 4), not finite where tracking was lost; `time` is
+    the colour image's timestamp as the file has it (see `times_ns`)."""
 
     number: int
     offset: int
+    time: int
     pose: Float64
     color_bytes: int
     depth_bytes: int
@@ -106,44 +114,63 @@ def read_header(files: RawFiles, path: str) -> SensHeader:
         )
     if not (np.isfinite(depth_shift) and (depth_shift == 0 or depth_shift > 1e-6)):
         raise files.error(path, f"impossible depth shift {depth_shift}", offset=offset + 280)
+    start = offset + FIXED.size
+    left = files.size(path) - start
+    if frames > min(left // FRAME.size, MAX_FRAMES):
+        raise files.error(
+            path, f"{frames} frames are declared, {left} bytes are left", offset=start - 8, hint=TRUNCATED
+        )
     return SensHeader(
         color_intrinsics=color_k[:3, :3].copy(), depth_intrinsics=depth_k[:3, :3].copy(),
         color_format=IMAGE_FORMATS[color_compression], depth_compression=depth_compression,
         color_size=(sizes[0], sizes[1]), depth_size=(sizes[2], sizes[3]), depth_shift=depth_shift,
-        frames=frames, start=offset + FIXED.size, version=version,
+        frames=frames, start=start, version=version,
     )  # fmt: skip
 
 
-def read_frames(files: RawFiles, path: str, header: SensHeader) -> list[SensFrame]:
-    """Walk the stream to its end and return where every frame lies; raises `RawDataError` if it is not whole."""
-    size = files.size(path)
-    if header.frames > min((size - header.start) // FRAME.size, MAX_FRAMES):
-        raise files.error(
-            path, f"{header.frames} frames are declared, {size - header.start} bytes are left", offset=header.start - 8,
-            hint=TRUNCATED,
-        )  # fmt: skip
+def read_frames(files: RawFiles, path: str, header: SensHeader, stop: int | None = None) -> list[SensFrame]:
+    """Walk the stream and return where every frame lies, to its end or up to (without) frame number `stop`.
+
+    Raises `RawDataError` if what was walked over is not whole.
+    """
+    size, count = files.size(path), header.frames if stop is None else min(stop, header.frames)
     frames, offset = [], header.start
-    for number in range(header.frames):
+    for number in range(count):
         values = FRAME.unpack(files.read_range(path, offset, FRAME.size))
-        color_bytes, depth_bytes = values[18:]
+        time, _, color_bytes, depth_bytes = values[16:]
         left = size - offset - FRAME.size
         if color_bytes + depth_bytes > left:
             raise files.error(
                 path, f"frame {number} declares {color_bytes} + {depth_bytes} bytes, {left} are left",
-                offset=offset + 80,
-                hint=TRUNCATED,
+                offset=offset + 80, hint=TRUNCATED,
             )  # fmt: skip
-        pose = np.array(values[:16], np.float64).reshape(4, 4)
-        frame = SensFrame(number=number, offset=offset, pose=pose, color_bytes=color_bytes, depth_bytes=depth_bytes)
+        frame = SensFrame(
+            number=number, offset=offset, time=time, pose=np.array(values[:16], np.float64).reshape(4, 4),
+            color_bytes=color_bytes, depth_bytes=depth_bytes,
+        )  # fmt: skip
         frames.append(frame)
         offset = frame.depth_offset + depth_bytes
-    if header.version >= 4:
+    if header.version >= 4 and count == header.frames:
         (imu,) = struct.unpack("<Q", files.read_range(path, offset, 8))
         if imu > (size - offset - 8) // IMU_BYTES:
             raise files.error(
                 path, f"{imu} IMU records are declared, the file ends before", offset=offset, hint=TRUNCATED
             )
     return frames
+
+
+def times_ns(frames: Sequence[SensFrame]) -> list[int | None]:
+    """Nanoseconds of each frame on the sensor's clock, or None for all where the file's values cannot be microseconds.
+
+    Zeros, clocks that stand still or run backwards, and steps of an implausible size are such cases: a wrong unit
+    would be worse than no time.
+    """
+    times = [frame.time for frame in frames]
+    steps = [(b.time - a.time) / (b.number - a.number) for a, b in pairwise(frames)]
+    low, high = PLAUSIBLE_STEP_US
+    if not steps or min(steps) <= 0 or not low <= float(np.median(steps)) <= high or max(times) >= 2**63 // 1000:
+        return [None] * len(frames)
+    return [time * 1000 for time in times]
 
 
 def read_color(files: RawFiles, path: str, header: SensHeader, frame: SensFrame) -> bytes:
@@ -197,5 +224,5 @@ def read_depth(files: RawFiles, path: str, header: SensHeader, frame: SensFrame)
         raise files.error(
             path, f"frame {frame.number}: depth is not {width}x{height} pixels of 16 bits", offset=frame.depth_offset
         )
-    values: NDArray[np.uint16] = np.frombuffer(data, "<u2").reshape(height, width).astype(np.uint16)
+    values: NDArray[np.uint16] = np.frombuffer(data, "<u2").reshape(height, width).astype(np.uint16, copy=False)
     return Depth(values=values, scale=1.0 / header.depth_shift, intrinsics=header.depth_intrinsics)

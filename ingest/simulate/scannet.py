@@ -1,28 +1,33 @@
 """Writes simulated rooms the way ScanNet ships its scans: meshes, segments, instances and a `.sens` stream of frames.
 
 The scan's world has an arbitrary yaw and origin; `axisAlignment` in the text file leads back to the walls. Depth has
-its own size and intrinsics. In every third scan one frame has lost its pose (all entries -inf), as happens.
+its own size and intrinsics. In every third scan one frame has lost its pose (all entries -inf), as happens. Every frame
+has its label and instance image, in zips; the truth of the latter is `<frame>_instance`, uint8 (H, W).
 """
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
+from PIL import Image
 
 from ingest.simulate.config import SimulationConfig
 from ingest.simulate.furniture import ROOMS
 from ingest.simulate.rooms import Room, build_room
-from ingest.simulate.sensors import Camera, render, visible
+from ingest.simulate.sensors import Camera, Picture, render, visible
 from ingest.simulate.shapes import pose
 from ingest.simulate.truth import picture_truth, raw_labels, write_arrays, write_json
-from ingest.simulate.world import World
+from ingest.simulate.world import MISS, World
 from shards.scene import Float64
 
 Rng = np.random.Generator
@@ -112,12 +117,13 @@ def _write_scan(
     color_camera, depth_camera = _cameras(config)
     header = _sens_header(color_camera, depth_camera, len(views))
     arrays: dict[str, NDArray[np.generic]] = {"label": label, "instance": instance}
-    frames = []
+    frames, pictures = [], []
     for index, view in enumerate(views):
         picture = render(world, color_camera, view, 0.0, rng)
         near = render(world, depth_camera, view, 0.0, rng)
         shown = np.full((4, 4), -np.inf) if lost and index == 2 else world_from_room @ view
         frames.append(_sens_frame(shown, index, picture.color, near.depth, rng))
+        pictures.append(picture)
         name = f"frame-{index:06d}"
         arrays[f"{name}_label"], arrays[f"{name}_depth"] = picture_truth(picture, raw_labels(world, NYU40))
         arrays[f"visible_{name}"] = visible(
@@ -125,8 +131,36 @@ def _write_scan(
         )
     (folder / f"{scan}.sens").write_bytes(header + b"".join(frames) + struct.pack("<Q", 0))
     (folder / f"{scan}.txt").write_text(_text(room, world_from_room, color_camera, depth_camera, len(views)))
+    arrays |= _write_label_images(folder, scan, world, pictures)
     write_arrays(truth, arrays)
     return len(vertices)
+
+
+def _write_label_images(
+    folder: Path, scan: str, world: World, pictures: Sequence[Picture]
+) -> dict[str, NDArray[np.generic]]:
+    """The zips of label images (16 bits, raw ids) and instance images (8 bits); returns the latter as truth."""
+    of_face: dict[str, NDArray[Any]] = {
+        "label": raw_labels(world, RAW_IDS).astype(np.uint16),
+        "instance": world.instance.astype(np.uint8),
+    }
+    truth: dict[str, NDArray[np.generic]] = {}
+    for kind, values in of_face.items():
+        with zipfile.ZipFile(folder / f"{scan}_2d-{kind}-filt.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for index, picture in enumerate(pictures):
+                shown = np.where(picture.face == MISS, 0, values[picture.face]).astype(values.dtype)
+                entry = zipfile.ZipInfo(f"{kind}-filt/{index}.png")  # of 1980, so that equal worlds are equal bytes
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, _png(shown))
+                if kind == "instance":
+                    truth[f"frame-{index:06d}_instance"] = shown
+    return truth
+
+
+def _png(values: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "png")
+    return buffer.getvalue()
 
 
 def _vertex_colors(world: World) -> NDArray[np.uint8]:
