@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +26,7 @@ from shards.taxonomy import taxonomy
 MAX_POINTS = 100_000_000
 """One scene: 2.4 GB of coordinates while it is read."""
 TAXONOMY = "asprs"
+WEEK_S = 604_800
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 ALIASES = {
     "red": ("red", "r", "diffuse_red"),
@@ -49,6 +50,11 @@ class Cloud:
         normal: float32 (N, 3), unit length or zero, or None.
         intensity: float32 (N,), finite, or None; its unit is "unit" (0..1) or "raw".
         classes: int16 (N,) ASPRS class ids, or None.
+        return_number, return_count: uint8 (N,), from 1 (0 unknown), or None.
+        time_offset: float32 (N,), seconds after the earliest point, or None.
+        timestamp_ns: time of the earliest point, nanoseconds of GPS time since 1980-01-06, or None.
+        world_crs: name of the coordinate system, as text.
+        metres_per_unit: what `xyz` was multiplied with.
         dropped: what was left out and how often.
     """
 
@@ -58,7 +64,18 @@ class Cloud:
     intensity: Float32 | None = None
     intensity_unit: str = "raw"
     classes: NDArray[np.int16] | None = None
+    return_number: NDArray[np.uint8] | None = None
+    return_count: NDArray[np.uint8] | None = None
+    time_offset: Float32 | None = None
+    timestamp_ns: int | None = None
+    world_crs: str | None = None
+    metres_per_unit: float = 1.0
     dropped: Mapping[str, int]
+
+    def take(self, chosen: NDArray[np.bool_]) -> Cloud:
+        """The chosen ones of the points; `dropped` stays that of the whole."""
+        arrays: dict[str, Any] = {k: v[chosen] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return replace(self, **arrays)
 
 
 def from_columns(table: Columns, metres_per_unit: float) -> Cloud:
@@ -86,6 +103,7 @@ def from_columns(table: Columns, metres_per_unit: float) -> Cloud:
         intensity=intensity,
         intensity_unit=unit,
         classes=None if classes is None else asprs_classes(classes),
+        metres_per_unit=metres_per_unit,
         dropped=dropped,
     )
 
@@ -144,6 +162,31 @@ def intensity_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[F
         return None, "raw"
     normalised = raw.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1
     return values, "unit" if normalised else "raw"
+
+
+def time_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[Float32 | None, float | None]:
+    """Times (N,) in seconds -> float32 seconds after the earliest one, and that one; None where there are none.
+
+    float32 is good to 0.03 s within a week and to 0.2 ms within an hour; times that span more than a week are left out.
+    """
+    if raw is None or not raw.any():
+        return None, None
+    if not np.isfinite(raw).all():
+        dropped["times that are not finite"] = int((~np.isfinite(raw)).sum())
+        return None, None
+    first = float(raw.min())
+    with np.errstate(over="ignore"):
+        span = float(raw.max()) - first
+        offsets: Float32 = (raw - first).astype(np.float32)
+    if not span <= WEEK_S:
+        dropped["times that span more than a week"] = len(raw)
+        return None, None
+    return offsets, first
+
+
+def gps_ns(adjusted_s: float) -> int | None:
+    """Adjusted standard GPS time (seconds since 1980-01-06 minus 1e9) -> nanoseconds since 1980-01-06; None beyond."""
+    return round(adjusted_s * 1e9) + 10**18 if abs(adjusted_s) < 8e9 else None
 
 
 def _normals(raw: NDArray[Any] | None, dropped: Counter[str]) -> Float32 | None:

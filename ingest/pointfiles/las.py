@@ -2,10 +2,12 @@
 
 Coordinates are int32 * scale + offset, in float64 because projected coordinates have seven digits before the point.
 Points are read in blocks of a million, so that one tile of a large file costs the memory of the tile. What is kept:
-coordinates, colour, intensity, classification. Returns, scan angle, GPS time and extra bytes are left behind. Points
+coordinates, colour, intensity, classification, returns, GPS time. Scan angle and extra bytes are left behind. Points
 flagged as withheld are deleted ones by the specification: they are dropped and counted.
 
-Formats 0-5 keep the class in the low five bits of byte 15 and flags above it; formats 6-10 have it in byte 16.
+Formats 0-5 keep the class in the low five bits of byte 15 and flags above it, three bits each for return number and
+count in byte 14, GPS time at 20 (not in 0 and 2); formats 6-10 have the class in byte 16, four bits each in byte 14,
+GPS time at 22. GPS time is either seconds of a week that is not named, or seconds since 1980-01-06 minus 1e9.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.pointfiles import cloud, laz, units
+from ingest.pointfiles import cloud, crs, laz, tiles
 from ingest.pointfiles.cloud import Cloud
 from ingest.source import RawFiles
 from shards.scene import Float64
@@ -29,8 +31,10 @@ START = struct.Struct("<4s20x2B68xHIIBHI")
 BASE_HEADER = 227
 HEADER_BYTES = {0: 227, 1: 227, 2: 227, 3: 235, 4: 375}
 RECORD_BYTES = (20, 28, 26, 34, 57, 63, 30, 36, 38, 59, 67)
+TIME_AT = (None, 20, None, 20, 20, 20, 22, 22, 22, 22, 22)
 COLOR_AT = {2: 20, 3: 28, 5: 28, 7: 30, 8: 30, 10: 30}
-VLR_BYTES = 54
+VLR_BYTES, EVLR_BYTES = 54, 60
+MAX_EXTENDED = 1000
 MAX_HEADER_BYTES = 256 << 20
 MAX_COUNT = 4_000_000_000
 BLOCK_POINTS = 1_000_000
@@ -47,6 +51,8 @@ class LasHeader:
         scale, offset: float64 (3,); coordinate = integer * scale + offset, in the file's unit.
         bounds: (low, high) of x and of y, as declared.
         metres_per_unit: as the coordinate system says, 1 if there is none; 0 for degrees.
+        world_crs: the coordinate system as text, or None.
+        absolute_time: GPS times count from 1980-01-06 (minus 1e9 s), not from the start of some week.
         laszip: the LASzip record of a compressed file, else None.
         dropped: records that the header counts and that are not there.
     """
@@ -59,6 +65,8 @@ class LasHeader:
     offset: Float64
     bounds: tuple[tuple[float, float], tuple[float, float]]
     metres_per_unit: float
+    world_crs: str | None
+    absolute_time: bool
     laszip: bytes | None
     dropped: Mapping[str, int]
 
@@ -93,13 +101,16 @@ def read_header(files: RawFiles, path: str) -> LasHeader:
             hint="the file is truncated or its header is damaged",
         )  # fmt: skip
     found, missing = _find_records(data, header_bytes, records)
+    if minor >= 4 and header_bytes >= HEADER_BYTES[4]:
+        missing += _find_extended(files, path, found, *struct.unpack_from("<QI", data, 235))
+    projection = {ident: content for (user, ident), content in found.items() if user == crs.USER}
     scale, offset, extremes = np.split(np.frombuffer(data, "<f8", 12, 131), (3, 6))
     if not (np.isfinite([scale, offset]).all() and (scale != 0).all()):
         raise files.error(path, f"impossible scale {scale} or offset {offset}", offset=131)
     return LasHeader(
         point_format=point_format, record_bytes=record_bytes, count=count, start=start, scale=scale, offset=offset,
         bounds=((float(extremes[1]), float(extremes[0])), (float(extremes[3]), float(extremes[2]))),
-        metres_per_unit=_unit(found),
+        metres_per_unit=_unit(projection), world_crs=crs.crs_text(projection), absolute_time=bool(data[6] & 1),
         laszip=found.get(laz.RECORD, b"") if compressed else None,
         dropped={"variable length records that are not there": missing} if missing else {},
     )  # fmt: skip
@@ -120,10 +131,32 @@ def _find_records(data: bytes, place: int, records: int) -> tuple[dict[tuple[str
     return found, 0
 
 
-def _unit(records: Mapping[tuple[str, int], bytes]) -> float:
+def _find_extended(
+    files: RawFiles, path: str, found: dict[tuple[str, int], bytes], place: int, records: int
+) -> int:  # fmt: skip
+    """Add the coordinate systems among the extended records behind the points; returns how many do not fit there.
+
+    Only these are read: others may be gigabytes (waveforms). A record before the points goes first.
+    """
+    size = files.size(path)
+    for number in range(min(records, MAX_EXTENDED)):
+        if place + EVLR_BYTES > size:
+            return records - number
+        user, ident, length = struct.unpack_from("<2x16sHQ", files.read_range(path, place, EVLR_BYTES))
+        place += EVLR_BYTES
+        if place + length > size:
+            return records - number
+        key = (user.split(b"\0")[0].decode("ascii", "replace"), ident)
+        if key[0] == crs.USER and length <= crs.MAX_TEXT:
+            found.setdefault(key, files.read_range(path, place, length))
+        place += length
+    return 0
+
+
+def _unit(projection: Mapping[int, bytes]) -> float:
     try:
-        return units.metres_per_unit({ident: data for (user, ident), data in records.items() if user == units.USER})
-    except units.GeographicCRS:
+        return crs.metres_per_unit(projection)
+    except crs.GeographicCRS:
         return 0.0
 
 
@@ -140,6 +173,7 @@ def read_las(files: RawFiles, path: str, metres_per_unit: float | None, tile: Ma
     unit = header.metres_per_unit if metres_per_unit is None else metres_per_unit
     if not unit:
         raise files.error(path, GEOGRAPHIC, hint=PROJECT)
+    core = None if tile is None else tiles.square(tile)
     blocks = _plain_blocks if header.laszip is None else _compressed_blocks
     kept: list[NDArray[Any]] = []
     dropped = Counter(header.dropped)
@@ -149,7 +183,7 @@ def read_las(files: RawFiles, path: str, metres_per_unit: float | None, tile: Ma
         color_top = max([color_top, *(int(block[name].max()) for name in ("red", "green", "blue") if name in names)])
         class_top = max(class_top, int((block["class"] & _class_mask(header)).max()))
         withheld = (block["flags"] & (0x80 if header.point_format < 6 else 0x04)) != 0
-        inside = np.ones(len(block), bool) if tile is None else _inside(block, header, tile)
+        inside = np.ones(len(block), bool) if core is None else core.near(_coordinates(block, header) * unit)
         if (withheld & inside).any():
             dropped["withheld points"] += int((withheld & inside).sum())
         kept.append(block[inside & ~withheld])
@@ -168,12 +202,21 @@ def _to_cloud(
         stacked = np.stack([points[name] for name in ("red", "green", "blue")], axis=1)
         color = cloud.color_bytes(stacked, dropped, top=color_top)
     intensity, intensity_unit = cloud.intensity_floats(points["intensity"], dropped)
+    bits = 3 if header.point_format < 6 else 4
+    returns = np.stack([points["returns"] & (1 << bits) - 1, points["returns"] >> bits & (1 << bits) - 1])
+    time_s, first_s = cloud.time_floats(points["time"] if "time" in (points.dtype.names or ()) else None, dropped)
     return Cloud(
         xyz=_coordinates(points, header) * unit,
         color=color,
         intensity=intensity,
         intensity_unit=intensity_unit,
         classes=cloud.asprs_classes(points["class"] & _class_mask(header)) if labelled else None,
+        return_number=returns[0] if returns.any() else None,
+        return_count=returns[1] if returns.any() else None,
+        time_offset=time_s,
+        timestamp_ns=cloud.gps_ns(first_s) if header.absolute_time and first_s is not None else None,
+        world_crs=header.world_crs,
+        metres_per_unit=unit,
         dropped=dropped,
     )
 
@@ -181,8 +224,11 @@ def _to_cloud(
 def _record(header: LasHeader) -> np.dtype[Any]:
     """The fields of a point that are read, at their places in the record."""
     late = header.point_format >= 6
-    fields = {"x": ("<i4", 0), "y": ("<i4", 4), "z": ("<i4", 8), "intensity": ("<u2", 12), "flags": ("u1", 15)}
-    fields["class"] = ("u1", 16 if late else 15)
+    fields = {"x": ("<i4", 0), "y": ("<i4", 4), "z": ("<i4", 8), "intensity": ("<u2", 12), "returns": ("u1", 14)}
+    fields |= {"flags": ("u1", 15), "class": ("u1", 16 if late else 15)}
+    clock = TIME_AT[header.point_format]
+    if clock is not None:
+        fields["time"] = ("<f8", clock)
     at = COLOR_AT.get(header.point_format)
     if at is not None:
         fields |= {name: ("<u2", at + 2 * index) for index, name in enumerate(("red", "green", "blue"))}
@@ -200,14 +246,6 @@ def _coordinates(points: NDArray[Any], header: LasHeader) -> Float64:
     with np.errstate(over="ignore"):
         coordinates: Float64 = integers * header.scale + header.offset
     return coordinates
-
-
-def _inside(points: NDArray[Any], header: LasHeader, tile: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Points whose nearest tile is this one: those beyond the declared bounds belong to the outermost tiles."""
-    place = (_coordinates(points, header)[:, :2] - (tile["x"], tile["y"])) / tile["edge"]
-    clipped = np.clip(np.floor(place), 0, (tile["columns"] - 1, tile["rows"] - 1))
-    inside: NDArray[np.bool_] = (clipped == (tile["column"], tile["row"])).all(axis=1)
-    return inside
 
 
 def _plain_blocks(files: RawFiles, path: str, header: LasHeader) -> Iterator[NDArray[Any]]:

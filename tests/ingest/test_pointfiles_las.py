@@ -10,15 +10,17 @@ from typing import Any
 import laspy
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from ingest.contract import assert_source_ok
 from ingest.pointfiles import SOURCE, laz
+from ingest.pointfiles import las as las_reader
+from ingest.pointfiles.crs import crs_text
 from ingest.pointfiles.plan import PointFilesOptions
 from ingest.source import Missing, SceneRef
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Scene
 from shards.storage import Store
+from tests.ingest.mutation import assert_survives
 
 FEET = b'PROJCS["x",GEOGCS["y",UNIT["degree",0.0174]],UNIT["US survey foot",0.3048006096]],VERT_CS["z",UNIT["metre",1]]'
 
@@ -36,6 +38,10 @@ def write_las(
     las.x, las.y, las.z = (low + rng.random((count, 3)) * (40, 20, 5)).T
     las.intensity = rng.integers(1, 60_000, count)
     las.classification = rng.integers(0, 32, count)
+    las.number_of_returns = rng.integers(1, 8 if point_format < 6 else 16, count)
+    las.return_number = rng.integers(1, np.asarray(las.number_of_returns) + 1)
+    if point_format not in (0, 2):
+        las.gps_time = 3e8 + rng.random(count) * 100
     if point_format in (2, 3, 7):
         top = 65_536 if wide_colors else 256
         las.red, las.green, las.blue = rng.integers(top // 2, top, (3, count))
@@ -69,6 +75,13 @@ def test_points_equal_those_of_laspy(tmp_path: Path, suffix: str, point_format: 
     assert np.abs(world(scene) - las.xyz).max() < 2e-6, "of coordinates of seven digits before the point"
     assert np.abs(points.xyz).max() < 25 and points.intensity_unit == "raw"
     np.testing.assert_array_equal(points.intensity, las.intensity)
+    np.testing.assert_array_equal(points.return_number, las.return_number)
+    np.testing.assert_array_equal(points.return_count, las.number_of_returns)
+    assert scene.identity.timestamp_ns is None, "times of an unnamed week"
+    if point_format in (0, 2):
+        assert points.time_offset is None
+    else:
+        np.testing.assert_allclose(points.time_offset, las.gps_time - np.min(las.gps_time), atol=4e-6)
     raw = np.asarray(las.classification)
     np.testing.assert_array_equal(points.semantic["asprs"], np.where(raw < 23, raw, -1))
     if point_format in (2, 3, 7):
@@ -265,58 +278,78 @@ def test_the_decoder_has_little_memory_and_little_time(tmp_path: Path, monkeypat
     assert read(tmp_path).points is not None
 
 
-def damage(data: st.DataObject, content: bytearray, header: int) -> None:
-    """Flip, insert, cut: anywhere, but often in the header, where the dangerous fields are."""
-    for _ in range(data.draw(st.integers(1, 3))):
-        last = max(len(content) - 1, 0)
-        place = data.draw(st.one_of(st.integers(0, min(header, last)), st.integers(0, last)))
-        patch = data.draw(st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([b"\xff" * 4, bytes(4)])))
-        match data.draw(st.sampled_from(["flip", "flip", "insert", "cut", "end"])):
-            case "flip":
-                content[place : place + len(patch)] = patch
-            case "insert":
-                content[place:place] = patch
-            case "cut":
-                del content[place : place + data.draw(st.integers(1, 60))]
-            case _:
-                del content[max(place, 1) :]
+@pytest.mark.parametrize("suffix", ["las", "laz"])
+def test_absolute_times_give_the_scene_its_timestamp(tmp_path: Path, suffix: str) -> None:
+    las = write_las(tmp_path / f"a.{suffix}", point_format=6)
+    las.header.global_encoding.gps_time_type = laspy.header.GpsTimeType.STANDARD
+    las.gps_time[3] = 2.5e8
+    las.write(str(tmp_path / f"a.{suffix}"))
+    scene = read(tmp_path)
+    assert scene.points is not None and scene.points.time_offset is None, "a century in one file"
+    assert scene.dropped == {"times that span more than a week": 500} and scene.identity.timestamp_ns is None
+    las.gps_time[3] = 3e8 - 0.25
+    las.write(str(tmp_path / f"a.{suffix}"))
+    scene = read(tmp_path)
+    assert scene.identity.timestamp_ns == 1_299_999_999_750_000_000
+    assert scene.points is not None and scene.points.time_offset is not None and scene.points.time_offset[3] == 0
+    np.testing.assert_allclose(scene.points.time_offset, las.gps_time - (3e8 - 0.25), atol=4e-6)
+    las.gps_time[7] = np.nan
+    las.write(str(tmp_path / f"a.{suffix}"))
+    scene = read(tmp_path)
+    assert scene.points is not None and scene.points.time_offset is None and len(scene.points) == 500
+    assert scene.dropped == {"times that are not finite": 1}
 
 
-def survives(root: Path, name: str) -> None:
-    try:
-        read(root).validate()
-    except RawDataError as problem:
-        assert name in str(problem)
+def test_the_coordinate_system_is_kept_as_text(tmp_path: Path) -> None:
+    write_las(tmp_path / "a.las", wkt=FEET + b"\0\0")
+    assert read(tmp_path).world_crs == FEET.decode()
+    write_las(tmp_path / "a.las")
+    assert read(tmp_path).world_crs is None
+    # As an extended record behind the points.
+    las = write_las(tmp_path / "a.las", point_format=6)
+    las.evlrs = laspy.vlrs.vlrlist.VLRList(
+        [laspy.VLR("other", 2112, "", b"x" * 70_000), laspy.VLR("LASF_Projection", 2112, "", FEET)]
+    )
+    las.write(str(tmp_path / "a.las"))
+    scene = read(tmp_path)
+    assert scene.world_crs == FEET.decode() and not scene.dropped
+    assert np.abs(world(scene) - las.xyz * 0.3048006096).max() < 2e-6
+    data = bytearray((tmp_path / "a.las").read_bytes())
+    for count, place, lost in ((0xFFFFFFFF, None, 0xFFFFFFFF - 2), (2, len(data) - 10, 2), (2, 1 << 60, 2)):
+        struct.pack_into("<I", data, 243, count)
+        if place is not None:
+            struct.pack_into("<Q", data, 235, place)
+        (tmp_path / "a.las").write_bytes(data)
+        assert read(tmp_path).dropped == {"variable length records that are not there": lost}
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), point_format=st.sampled_from([3, 7]))
-def test_damaged_las_gives_a_scene_or_an_error_for_people(
-    tmp_path_factory: Any, data: st.DataObject, point_format: int
-) -> None:
-    root = tmp_path_factory.getbasetemp() / "mutated-las"
-    pristine = tmp_path_factory.getbasetemp() / f"pristine-{point_format}.las"
-    if not pristine.exists():
-        write_las(pristine, point_format=point_format, count=20, wkt=FEET)
-    content = bytearray(pristine.read_bytes())
-    damage(data, content, 500)
-    root.mkdir(exist_ok=True)
-    (root / "a.las").write_bytes(content)
-    survives(root, "a.las")
+def test_geotiff_keys_become_lines_of_text() -> None:
+    keys = struct.pack("<20H", 1, 1, 0, 4, 1024, 0, 1, 1, 1026, 34737, 6, 2, 3072, 0, 1, 26910, 5000, 34736, 2, 1)
+    records = {34735: keys, 34736: struct.pack("<3d", 0, 1.5, 2), 34737: b"x|UTM 10|"}
+    assert crs_text(records) == (
+        "GTModelTypeGeoKey: 1\nGTCitationGeoKey: UTM 10\nProjectedCRSGeoKey: 26910\n5000: 1.5 2.0"
+    )
+    assert crs_text({34735: keys[:9]}) is None and crs_text({}) is None and crs_text({2112: b"\0"}) is None
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_damaged_laz_gives_a_scene_or_an_error_for_people(tmp_path_factory: Any, data: st.DataObject) -> None:
-    root = tmp_path_factory.getbasetemp() / "mutated-laz"
-    pristine = tmp_path_factory.getbasetemp() / "pristine.laz"
-    if not pristine.exists():
-        write_las(pristine, point_format=7, count=300)
-    content = bytearray(pristine.read_bytes())
-    start = struct.unpack_from("<I", content, 96)[0]
-    # Beyond the header, so that most of it reaches the decoder.
-    body = content[start:]
-    damage(data, body, 120)
-    root.mkdir(exist_ok=True)
-    (root / "a.laz").write_bytes(content[:start] + body)
-    survives(root, "a.laz")
+def test_times_and_places_of_a_point_format_are_those_of_the_specification() -> None:
+    for number in range(11):
+        dtype = laspy.PointFormat(number).dtype()
+        time = dtype.fields.get("gps_time") if dtype.fields else None
+        assert las_reader.TIME_AT[number] == (None if time is None else time[1])
+        assert las_reader.RECORD_BYTES[number] == dtype.itemsize
+
+
+@pytest.mark.parametrize("suffix", ["las", "laz"])
+def test_damaged_files_end_in_a_scene_or_an_error(tmp_path: Path, suffix: str) -> None:
+    write_las(tmp_path / f"a.{suffix}", point_format=7, count=8, wkt=FEET)
+    survived = assert_survives(SOURCE, tmp_path, [f"a.{suffix}"], count=2000 if suffix == "las" else 300)
+    assert survived.scenes > 50 and survived.errors > 50
+
+
+def test_it_keeps_the_promises_of_a_source(tmp_path: Path) -> None:
+    for suffix in ("las", "laz"):
+        write_las(tmp_path / f"a.{suffix}", point_format=7, wkt=FEET)
+    assert_source_ok(SOURCE, str(tmp_path))
+    assert_source_ok(SOURCE, str(tmp_path), PointFilesOptions(tile_m=6.0, overlap_m=1.0))
+    assert_source_ok(SOURCE, str(tmp_path), PointFilesOptions(max_points=100))

@@ -1,0 +1,88 @@
+"""Parts of clouds that are too large for one scene: squares of a grid, or strips of equal numbers of points.
+
+A file whose header has bounds (LAS) is cut into a grid, so that one square can be read without keeping the others. PLY
+and PCD headers have none, and planning opens no payload; so planning decides only how many strips there are, and every
+reading finds the same borders for itself: quantiles of all points along the longer horizontal side.
+
+Each part has a core; the cores are half-open boxes that tile the plane (infinite towards a side without neighbour), so
+every point is in exactly one. A part also holds the points within `overlap` of its core. Borders are computed once, in
+float64 world metres, the same for both neighbours; float32 coordinates in the scene frame are moved to the right side
+of a border where rounding took them across (by one unit in the last place, micrometres).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.scene import Float32, Float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """A half-open box of the world, float64 (3,) metres, and how far beyond it points are kept, metres."""
+
+    low: Float64
+    high: Float64
+    overlap: float
+
+    def near(self, xyz: Float64) -> NDArray[np.bool_]:
+        """Which of the points (N, 3) belong to the part, those of the overlap included."""
+        inside: NDArray[np.bool_] = ((xyz >= self.low - self.overlap) & (xyz < self.high + self.overlap)).all(axis=1)
+        return inside
+
+    def holds(self, xyz: Float64) -> NDArray[np.bool_]:
+        """Which of the points (N, 3) are in the core."""
+        inside: NDArray[np.bool_] = ((xyz >= self.low) & (xyz < self.high)).all(axis=1)
+        return inside
+
+
+def square(tile: Mapping[str, Any]) -> Core:
+    """The core of a square of a grid: x, y, edge (metres), columns, rows, column, row, overlap."""
+    low, high = np.full(3, -np.inf), np.full(3, np.inf)
+    for axis, (start, number, count) in enumerate(
+        ((tile["x"], tile["column"], tile["columns"]), (tile["y"], tile["row"], tile["rows"]))
+    ):
+        if number > 0:
+            low[axis] = start + number * tile["edge"]
+        if number + 1 < count:
+            high[axis] = start + (number + 1) * tile["edge"]
+    return Core(low=low, high=high, overlap=tile["overlap"])
+
+
+def strip(tile: Mapping[str, Any], xyz: Float64) -> Core:
+    """The core of a strip (strip, strips, overlap) of the points (N, 3), N > 0; it may be empty if many are equal."""
+    axis = int(np.ptp(xyz[:, 1]) > np.ptp(xyz[:, 0]))
+    number, count = tile["strip"], tile["strips"]
+    places = [len(xyz) * k // count for k in (number, number + 1)]
+    ends = np.partition(xyz[:, axis], [min(place, len(xyz) - 1) for place in places])
+    low, high = np.full(3, -np.inf), np.full(3, np.inf)
+    if number > 0:
+        low[axis] = ends[min(places[0], len(xyz) - 1)]
+    if number + 1 < count:
+        high[axis] = ends[places[1]]
+    return Core(low=low, high=high, overlap=tile["overlap"])
+
+
+def to_scene(xyz: Float64, origin: Float64, core: Core | None) -> Float32:
+    """World coordinates (N, 3) -> float32 in the scene frame, on the same side of every border of the core."""
+    local = (xyz - origin).astype(np.float32)
+    if core is None:
+        return local
+    for axis in range(3):
+        for border in (core.low[axis], core.high[axis]):
+            if np.isfinite(border):
+                _keep_side(local[:, axis], xyz[:, axis] >= border, border - origin[axis])
+    return local
+
+
+def _keep_side(values: Float32, above: NDArray[np.bool_], border: float) -> None:
+    """Change float32 `values` in place so that `values >= border` (in float64) is `above`."""
+    nearest = np.float32(border)
+    first = nearest if float(nearest) >= border else np.nextafter(nearest, np.float32(np.inf))
+    values[above & (values < first)] = first
+    values[~above & (values >= first)] = np.nextafter(first, np.float32(-np.inf))
