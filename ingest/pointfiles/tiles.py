@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from shards.scene import Float32, Float64
 
+STEP = 2.0**-10
+"""Borders of strips are multiples of this, metres: no two lie closer than float32 can tell within 8 km."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Core:
@@ -59,12 +62,12 @@ def strip(tile: Mapping[str, Any], xyz: Float64) -> Core:
     axis = int(np.ptp(xyz[:, 1]) > np.ptp(xyz[:, 0]))
     number, count = tile["strip"], tile["strips"]
     places = [len(xyz) * k // count for k in (number, number + 1)]
-    ends = np.partition(xyz[:, axis], [min(place, len(xyz) - 1) for place in places])
+    sorted_there = np.partition(xyz[:, axis], [min(place, len(xyz) - 1) for place in places])
     low, high = np.full(3, -np.inf), np.full(3, np.inf)
     if number > 0:
-        low[axis] = ends[min(places[0], len(xyz) - 1)]
+        low[axis] = np.floor(sorted_there[places[0]] / STEP) * STEP
     if number + 1 < count:
-        high[axis] = ends[places[1]]
+        high[axis] = np.floor(sorted_there[places[1]] / STEP) * STEP
     return Core(low=low, high=high, overlap=tile["overlap"])
 
 
