@@ -14,8 +14,8 @@ not missing: it is left out while `require_pose` holds; otherwise its world is i
 `Scene.dropped` says {"no pose": 1}. Nothing is interpolated unless `interpolate` asks for it.
 
 With `clips`, the images become clips of each camera, fisheyes included (see `ingest.kitti.clips`); scans need not be
-there. Images of `data_2d_semantics` label the views where they are. With `scenes: windows` the accumulated clouds, which
-alone have 3D labels, are the scenes (see `ingest.kitti.kitti360_windows`), each with some posed views of its stretch.
+there. Images of `data_2d_semantics` label the views where they are. With `scenes: windows` the scenes are the
+accumulated clouds, which alone have 3D labels (see `ingest.kitti.kitti360_windows`), each with some posed views.
 
 Other than that, a frame with a scan, an image or a timestamp is promised, and `Missing` without its scan; a camera's
 absent image is counted in `Scene.dropped`. A drive whose calibration, poses or all scans are absent or damaged is
@@ -91,6 +91,8 @@ class Options:
         check_cameras(self.cameras)
         if self.scenes not in ("scans", "windows"):
             raise RecipeError(f"scenes must be scans or windows, found {self.scenes!r}")
+        if self.scenes == "windows" and self.clips:
+            raise RecipeError("clips are cut from images: they do not go with scenes: windows")
         if not 0 <= self.window_views <= 1000:
             raise RecipeError(f"window_views must be 0 to 1000, found {self.window_views}")
         if not 0 <= self.interpolate <= 100:

@@ -19,7 +19,7 @@ __all__ = ["ALL_DATASETS", "DATASETS", "SimulationConfig", "simulate"]
 
 DATASETS = ("scannet", "nuscenes", "kitti")
 """What is simulated unless asked otherwise: the demo's."""
-ALL_DATASETS = (*DATASETS, "s3dis", "video")
+ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video")
 Progress = Callable[[str, int, int], None]
 _DEFAULT = SimulationConfig()
 
@@ -79,6 +79,14 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from ingest.simulate.video import write_video
 
         return write_video
+    if dataset == "kitti_odometry":
+        from ingest.simulate.kitti_odometry import write_kitti_odometry
+
+        return write_kitti_odometry
+    if dataset == "kitti360":
+        from ingest.simulate.kitti360 import write_kitti360
+
+        return write_kitti360
     from ingest.simulate.kitti import write_kitti
 
     return write_kitti

@@ -21,6 +21,8 @@ class SimulationConfig:
         kitti_frames: frames of the object benchmark; kitti_drives, kitti_drive_frames: of raw.
         video_walks, video_frames: walks through two rooms, and frames in each room; `video_size` must be even.
         kitti_missing_scan: leave one scan of the first drive out, as happens in the original.
+        kitti_odometry_sequences: at most 3 (train, validation, test), of kitti_odometry_frames scans each.
+        kitti360_drives: at most 3, the second one of the test split; kitti360_fisheye_size: pixels of a side.
         s3dis_rooms, s3dis_views: rooms of S3DIS, and views of 2D-3D-S in each (square, `s3dis_image_size` pixels).
         s3dis_points: points of a room, about; the real ones have a million.
     """
@@ -43,6 +45,12 @@ class SimulationConfig:
     kitti_image_size: tuple[int, int] = (621, 188)
     kitti_columns: int = 360
     kitti_missing_scan: bool = False
+    kitti_odometry_sequences: int = 2
+    kitti_odometry_frames: int = 4
+    kitti360_drives: int = 2
+    kitti360_frames: int = 5
+    kitti360_image_size: tuple[int, int] = (704, 188)
+    kitti360_fisheye_size: int = 350
     video_walks: int = 1
     video_frames: int = 40
     video_size: tuple[int, int] = (256, 192)

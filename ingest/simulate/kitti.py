@@ -116,32 +116,41 @@ def _lidar(config: SimulationConfig) -> LidarModel:
     )  # fmt: skip
 
 
-def _velo(street: Street, time: float) -> Float64:
+def velo_pose(street: Street, time: float) -> Float64:
+    """Pose of the lidar in the street's world."""
     return np.asarray(street.ego(time) @ pose(0.76, 0.0, 1.73))
 
 
-def _measure(street: Street, config: SimulationConfig, time: float, rng: np.random.Generator) -> Sweep:
+def measure(street: Street, config: SimulationConfig, time: float, rng: np.random.Generator) -> Sweep:
     """One turn around `time`, looking ahead at that very moment, as the cameras do."""
     return fire(
-        street.world, _lidar(config), lambda t: _velo(street, t), time - PERIOD / 2, reference=time, yaw=0.0, rng=rng
+        street.world,
+        _lidar(config),
+        lambda t: velo_pose(street, t),
+        time - PERIOD / 2,
+        reference=time,
+        yaw=0.0,
+        rng=rng,
     )
 
 
-def _scan_bytes(xyz: NDArray[np.float32], sweep: Sweep) -> bytes:
+def scan_bytes(xyz: NDArray[np.float32], sweep: Sweep) -> bytes:
+    """A velodyne file: `xyz` is that of the sweep, with or without its motion."""
     reflectance = np.round(np.minimum(sweep.intensity, 0.99), 2)
     return np.column_stack([np.round(xyz, 3), reflectance]).astype("<f4").tobytes()
 
 
-def _write(path: Path, content: bytes | str) -> None:
+def write_file(path: Path, content: bytes | str) -> None:
+    """Bytes or text to a file whose folder need not be there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _photograph(
+def photograph(
     street: Street, rig: Rig, number: int, sweep: Sweep, *, time: float, rng: np.random.Generator
 ) -> tuple[bytes, dict[str, NDArray[np.generic]]]:
-    """PNG of camera `number`, and its truth."""
-    place = _velo(street, time) @ rig.velo_from_rectified(number)
+    """PNG of rectified camera `number`, and its truth."""
+    place = velo_pose(street, time) @ rig.velo_from_rectified(number)
     picture = render(street.world, rig.camera(), place, time, rng)
     buffer = io.BytesIO()
     Image.fromarray(picture.color).save(buffer, "PNG", compress_level=1)
@@ -156,7 +165,8 @@ def _point_truth(street: Street, sweep: Sweep) -> dict[str, NDArray[np.generic]]
     return {"label": labels[sweep.face], "instance": street.world.instance[sweep.face]}
 
 
-def _numbers(values: NDArray[np.floating[Any]], digits: int = 12) -> str:
+def numbers(values: NDArray[np.floating[Any]], digits: int = 12) -> str:
+    """A line of a calibration file, row by row."""
     return " ".join(f"{float(v):.{digits}e}" for v in values.ravel())
 
 
@@ -169,12 +179,12 @@ def _write_object_frame(
         f"{number:06d}",
         0.5,
     )
-    sweep = _measure(street, config, time, rng)
-    _write(folder / "velodyne" / f"{name}.bin", _scan_bytes(sweep.xyz, sweep))
+    sweep = measure(street, config, time, rng)
+    write_file(folder / "velodyne" / f"{name}.bin", scan_bytes(sweep.xyz, sweep))
     arrays = _point_truth(street, sweep)
     for camera in (2, 3):
-        png, more = _photograph(street, rig, camera, sweep, time=time, rng=rng)
-        _write(folder / f"image_{camera}" / f"{name}.png", png)
+        png, more = photograph(street, rig, camera, sweep, time=time, rng=rng)
+        write_file(folder / f"image_{camera}" / f"{name}.png", png)
         arrays |= more
     rows = {f"P{k}": rig.projection[k] for k in range(4)}
     rows |= {
@@ -182,14 +192,14 @@ def _write_object_frame(
         "Tr_velo_to_cam": rig.camera_from_velo[:3],
         "Tr_imu_to_velo": rig.velo_from_imu[:3],
     }
-    _write(folder / "calib" / f"{name}.txt", "".join(f"{key}: {_numbers(v)}\n" for key, v in rows.items()) + "\n")
-    _write(folder / "label_2" / f"{name}.txt", _object_labels(street, rig, sweep, time))
+    write_file(folder / "calib" / f"{name}.txt", "".join(f"{key}: {numbers(v)}\n" for key, v in rows.items()) + "\n")
+    write_file(folder / "label_2" / f"{name}.txt", _object_labels(street, rig, sweep, time))
     write_arrays(truth / name, arrays)
     return len(sweep.xyz)
 
 
 def _object_labels(street: Street, rig: Rig, sweep: Sweep, time: float) -> str:
-    velo = _velo(street, time)
+    velo = velo_pose(street, time)
     rect_from_world = rig.rectify @ rig.camera_from_velo @ invert(velo)
     points = sweep.xyz @ velo[:3, :3].T + velo[:3, 3]
     shares = seen_share(street.world, street.actors, time, velo[:3, 3])
@@ -221,8 +231,8 @@ def _object_line(actor: Actor, rig: Rig, rect_from_world: Float64, time: float, 
     alpha = (heading - np.arctan2(x, z) + np.pi) % (2 * np.pi) - np.pi
     occluded = 0 if share > 0.8 else 1 if share > 0.4 else 2
     length, width, height = actor.size
-    numbers = [alpha, *inner_low, *inner_high, height, width, length, x, y, z, heading]
-    return f"{OBJECT_TYPES[actor.label]} {truncated:.2f} {occluded} " + " ".join(f"{v:.2f}" for v in numbers) + "\n"
+    values = [alpha, *inner_low, *inner_high, height, width, length, x, y, z, heading]
+    return f"{OBJECT_TYPES[actor.label]} {truncated:.2f} {occluded} " + " ".join(f"{v:.2f}" for v in values) + "\n"
 
 
 def _write_raw_calibration(folder: Path, rig: Rig) -> None:
@@ -236,12 +246,12 @@ def _write_raw_calibration(folder: Path, rig: Rig) -> None:
             "S_rect": np.array(rig.size, float), "R_rect": rig.rectify[:3, :3],
             "P_rect": rig.projection[k],
         }  # fmt: skip
-        lines += [f"{key}_{k:02d}: {_numbers(v)}" for key, v in rows.items()]
-    _write(folder / "calib_cam_to_cam.txt", "\n".join(lines) + "\n")
+        lines += [f"{key}_{k:02d}: {numbers(v)}" for key, v in rows.items()]
+    write_file(folder / "calib_cam_to_cam.txt", "\n".join(lines) + "\n")
     tail = {"velo_to_cam": "delta_f: 0.0 0.0\ndelta_c: 0.0 0.0\n", "imu_to_velo": ""}
     for name, rigid in (("velo_to_cam", rig.camera_from_velo), ("imu_to_velo", rig.velo_from_imu)):
-        text = f"calib_time: 15-Mar-2012 11:37:16\nR: {_numbers(rigid[:3, :3])}\nT: {_numbers(rigid[:3, 3])}\n"
-        _write(folder / f"calib_{name}.txt", text + tail[name])
+        text = f"calib_time: 15-Mar-2012 11:37:16\nR: {numbers(rigid[:3, :3])}\nT: {numbers(rigid[:3, 3])}\n"
+        write_file(folder / f"calib_{name}.txt", text + tail[name])
 
 
 class _Drive:
@@ -263,20 +273,20 @@ class _Drive:
         """All files of a frame; the scan is left out if `missing`. Returns the points written."""
         time, name = self._time(frame), f"{frame:010d}"
         self.times.append(time)
-        sweep = _measure(self.street, self.config, time, self.rng)
+        sweep = measure(self.street, self.config, time, self.rng)
         if not missing:
-            _write(self.folder / "velodyne_points" / "data" / f"{name}.bin", _scan_bytes(sweep.xyz_raw, sweep))
+            write_file(self.folder / "velodyne_points" / "data" / f"{name}.bin", scan_bytes(sweep.xyz_raw, sweep))
         arrays = _point_truth(self.street, sweep)
         for camera in (2, 3):
-            png, more = _photograph(self.street, self.rig, camera, sweep, time=time, rng=self.rng)
-            _write(self.folder / f"image_{camera:02d}" / "data" / f"{name}.png", png)
+            png, more = photograph(self.street, self.rig, camera, sweep, time=time, rng=self.rng)
+            write_file(self.folder / f"image_{camera:02d}" / "data" / f"{name}.png", png)
             arrays |= more
-        _write(self.folder / "oxts" / "data" / f"{name}.txt", self._packet(time))
+        write_file(self.folder / "oxts" / "data" / f"{name}.txt", self._packet(time))
         write_arrays(self.truth / name, arrays)
         return 0 if missing else len(sweep.xyz)
 
     def _imu(self, time: float) -> Float64:
-        return np.asarray(self.east_from_street @ _velo(self.street, time) @ self.rig.velo_from_imu)
+        return np.asarray(self.east_from_street @ velo_pose(self.street, time) @ self.rig.velo_from_imu)
 
     def _packet(self, time: float) -> str:
         """A GPS/IMU line of 30 numbers: the inverse of the official Mercator formula, with the first frame's scale."""
@@ -300,10 +310,10 @@ class _Drive:
             return "".join(f"{self._clock(time + offset)}\n" for time in self.times)
 
         for folder in ("oxts", "image_02", "image_03", "velodyne_points"):
-            _write(self.folder / folder / "timestamps.txt", lines(0))
-        _write(self.folder / "velodyne_points" / "timestamps_start.txt", lines(-PERIOD / 2))
-        _write(self.folder / "velodyne_points" / "timestamps_end.txt", lines(PERIOD / 2))
-        _write(self.folder / "oxts" / "dataformat.txt", "lat lon alt roll pitch yaw vn ve vf vl vu, then 19 more\n")
+            write_file(self.folder / folder / "timestamps.txt", lines(0))
+        write_file(self.folder / "velodyne_points" / "timestamps_start.txt", lines(-PERIOD / 2))
+        write_file(self.folder / "velodyne_points" / "timestamps_end.txt", lines(PERIOD / 2))
+        write_file(self.folder / "oxts" / "dataformat.txt", "lat lon alt roll pitch yaw vn ve vf vl vu, then 19 more\n")
 
     def _clock(self, time: float) -> str:
         nanoseconds = round((25 + 10 * self.number + time) * 1e9)

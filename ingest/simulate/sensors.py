@@ -88,15 +88,29 @@ def render(world: World, camera: Camera, world_from_camera: Float64, time: float
     pixels = np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
     rotation = world_from_camera[:3, :3] @ np.linalg.inv(camera.intrinsics)
     directions = np.ascontiguousarray((rotation @ pixels).T, np.float32)
-    origins = np.broadcast_to(world_from_camera[:3, 3].astype(np.float32), directions.shape)
+    eye, focal = world_from_camera[:3, 3], float(camera.intrinsics[0, 0])
+    return look(world, eye, directions, (camera.height, camera.width), time=time, focal=focal, rng=rng)
+
+
+def look(
+    world: World, eye: Float64, directions: Float32, shape: tuple[int, int], *, time: float, focal: float,
+    rng: np.random.Generator,
+) -> Picture:  # fmt: skip
+    """What an eye sees along a ray for each pixel of any camera.
+
+    Args:
+        eye: float64 (3,), world coordinates.
+        directions: float32 (height * width, 3), row by row; the picture's depth is in lengths of them.
+        focal: pixels per radian, for the sharpness of textures.
+    """
+    origins = np.broadcast_to(eye.astype(np.float32), directions.shape)
     snapshot = world.at(time)
     hits = snapshot.cast(np.ascontiguousarray(origins), directions)
     color = np.empty(directions.shape, np.float32)
     hit, missed = np.flatnonzero(hits.face != MISS), np.flatnonzero(hits.face == MISS)
     color[missed] = _sky(world, directions[missed])
-    color[hit] = _shade(snapshot, hits, hit, origins, directions, focal=float(camera.intrinsics[0, 0]))
+    color[hit] = _shade(snapshot, hits, hit, origins, directions, focal=focal)
     grain = _film_grain(color.size, rng)
-    shape = (camera.height, camera.width)
     return Picture(
         color=np.clip(color.ravel() + grain, 0, 255).astype(np.uint8).reshape(*shape, 3),
         face=hits.face.reshape(shape),
