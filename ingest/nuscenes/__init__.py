@@ -1,12 +1,14 @@
-"""nuScenes: one Scene per keyframe, a LIDAR_TOP sweep with its six cameras and, where installed, lidarseg labels.
+"""nuScenes: one Scene per keyframe (LIDAR_TOP, with earlier sweeps if wanted, six cameras, lidarseg and panoptic
+labels), or clips of a camera's images at 12 Hz.
 
-Planning (`plan`) loads the dataset's tables once with the official devkit, which must run where the dataset lies on a
-local disk; the full trainval tables take about a minute and several GB of memory there. Reading (`read`) needs neither
-tables nor devkit: every reference carries its own poses, calibration and file names. Importing this costs nothing.
+Planning reads the tables once in bounded memory: trainval takes a minute or two of one core and some hundred MB.
+Reading needs no tables: every reference carries its own poses, calibration and file names. The CAN bus, the maps, the
+boxes and the devkit are not needed anywhere. Importing this costs nothing.
 """
 
-from ingest.nuscenes.plan import DATASET, Options, plan
+from ingest.nuscenes.plan import Options, plan
 from ingest.nuscenes.read import read
+from ingest.nuscenes.tables import DATASET
 from ingest.source import Source
 
 SOURCE = Source(dataset=DATASET, options=Options, plan=plan, read=read)

@@ -1,32 +1,33 @@
-"""Listing nuScenes: tables -> one self-contained reference per keyframe, in the order of scenes and of time.
+"""Listing nuScenes: tables -> one self-contained reference per keyframe (or clip), in the order of scenes and of time.
 
-The tables are loaded once, here, by the devkit; files are looked up in one listing per folder. A keyframe whose lidar
-file is absent (partial downloads are common), or whose rows do not fit together, is `Missing`. An absent camera image
-or label file costs the scene that view or those labels, counted in `Scene.dropped`.
+The tables are read once, here, in bounded memory (see `index`); files are looked up in one listing per folder. A
+keyframe whose lidar file is absent (partial downloads are common), or whose rows do not fit together, is `Missing`. An
+absent image, earlier sweep or label file costs the scene that view, sweep or those labels, counted in `Scene.dropped`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from ingest.clips import ClipOptions
 from ingest.nuscenes.categories import published_ids
+from ingest.nuscenes.clips import plan_clips
+from ingest.nuscenes.index import LOST_ROW, NO_ROW, Index
+from ingest.nuscenes.listing import Listing
+from ingest.nuscenes.splits import split_of
+from ingest.nuscenes.sweeps import POINT_BYTES
+from ingest.nuscenes.tables import DATASET, Row, scan
 from ingest.source import Missing, SceneRef
-from shards.errors import BrickyardError, RawDataError, RecipeError
+from shards.errors import NONSENSE, BrickyardError, RawDataError, RecipeError
 from shards.storage import Store
 
-DATASET = "nuscenes"
 LIDAR = "LIDAR_TOP"
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
-POINT_BYTES = 20
-_TABLES = (
-    "category", "attribute", "visibility", "instance", "sensor", "calibrated_sensor", "ego_pose", "log", "scene",
-    "sample", "sample_data", "sample_annotation", "map",
-)  # fmt: skip
-_OPTIONAL_TABLES = ("lidarseg", "panoptic")
-_MISFITS = (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError, BrickyardError)
+LABELS = ("lidarseg", "panoptic")
+MAX_SWEEPS = 100
+_MISFITS = (*NONSENSE, OSError, BrickyardError)
 """What comes of rows with lost links, other types or names that leave the root."""
 
 
@@ -39,11 +40,17 @@ class Options:
         cameras: views to keep.
         min_range: metres; points closer to the lidar are dropped and counted (the ego vehicle's own body lies within
             about 1 m). Labels are joined before, in file order.
+        sweeps: lidar sweeps of a scene, the keyframe's and those before it (10 are half a second); 1 is the keyframe.
+        semantic: whose classes a point has where both are installed. Panoptic leaves points in two boxes unlabelled.
+        clips: list clips of each camera's images, at 12 Hz, instead of keyframes.
     """
 
     version: str = "v1.0-mini"
     cameras: tuple[str, ...] = CAMERAS
     min_range: float = 0.0
+    sweeps: int = 1
+    semantic: Literal["lidarseg", "panoptic"] = "lidarseg"
+    clips: ClipOptions | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.cameras) - set(CAMERAS))
@@ -51,177 +58,177 @@ class Options:
             raise RecipeError(f"nuScenes cameras must be different ones of {', '.join(CAMERAS)}; found {self.cameras}")
         if not 0 <= self.min_range < float("inf"):
             raise RecipeError(f"min_range must be at least 0 m, found {self.min_range}")
+        if not 1 <= self.sweeps <= MAX_SWEEPS:
+            raise RecipeError(f"sweeps must be 1 to {MAX_SWEEPS}, found {self.sweeps}")
+        if self.semantic not in LABELS:
+            raise RecipeError(f"semantic must be one of {', '.join(LABELS)}; found {self.semantic!r}")
 
 
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
-    """List the keyframes.
+    """List the keyframes, or the clips.
 
     Raises:
-        RecipeError: the root is not local, or has no such version.
-        RawDataError: the tables cannot be loaded; names the file and the reason.
+        RecipeError: the root has no such version.
+        RawDataError: a table is missing or damaged; names the file, the line and the reason.
     """
-    if not store.local:
-        raise RecipeError(f"nuScenes is planned with its devkit, which needs a local folder; {store.uri} is remote")
     versions = [name.rstrip("/") for name in store.list() if name.startswith("v1.") and name.endswith("/")]
     if options.version not in versions:
         raise RecipeError(f"no nuScenes {options.version} in {store.uri}; found {', '.join(versions) or 'none'}")
-    tables = _load(store, options.version)
-    try:
-        planner = _Planner(store, options, tables)
-        scenes = [(str(row["name"]), row["first_sample_token"]) for row in tables.scene]
-    except _MISFITS as problem:
-        raise _misfit(options.version, problem) from problem
-    for name, first_sample in scenes:
-        yield from planner.keyframes(name, first_sample)
+    clips = options.clips
 
+    def wanted(channel: str, is_key: bool) -> bool:
+        if clips is not None:
+            return channel in options.cameras
+        return (is_key and (channel == LIDAR or channel in options.cameras)) or (
+            channel == LIDAR and options.sweeps > 1
+        )
 
-def _load(store: Store, version: str) -> Any:
-    try:
-        from nuscenes.nuscenes import NuScenes
-    except ImportError as problem:
-        raise RecipeError(f"nuScenes needs its devkit: pip install 'brickyard[ingest]' ({problem})") from problem
-    try:
-        return NuScenes(version=version, dataroot=store.path(""), verbose=False)
-    except Exception as problem:  # the devkit asserts, or stumbles over whatever a damaged table holds
-        raise _diagnosis(store, version, problem) from problem
-
-
-def _diagnosis(store: Store, version: str, problem: Exception) -> RawDataError:
-    """The most telling error for tables the devkit did not load: the file at fault, if one alone is."""
-    loaded: dict[str, list[dict[str, Any]]] = {}
-    for table in _TABLES + _OPTIONAL_TABLES:
-        path = f"{version}/{table}.json"
-        if not store.exists(path):
-            if table in _OPTIONAL_TABLES:
-                continue
-            return RawDataError("the table is missing", dataset=DATASET, path=path, hint="unpack the metadata again")
-        try:
-            rows = json.loads(store.read(path))
-        except json.JSONDecodeError as reason:
-            return RawDataError(f"no valid JSON: {reason.msg}", dataset=DATASET, path=path, line=reason.lineno)
-        except (ValueError, RecursionError) as reason:
-            return RawDataError(f"no valid JSON: {reason}", dataset=DATASET, path=path)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and "token" in row for row in rows):
-            return RawDataError("expected a list of rows with tokens", dataset=DATASET, path=path)
-        loaded[table] = rows
-    if "lidarseg" in loaded and not all("index" in row for row in loaded["category"]):
-        hint = "unpack the lidarseg archive last: it replaces this table"
-        return RawDataError("no field index", dataset=DATASET, path=f"{version}/category.json", hint=hint)
-    masks = store.sizes("maps")
-    for name in (str(row.get("filename")) for row in loaded["map"]):
-        if name.removeprefix("maps/") not in masks:
-            hint = "the devkit wants the maps of the metadata archive"
-            return RawDataError("the map is missing", dataset=DATASET, path=name, hint=hint)
-    return _misfit(version, problem)
-
-
-def _misfit(version: str, problem: Exception) -> RawDataError:
-    reason = f"the tables do not fit together: {type(problem).__name__}: {problem}"
-    return RawDataError(reason, dataset=DATASET, path=version, hint="unpack metadata and labels again")
-
-
-def _official_splits(version: str) -> dict[str, str]:
-    """Scene name -> split. Mini has lists of its own: some of its training scenes are validation scenes of trainval."""
-    from nuscenes.utils import splits
-
-    lists = {"train": splits.train, "val": splits.val, "test": splits.test}
-    found = {name: split for split, names in lists.items() for name in names}
-    if version == "v1.0-mini":
-        found |= dict.fromkeys(splits.mini_train, "train") | dict.fromkeys(splits.mini_val, "val")
-    return found
+    index = Index(store, options.version, wanted)
+    if clips is not None:
+        yield from plan_clips(store, index, options.cameras, clips)
+        return
+    planner = _Planner(store, options, index)
+    for name, _, first_sample in index.scenes:
+        yield from planner.scene(name, first_sample)
 
 
 class _Planner:
-    """Walks scenes; keeps the folder listings, the label table and the split lists between keyframes."""
+    """Walks scenes; keeps the folder listings, the label tables and the split lists between keyframes."""
 
-    def __init__(self, store: Store, options: Options, tables: Any) -> None:
-        self.store, self.options, self.tables = store, options, tables
-        self.label_ids = published_ids(tables.category) if hasattr(tables, "lidarseg") else []
-        self.splits = _official_splits(options.version)
-        self.label_files = {row["sample_data_token"]: row["filename"] for row in getattr(tables, "lidarseg", [])}
-        self._listings: dict[str, dict[str, int]] = {}
+    def __init__(self, store: Store, options: Options, index: Index) -> None:
+        self.store, self.options, self.index = store, options, index
+        self.listing, self.splits = Listing(store), split_of(options.version)
+        self.lidar = index.keyframes(LIDAR)
+        self.cameras = {camera: index.keyframes(camera) for camera in options.cameras}
+        self.labels = {table: self._label_files(table) for table in LABELS}
+        self.label_ids = self._label_ids() if any(self.labels.values()) else []
 
-    def keyframes(self, name: str, first_sample: str) -> Iterator[SceneRef | Missing]:
-        token = first_sample
-        seen: set[str] = set()
+    def scene(self, name: str, first_sample: str) -> Iterator[SceneRef | Missing]:
+        """The keyframes of a scene, from one `next` to the other."""
+        token, seen = first_sample, set[str]()
         while token:
             scene_id = f"{name}/{token}"
-            try:
-                if token in seen:
-                    raise ValueError("the samples of the scene form a circle")
-                sample = self.tables.get("sample", token)
-                item, following = self._keyframe(name, scene_id, sample), sample["next"]
-            except _MISFITS as problem:
-                reason = f"tables do not fit together: {type(problem).__name__}: {problem}"
-                yield Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
+            number = self.index.sample_number.get(token)
+            if number is None or token in seen:
+                lost = "is in no row of sample.json" if number is None else "comes twice in the scene"
+                reason = f"tables do not fit together: the sample {token} {lost}"
+                # A circle begins with a scene_id that was listed before; the lost one says where it leads to.
+                yield Missing(dataset=DATASET, scene_id=scene_id + (" again" if token in seen else ""), reason=reason)
                 return
-            yield item
+            try:
+                yield self._keyframe(name, scene_id, number)
+            except _MISFITS as problem:
+                reason = f"tables do not fit together: {problem}"
+                yield Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
             seen.add(token)
-            token = following
+            token = self.index.samples[number].next
 
-    def _keyframe(self, name: str, scene_id: str, sample: dict[str, Any]) -> SceneRef | Missing:
-        if LIDAR not in sample["data"]:
+    def _keyframe(self, name: str, scene_id: str, number: int) -> SceneRef | Missing:
+        index, lidar_row = self.index, int(self.lidar[number])
+        if lidar_row == NO_ROW:
             return Missing(dataset=DATASET, scene_id=scene_id, reason=f"no {LIDAR} keyframe in sample_data.json")
-        lidar_token = sample["data"][LIDAR]
-        lidar = self._sensor(lidar_token)
-        sizes = {"points": self._size(lidar["filename"])}
-        if sizes["points"] is None:
-            reason = f"{lidar['filename']} is not there (not downloaded?)"
-            return Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
-        sensors, dropped = {"points": lidar}, {}
-        for camera in (name for name in self.options.cameras if name in sample["data"]):
-            view = self._sensor(sample["data"][camera])
-            size = self._size(view["filename"])
-            if size is None:
-                dropped[f"missing image {camera}"] = 1
-            else:
-                sensors[camera], sizes[camera] = view, size
-        files = {role: sensor.pop("filename") for role, sensor in sensors.items()}
-        if lidar_token in self.label_files:
-            label_file = self.label_files[lidar_token]
-            size = self._size(label_file)
-            if size is None:
-                dropped["missing lidarseg"] = 1
-            else:
-                files["lidarseg"], sizes["lidarseg"] = label_file, size
+        found = _Found(self.listing)
+        path = index.filename(lidar_row)
+        if not found.add("points", path, ""):
+            return Missing(dataset=DATASET, scene_id=scene_id, reason=f"{path} is not there (not downloaded?)")
+        cameras: dict[str, Any] = {}
+        for camera, rows in self.cameras.items():
+            row = int(rows[number])
+            if row != NO_ROW and found.add(camera, index.filename(row), f"missing image {camera}"):
+                cameras[camera] = index.sensor(row)
+        sweeps = self._sweeps(lidar_row, found)
+        lidar_bytes = sum(found.sizes.values()) - sum(found.sizes[camera] for camera in cameras)
+        labels = [table for table, of_row in self.labels.items()
+                  if lidar_row in of_row and found.add(table, of_row[lidar_row], f"missing {table}")]  # fmt: skip
         return SceneRef(
             dataset=DATASET,
             scene_id=scene_id,
             split=self.splits.get(name, "none"),
             sequence=name,
             root=self.store.path(""),
-            files=files,
+            files=found.files,
             details={
                 "version": self.options.version,
                 "min_range": self.options.min_range,
-                "lidar": sensors.pop("points"),
-                "cameras": sensors,
-                "label_ids": self.label_ids if "lidarseg" in files else [],
-                "dropped": dropped,
+                "semantic": self.options.semantic,
+                "several": self.options.sweeps > 1,
+                "lidar": index.sensor(lidar_row),
+                "sweeps": sweeps,
+                "cameras": cameras,
+                "label_ids": self.label_ids if labels else [],
+                "dropped": found.dropped,
             },
-            points_estimate=(sizes["points"] or 0) // POINT_BYTES,
-            bytes_estimate=sum(size or 0 for size in sizes.values()),
+            points_estimate=lidar_bytes // POINT_BYTES,
+            bytes_estimate=sum(found.sizes.values()),
         )
 
-    def _sensor(self, token: str) -> dict[str, Any]:
-        """Everything about one sensor at its own time, out of four tables."""
-        data = self.tables.get("sample_data", token)
-        mount = self.tables.get("calibrated_sensor", data["calibrated_sensor_token"])
-        ego = self.tables.get("ego_pose", data["ego_pose_token"])
-        timestamp_ns = int(data["timestamp"]) * 1000
-        if not 0 <= timestamp_ns < 1 << 63:
-            raise ValueError(f"sample_data {token} has the timestamp {data['timestamp']}")
-        return {
-            "filename": str(data["filename"]),
-            "timestamp_ns": timestamp_ns,
-            "size": [int(data["width"]), int(data["height"])],
-            "intrinsics": mount["camera_intrinsic"],
-            "ego_from_sensor": {"rotation": mount["rotation"], "translation": mount["translation"]},
-            "global_from_ego": {"rotation": ego["rotation"], "translation": ego["translation"]},
-        }
+    def _sweeps(self, row: int, found: _Found) -> list[dict[str, Any]]:
+        """The sweeps before a keyframe, the latest first, as many as there are; `number` counts absent ones too."""
+        index, sweeps = self.index, []
+        for number in range(1, self.options.sweeps):
+            before = int(index.before[row])
+            if before == NO_ROW:  # the recording begins here
+                break
+            if before == LOST_ROW or index.channel(before) != LIDAR or index.time_us[before] >= index.time_us[row]:
+                found.count("lost links to sweeps")
+                break
+            row, role = before, f"sweep-{number:02d}"
+            try:
+                sensor = index.sensor(row)
+            except LookupError:
+                found.count("sweeps without a pose")
+                continue
+            if found.add(role, index.filename(row), "missing sweeps"):
+                sweeps.append({"number": number, "role": role, **sensor})
+        return sweeps
 
-    def _size(self, path: str) -> int | None:
-        folder, _, name = path.rpartition("/")
-        if folder not in self._listings:
-            self._listings[folder] = self.store.sizes(folder)
-        return self._listings[folder].get(name)
+    def _label_files(self, table: str) -> dict[int, str]:
+        """Row of a lidar keyframe -> its label file; nothing where the table is not installed."""
+        path = f"{self.options.version}/{table}.json"
+        if not self.store.exists(path):
+            return {}
+        tokens: list[str] = []
+        names: list[str] = []
+
+        def take(row: Row) -> None:
+            token, name = row["sample_data_token"], row["filename"]
+            if not isinstance(token, str) or not isinstance(name, str):
+                raise TypeError("sample_data_token and filename must be text")
+            tokens.append(token)
+            names.append(name)
+
+        scan(self.store, path, take)
+        return dict(zip(self.index.rows(tokens).tolist(), names, strict=True))
+
+    def _label_ids(self) -> list[int]:
+        rows: list[Row] = []
+        path = f"{self.options.version}/category.json"
+        scan(self.store, path, rows.append)
+        try:
+            return published_ids(rows)
+        except NONSENSE as problem:
+            reason = f"no usable label ids: {type(problem).__name__}: {problem}"
+            hint = "unpack the lidarseg archive last: it replaces this table"
+            raise RawDataError(reason, dataset=DATASET, path=path, hint=hint) from problem
+
+
+class _Found:
+    """The files of a keyframe that are there, with their sizes, and how many are not."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self.files: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        self.dropped: dict[str, int] = {}
+
+    def add(self, role: str, path: str, missing: str) -> bool:
+        """Note a file, or count it under `missing`."""
+        size = self._listing.size(path)
+        if size is None:
+            self.count(missing)
+            return False
+        self.files[role], self.sizes[role] = path, size
+        return True
+
+    def count(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1

@@ -1,4 +1,4 @@
-"""Writes simulated streets the way nuScenes ships its mini release: tables, keyframes, sweeps, lidarseg labels.
+"""Writes simulated streets the way nuScenes ships its mini release: tables, keyframes, sweeps, point labels.
 
 Time is as in the original: a lidar row is stamped with the end of its turn and its points are compensated to it; each
 camera fires when the beam passes its axis, so it is 0 to 43 ms earlier, with the vehicle's pose of that moment. Points
@@ -19,7 +19,7 @@ from PIL import Image
 
 from ingest.simulate.boxes import points_inside, seen_share
 from ingest.simulate.config import SimulationConfig
-from ingest.simulate.sensors import Camera, LidarModel, Sweep, anchors_at, fire, render, visible
+from ingest.simulate.sensors import Camera, LidarModel, Picture, Sweep, anchors_at, fire, render, visible
 from ingest.simulate.shapes import pose
 from ingest.simulate.streets import Street, build_street
 from ingest.simulate.truth import picture_truth, raw_labels, write_arrays, write_json
@@ -60,6 +60,7 @@ RIG: dict[str, tuple[tuple[float, float, float], float, float]] = {
 """Camera -> position in the vehicle (metres), azimuth (degrees), focal length at 1600 pixels of width."""
 LIDAR = "LIDAR_TOP"
 PERIOD = 0.05
+CAMERA_PERIOD = 1 / 12
 SEAM = 104.0
 """Azimuth at which a turn begins and ends, just before the left rear camera."""
 KEY_STEP = 0.5
@@ -75,7 +76,7 @@ def write_nuscenes(
     out: Path, truth: Path, seed: int, config: SimulationConfig, tick: Callable[[int, int], None]
 ) -> dict[str, int]:
     """Write up to ten scenes below `out`; returns counts."""
-    tables = _fixed_tables()
+    tables = _fixed_tables(config.nuscenes_panoptic)
     counts = {"scenes": 0, "frames": 0, "points": 0}
     names = SCENES[: config.nuscenes_scenes]
     for number, name in enumerate(names):
@@ -95,11 +96,11 @@ def write_nuscenes(
 Tables = dict[str, list[dict[str, Any]]]
 
 
-def _fixed_tables() -> Tables:
+def _fixed_tables(panoptic: bool) -> Tables:
     tables: Tables = {
         name: []
         for name in ("scene", "log", "sample", "sample_data", "ego_pose", "calibrated_sensor", "sample_annotation",
-                     "instance", "lidarseg", "map")
+                     "instance", "lidarseg", "map", *(("panoptic",) if panoptic else ()))
     }  # fmt: skip
     tables["category"] = [
         {"token": token("category", c), "name": c, "description": c, "index": k} for k, c in enumerate(CATEGORIES)
@@ -184,6 +185,8 @@ class _SceneWriter:
                 self._sweep(time - PERIOD * back, sample, key=False)
             sweep, lidar_token = self._sweep(time, sample, key=True)
             self._annotate(sweep, time, sample, annotations)
+            for back in range(self.config.nuscenes_camera_sweeps if k else 0, 0, -1):
+                self._images_between(time, back, sample)
             arrays = self._pictures(sweep, time, sample)
             arrays |= {"label": self.labels[sweep.face], "instance": self.street.world.instance[sweep.face]}
             write_arrays(self.truth / lidar_token, arrays)
@@ -258,17 +261,42 @@ class _SceneWriter:
             (self.out / name).parent.mkdir(parents=True, exist_ok=True)
             (self.out / name).write_bytes(self.labels[sweep.face].tobytes())
             self.tables["lidarseg"].append({"token": own, "sample_data_token": own, "filename": name})
+            if self.config.nuscenes_panoptic:
+                self._panoptic(sweep, own)
         return sweep, own
+
+    def _panoptic(self, sweep: Sweep, own: str) -> None:
+        """class * 1000 + number of each point; numbers count the instances of a class in the scene, 0 is stuff."""
+        label, instance = self.labels.astype(np.uint16), self.street.world.instance
+        number = np.zeros(len(label), np.uint16)
+        for kind in np.unique(label[instance > 0]):
+            mine = (label == kind) & (instance > 0)
+            number[mine] = 1 + np.unique(instance[mine], return_inverse=True)[1]
+        name = f"panoptic/{VERSION}/{own}_panoptic.npz"
+        (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(self.out / name, data=(label * np.uint16(1000) + number)[sweep.face])
+        self.tables["panoptic"].append({"token": own, "sample_data_token": own, "filename": name})
+
+    def _images_between(self, time: float, back: int, sample: str) -> None:
+        """The images of all cameras, `back` exposures before those of the keyframe."""
+        for channel in self.cameras:
+            self._picture(channel, time - CAMERA_PERIOD * back, sample, key=False)
+
+    def _picture(self, channel: str, time: float, sample: str, *, key: bool) -> tuple[Picture, Float64, float]:
+        """Take and write an image as the beam of a turn that ends at `time` passes; returns its pose and moment too."""
+        camera = self.cameras[channel]
+        turned = (SEAM - RIG[channel][1]) % 360
+        moment = round(time - PERIOD * (1 - turned / 360), 6)
+        place = self.street.ego(moment) @ self.ego_from[channel]
+        picture = render(self.street.world, camera, place, moment, self.rng)
+        jpeg = simplejpeg.encode_jpeg(picture.color, quality=90)
+        self._data(channel, moment, sample, key=key, suffix="jpg", content=jpeg)
+        return picture, place, moment
 
     def _pictures(self, sweep: Sweep, time: float, sample: str) -> dict[str, Any]:
         arrays: dict[str, Any] = {}
         for channel, camera in self.cameras.items():
-            turned = (SEAM - RIG[channel][1]) % 360
-            moment = round(time - PERIOD * (1 - turned / 360), 6)
-            place = self.street.ego(moment) @ self.ego_from[channel]
-            picture = render(self.street.world, camera, place, moment, self.rng)
-            jpeg = simplejpeg.encode_jpeg(picture.color, quality=90)
-            self._data(channel, moment, sample, key=True, suffix="jpg", content=jpeg)
+            picture, place, moment = self._picture(channel, time, sample, key=True)
             arrays[f"{channel}_label"], arrays[f"{channel}_depth"] = picture_truth(picture, self.labels)
             spots = anchors_at(self.street.world, sweep, moment)
             seen = visible(self.street.world, camera, place, moment, spots)
