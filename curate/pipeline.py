@@ -1,10 +1,11 @@
-"""The curation of one scene: superpixels, then correspondences; each step can be left out."""
+"""The curation of one scene: normals, superpixels, then correspondences; each step can be left out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from curate.correspondences import CorrespondenceConfig, add_correspondences
+from curate.normals import NormalsConfig, add_normals
 from curate.superpixels import SlicConfig, add_superpixels
 from shards.scene import Scene
 
@@ -13,12 +14,15 @@ from shards.scene import Scene
 class CurateConfig:
     """What is added to each scene; None leaves a step out."""
 
+    normals: NormalsConfig | None = None
     superpixels: SlicConfig | None = field(default_factory=SlicConfig)
     correspondences: CorrespondenceConfig | None = field(default_factory=CorrespondenceConfig)
 
 
 def curate(scene: Scene, config: CurateConfig) -> Scene:
     """The scene with what the config asks for; raises `SceneError` for images that cannot be decoded."""
+    if config.normals is not None:
+        scene = add_normals(scene, config.normals)
     if config.superpixels is not None:
         scene = add_superpixels(scene, config.superpixels)
     if config.correspondences is not None:
