@@ -13,21 +13,33 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.clips import ClipOptions
 from shards.errors import RawDataError, RecipeError
-from shards.scene import Float32, Float64
+from shards.scene import Float32, Float64, ReadoutDirection
 
 LASERS = {"TOP": 1, "FRONT": 2, "SIDE_LEFT": 3, "SIDE_RIGHT": 4, "REAR": 5}
 CAMERAS = {"FRONT": 1, "FRONT_LEFT": 2, "FRONT_RIGHT": 3, "SIDE_LEFT": 4, "SIDE_RIGHT": 5}
 TOP = LASERS["TOP"]
 LICENCE = "LicenseRef-Waymo-Open-Dataset"
-SPLITS = {"training": "train", "validation": "val", "testing": "test", "domain_adaptation": "none"}
-"""Folder of the release -> official split."""
+SPLITS = {
+    "training": "train", "validation": "val", "testing": "test", "testing_3d_camera_only_detection": "test",
+    "domain_adaptation": "none", "domain_adaptation/training": "none", "domain_adaptation/validation": "none",
+    "domain_adaptation/testing": "none",
+}  # fmt: skip
+"""Folder of the release -> official split. The segments for domain adaptation, most of them without labels, are another
+benchmark than the main one, so they join none of its splits."""
+
+RATE_HZ = 10.0
+"""Frames come at this rate; clips are thinned by it, so that both releases give the same ones."""
 
 POINTS_ESTIMATE = 180_000
 """Planning figure for one return of five lidars; range images must be opened to know better."""
 
 MAX_PIXELS = 1 << 20
 """Pixels of a range image; TOP has 64 x 2650."""
+
+DIRECTIONS: dict[int, ReadoutDirection] = {1: "down", 2: "right", 3: "up", 4: "left"}
+"""Number of a calibration -> where the exposed line moves; 5 is a global shutter, 0 is unknown."""
 
 _MAX_WORLD = 1e7
 
@@ -45,13 +57,15 @@ class Options:
         returns: 1 for the first return of each laser pulse, 2 for both.
         segments: context names to read, such as "1024360143612057520_3580_000_3600_000"; empty for all.
         every: keep the frames whose number in the segment is a multiple of this (10 Hz: every=5 keeps two a second).
+        clips: list clips of each camera's images instead of frames.
     """
 
     lasers: tuple[str, ...] = tuple(LASERS)
     cameras: tuple[str, ...] = tuple(CAMERAS)
-    returns: int = 1
+    returns: int = 2
     segments: tuple[str, ...] = ()
     every: int = 1
+    clips: ClipOptions | None = None
 
     def __post_init__(self) -> None:
         for kind, chosen, known in (("laser", self.lasers, LASERS), ("camera", self.cameras, CAMERAS)):
@@ -59,6 +73,8 @@ class Options:
                 raise RecipeError(f"Waymo {kind}s must be different ones of {', '.join(known)}; found {chosen}")
         if not self.lasers:
             raise RecipeError("Waymo needs at least one laser")
+        if self.clips is not None and not self.cameras:
+            raise RecipeError("Waymo clips need at least one camera")
         if self.returns not in (1, 2):
             raise RecipeError(f"returns must be 1 (first) or 2 (both), found {self.returns}")
         if self.every < 1:
@@ -113,6 +129,8 @@ class Camera:
         pose: float64 (4, 4), world from vehicle at `pose_time`.
         velocity: float64 (6,): m/s in the world frame, rad/s in the vehicle frame.
         pose_time, trigger, shutter, done: seconds; `trigger` opens the first line, `done` ends the read-out.
+        direction: of the read-out, one of `DIRECTIONS`, 5 for a global shutter, 0 for unknown.
+        panoptic: (divisor, PNG of 16-bit pixels: class * divisor + instance); None where nobody labelled the picture.
     """
 
     number: int
@@ -127,6 +145,8 @@ class Camera:
     trigger: float
     shutter: float
     done: float
+    direction: int
+    panoptic: tuple[int, bytes] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

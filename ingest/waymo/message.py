@@ -75,6 +75,21 @@ def parse_frame(payload: bytes, wanted: Mapping[str, Any], fail: Fail) -> Frame:
     )
 
 
+def parse_camera(payload: bytes, name: str, fail: Fail) -> Camera | None:
+    """One camera's picture of a frame, or None where the frame has none; nothing else is decoded.
+
+    Raises:
+        WireError, RawDataError: as `parse_frame`.
+    """
+    frame = Message(memoryview(payload), "Frame")
+    calibrations = frame.message(_CONTEXT, "Context").messages(_CAMERA_CALIBRATIONS, "CameraCalibration")
+    calibration = _by_number(calibrations, fail).get(CAMERAS[name])
+    image = _by_number(frame.messages(_IMAGES, "CameraImage"), fail).get(CAMERAS[name])
+    if calibration is None or image is None or not len(image.data(2)):
+        return None
+    return _camera(CAMERAS[name], image, calibration, fail)
+
+
 def _by_number(messages: list[Message], fail: Fail) -> dict[int, Message]:
     """Sensor number (field 1 of all four messages) -> message; those without any field are nobody's."""
     found: dict[int, Message] = {}
@@ -136,6 +151,7 @@ def _camera(number: int, image: Message, calibration: Message, fail: Fail) -> Ca
     linear = [velocity.float(field) for field in (1, 2, 3)]
     angular = [velocity.double(field) for field in (4, 5, 6)]
     times = numbers([image.double(field) for field in (5, 6, 7, 8)], 4, f"times of camera {number}", fail)
+    label = image.message(10, "CameraSegmentationLabel")
     return Camera(
         number=number,
         jpeg=bytes(image.data(2)),
@@ -149,4 +165,6 @@ def _camera(number: int, image: Message, calibration: Message, fail: Fail) -> Ca
         shutter=float(times[1]),
         trigger=float(times[2]),
         done=float(times[3]),
+        direction=calibration.integer(6),
+        panoptic=(label.integer(1), bytes(label.data(2))) if len(label.data(2)) else None,
     )

@@ -9,7 +9,7 @@ Parquet offers no shorter way to a row, so a frame in the middle of such a file 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -60,8 +60,8 @@ class Table:
             column = self._file.read(columns=[TIMESTAMP], use_threads=False).column(0)
             return sorted({int(value) for value in column.to_pylist() if value is not None})
 
-    def rows(self, keys: Mapping[str, Any], columns: Iterable[str]) -> Iterator[Row]:
-        """Rows whose key columns have these values: column -> number, text, bytes or numpy array (None if null)."""
+    def rows(self, keys: Mapping[str, Collection[Any]], columns: Iterable[str]) -> Iterator[Row]:
+        """Rows whose key columns have one of these values each: column -> number, text, bytes, numpy array or None."""
         wanted = [*keys, *columns]
         for group in range(self._metadata.num_row_groups):
             with _told(self.fail):
@@ -70,11 +70,11 @@ class Table:
             for values in self._group(group, wanted, places):
                 yield dict(zip(wanted, values, strict=True))
 
-    def _places(self, group: int, keys: Mapping[str, Any]) -> set[int]:
+    def _places(self, group: int, keys: Mapping[str, Collection[Any]]) -> set[int]:
         table = self._file.read_row_group(group, columns=list(keys), use_threads=False)
         columns = [table.column(name).to_pylist() for name in keys]
-        target = tuple(keys.values())
-        return {place for place, row in enumerate(zip(*columns, strict=True)) if row == target}
+        fits = [[value in wanted for value in column] for column, wanted in zip(columns, keys.values(), strict=True)]
+        return {place for place, row in enumerate(zip(*fits, strict=True)) if all(row)}
 
     def _group(self, group: int, wanted: list[str], places: set[int]) -> Iterator[list[Any]]:
         if not places:

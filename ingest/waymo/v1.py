@@ -4,7 +4,8 @@ Planning walks the records by their 12-byte headers, 198 short reads a segment; 
 checks both checksums and parses it (about 0.25 s for a frame of 5 MB with 537,000 points). A record that the file's end
 cuts off, or whose header is damaged, is `Missing`, since a broken download usually ends so.
 
-Frames are numbered within their segment: their timestamps stand inside the payload.
+Frames are numbered within their segment: their timestamps stand inside the payload. A clip is read record by record,
+whole ones, for the sake of their checksums (40 ms each), of which only one camera's fields are decoded.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from ingest.source import Missing, RawFiles, SceneRef, Source
-from ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Options
-from ingest.waymo.message import parse_frame
+from ingest.waymo.clip import build_clip, cut_segment
+from ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Camera, Options
+from ingest.waymo.message import parse_camera, parse_frame
 from ingest.waymo.scene import build_scene
-from ingest.waymo.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc, record_length, scan
+from ingest.waymo.tfrecord import FOOTER_BYTES, HEADER_BYTES, Record, masked_crc, record_length, scan
 from ingest.waymo.wire import WireError
 from shards.errors import RecipeError
 from shards.scene import Scene
@@ -30,7 +33,7 @@ _SUFFIX = ".tfrecord"
 
 
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
-    """List the frames of all segments, by split, segment and number.
+    """List the frames of all segments, by split, segment and number, or their clips.
 
     Raises:
         RecipeError: no segment under the root, or a segment asked for is not there.
@@ -58,36 +61,61 @@ def _segments(store: Store) -> list[tuple[str, str]]:
 
 
 def _frames(store: Store, name: str, path: str, options: Options) -> Iterator[SceneRef | Missing]:
-    folder = path.rpartition("/")[0] or store.path("").rpartition("/")[2]
-    size = store.size(path) or 0
-    if not size:
+    total = store.size(path) or 0
+    if not total:
         yield Missing(dataset=DATASET, scene_id=name, reason=f"{path} is empty")
-    for number, record in enumerate(scan(size, partial(store.read_range, path))):
+        return
+    whole: list[tuple[int, Record]] = []
+    for number, record in enumerate(scan(total, partial(store.read_range, path))):
         scene_id = f"{name}/{number:06d}"
         if record.problem or record.length > MAX_RECORD_BYTES:
             reason = record.problem or f"the record has {record.length} bytes, at most {MAX_RECORD_BYTES} expected"
             yield Missing(dataset=DATASET, scene_id=scene_id, reason=f"{path}: {reason}")
+        elif number % options.every == 0 and options.clips is None:
+            details = options.details() | {"offset": record.offset, "length": record.length}
+            points = POINTS_ESTIMATE * options.returns
+            yield _reference(store, name, path, scene_id, details=details, points=points, size=record.length)
         elif number % options.every == 0:
-            yield SceneRef(
-                dataset=DATASET,
-                scene_id=scene_id,
-                split=SPLITS.get(folder, "none"),
-                sequence=name,
-                root=store.path("") if store.local else store.uri,
-                files={"frame": path},
-                details=options.details() | {"offset": record.offset, "length": record.length},
-                points_estimate=POINTS_ESTIMATE * options.returns,
-                bytes_estimate=record.length,
-            )
+            whole.append((number, record))
+    if options.clips is not None:
+        for clip in cut_segment(DATASET, name, whole, options.cameras, options.clips):
+            if isinstance(clip, Missing):
+                yield clip
+                continue
+            scene_id, camera, records = clip
+            places = [[record.offset, record.length] for record in records]
+            details = {"camera": camera, "frames": len(records), "records": places}
+            size = sum(record.length for record in records)
+            yield _reference(store, name, path, scene_id, details=details, points=0, size=size)
+
+
+def _reference(
+    store: Store, name: str, path: str, scene_id: str, *, details: dict[str, Any], points: int, size: int
+) -> SceneRef:
+    folder = path.rpartition("/")[0] or store.path("").rpartition("/")[2]
+    return SceneRef(
+        dataset=DATASET,
+        scene_id=scene_id,
+        split=SPLITS.get(folder, "none"),
+        sequence=name,
+        root=store.path("") if store.local else store.uri,
+        files={"frame": path},
+        details=details,
+        points_estimate=points,
+        bytes_estimate=size,
+    )
 
 
 def read(ref: SceneRef) -> Scene:
-    """One frame; the scene frame is the vehicle's at the time of the frame.
+    """One frame, in the vehicle's frame at its time; or one clip, in the vehicle's frame at its first picture.
 
     Raises:
-        RawDataError: the record is missing, damaged or not what the format says.
+        RawDataError: a record is missing, damaged or not what the format says.
     """
     files, path = RawFiles(ref), ref.files["frame"]
+    if "records" in ref.details:
+        pictures = [_picture(files, path, offset, length) for offset, length in ref.details["records"]]
+        return build_clip(files, path, [picture for picture in pictures if picture is not None], VERSION)
     offset, length = ref.details["offset"], ref.details["length"]
     payload = _payload(files, path, offset, length)
     try:
@@ -95,6 +123,15 @@ def read(ref: SceneRef) -> Scene:
     except WireError as problem:
         raise files.error(path, f"no Frame message: {problem}", offset=offset + HEADER_BYTES) from None
     return build_scene(files, path, path, frame, VERSION)
+
+
+def _picture(files: RawFiles, path: str, offset: int, length: int) -> Camera | None:
+    """A record's picture of the clip's camera; the record itself is let go before the next one is read."""
+    payload = _payload(files, path, offset, length)
+    try:
+        return parse_camera(payload, files.ref.details["camera"], partial(files.error, path, offset=offset))
+    except WireError as problem:
+        raise files.error(path, f"no Frame message: {problem}", offset=offset + HEADER_BYTES) from None
 
 
 def _payload(files: RawFiles, path: str, offset: int, length: int) -> bytes:

@@ -2,17 +2,20 @@
 
 Planning reads one small column, the timestamps of `vehicle_pose`, and lists folders. Reading a frame takes its rows out
 of each component by key, one row in memory at a time: 0.25 s for 537,000 points, and where a whole segment is one row
-group (see `table`) 25 ms more for every frame before it, hence about 5 s for the last of 199. Memory stays the same.
+group (see `table`) 25 ms more for every frame before it, hence about 5 s for the last of 199. Memory stays the same. A
+clip takes one camera's rows out of `camera_image`, and opens no other payload.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from ingest.source import Missing, RawFiles, SceneRef, Source
+from ingest.waymo.clip import build_clip, cut_segment
 from ingest.waymo.component import Components
-from ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Options
+from ingest.waymo.frame import CAMERAS, POINTS_ESTIMATE, SPLITS, Options
 from ingest.waymo.scene import build_scene
 from ingest.waymo.table import Table
 from shards.errors import RawDataError, RecipeError
@@ -22,12 +25,13 @@ from shards.storage import Store
 DATASET = "waymo_v2"
 VERSION = "v2"
 _REQUIRED = ("vehicle_pose", "lidar", "lidar_calibration", "lidar_pose")
-_OPTIONAL = ("camera_image", "camera_calibration", "lidar_segmentation")
+_OPTIONAL = ("camera_image", "camera_calibration", "lidar_segmentation", "camera_segmentation")
+_PICTURES = ("vehicle_pose", "camera_image", "camera_calibration")
 _SUFFIX = ".parquet"
 
 
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
-    """List the frames of all segments, by split, segment and time.
+    """List the frames of all segments, by split, segment and time, or their clips.
 
     A segment without one of its required components, or whose `vehicle_pose` is damaged, is one `Missing`; without
     pictures its frames have no views.
@@ -67,13 +71,15 @@ def _frames(
     store: Store, folder: str, name: str, files: dict[str, dict[str, int]], options: Options
 ) -> Iterator[SceneRef | Missing]:
     paths = {component: f"{folder}{component}/{name}{_SUFFIX}" for component in files if name in files[component]}
-    absent = [component for component in _REQUIRED if component not in paths]
+    required = _REQUIRED if options.clips is None else _PICTURES
+    absent = [component for component in required if component not in paths]
     if absent:
         reason = f"{folder}{absent[0]}/{name}{_SUFFIX} is not there (not downloaded?)"
         yield Missing(dataset=DATASET, scene_id=name, reason=reason)
         return
     if "camera_calibration" not in paths or not options.cameras:
         paths.pop("camera_image", None)
+        paths.pop("camera_segmentation", None)
     fail = partial(RawDataError, dataset=DATASET, path=paths["vehicle_pose"])
     try:
         table = Table(files["vehicle_pose"][name], partial(store.read_range, paths["vehicle_pose"]), fail)
@@ -83,30 +89,62 @@ def _frames(
     except RawDataError as problem:
         yield Missing(dataset=DATASET, scene_id=name, reason=str(problem))
         return
+    chosen = list(enumerate(timestamps))[:: options.every]
+    one = partial(_reference, store, folder, name)
+    if options.clips is None:
+        size = sum(files[component][name] for component in paths) // len(timestamps)
+        for _, time in chosen:
+            details = options.details() | {"timestamp_us": time}
+            points = POINTS_ESTIMATE * options.returns
+            yield one(f"{name}/{time}", paths=paths, details=details, points=points, size=size)
+        return
+    paths = {component: paths[component] for component in ("camera_image", "camera_calibration")}
+    size = files["camera_image"][name] // len(timestamps) // len(CAMERAS)
+    for clip in cut_segment(DATASET, name, chosen, options.cameras, options.clips):
+        if isinstance(clip, Missing):
+            yield clip
+            continue
+        scene_id, camera, times = clip
+        details = {"camera": camera, "frames": len(times), "timestamps_us": times}
+        yield one(scene_id, paths=paths, details=details, points=0, size=max(1, size * len(times)))
+
+
+def _reference(
+    store: Store,
+    folder: str,
+    name: str,
+    scene_id: str,
+    *,
+    paths: dict[str, str],
+    details: dict[str, Any],
+    points: int,
+    size: int,
+) -> SceneRef:
     split = folder.rstrip("/") or store.path("").rpartition("/")[2]
-    for number, timestamp in enumerate(timestamps):
-        if number % options.every == 0:
-            yield SceneRef(
-                dataset=DATASET,
-                scene_id=f"{name}/{timestamp}",
-                split=SPLITS.get(split, "none"),
-                sequence=name,
-                root=store.path("") if store.local else store.uri,
-                files=paths,
-                details=options.details() | {"timestamp_us": timestamp},
-                points_estimate=POINTS_ESTIMATE * options.returns,
-                bytes_estimate=sum(files[component][name] for component in paths) // len(timestamps),
-            )
+    return SceneRef(
+        dataset=DATASET,
+        scene_id=scene_id,
+        split=SPLITS.get(split, "none"),
+        sequence=name,
+        root=store.path("") if store.local else store.uri,
+        files=paths,
+        details=details,
+        points_estimate=points,
+        bytes_estimate=size,
+    )
 
 
 def read(ref: SceneRef) -> Scene:
-    """One frame; the scene frame is the vehicle's at the time of the frame.
+    """One frame, in the vehicle's frame at its time; or one clip, in the vehicle's frame at its first picture.
 
     Raises:
         RawDataError: a component is missing, damaged or not what the format says.
     """
     files = RawFiles(ref)
-    frame = Components(files).read()
+    if "timestamps_us" in ref.details:
+        pictures = Components(files).pictures(ref.details["camera"], ref.details["timestamps_us"])
+        return build_clip(files, ref.files["camera_image"], pictures, VERSION)
+    frame = Components(files).frame(ref.details["timestamp_us"])
     image_path = ref.files.get("camera_image", ref.files["lidar"])
     return build_scene(files, ref.files["lidar"], image_path, frame, VERSION)
 

@@ -30,7 +30,7 @@ SOURCES = {"v1_assembled": v1.SOURCE, "v2_assembled": v2.SOURCE}
 def scenes(samples: Path) -> dict[str, Scene]:
     found = {}
     for folder, source in SOURCES.items():
-        (ref,) = source.plan(Store(samples / "waymo" / folder), Options())
+        (ref,) = source.plan(Store(samples / "waymo" / folder), Options(returns=1))
         assert isinstance(ref, SceneRef)
         found[folder] = source.read(ref)
     return found

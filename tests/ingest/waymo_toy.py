@@ -51,6 +51,7 @@ class ToyFrame:
     labels: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     pixel_pose: np.ndarray | None = None
     cameras: tuple[int, ...] = (4, 1)
+    panoptic: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def timestamp(self) -> int:
@@ -63,6 +64,9 @@ INCLINATIONS = {1: np.array([-0.3, -0.2, -0.12, -0.05, 0.0, 0.04])}
 RANGES = {1: (-0.31, 0.045), **dict.fromkeys((2, 3, 4, 5), (-1.57, 0.52))}
 INTRINSIC = [50.0, 51.0, 32.0, 24.0, 0.04, -0.33, 0.001, -0.0015, 0.0]
 CAMERA_MOUNTS = {1: mount(0.0, 1.5, 2.0), 4: mount(1.6, 1.4, 2.0)}
+DIVISOR = 1000
+DIRECTIONS = {1: 2, 4: 3}
+"""Of the read-out: the front camera's from left to right, the left one's from bottom to top."""
 SHUTTER, READOUT, LATE = 0.002, 0.044, 0.003
 """Seconds; LATE is how long after the middle of its read-out a camera's pose was taken."""
 
@@ -77,7 +81,8 @@ def toy_frame(number: int = 0, labelled: bool = True) -> ToyFrame:
             filled[0, 0] = True
             image[filled, 0] = rng.uniform(2, 60, filled.sum())
             image[filled, 1] = rng.exponential(0.5, filled.sum())
-            image[filled, 2:] = 0.25
+            image[filled, 2] = rng.exponential(0.2, filled.sum())
+            image[filled, 3] = 0.25
             frame.images[laser, echo] = image
     height, width = SHAPES[1]
     pixel_pose = np.zeros((height, width, 6), np.float32)
@@ -88,12 +93,19 @@ def toy_frame(number: int = 0, labelled: bool = True) -> ToyFrame:
     if labelled:
         for echo in (1, 2):
             frame.labels[1, echo] = rng.integers(0, (500, 23), (height, width, 2)).astype(np.int32)
+        frame.panoptic[4] = rng.integers(0, 29, SIZE[::-1]) * DIVISOR + rng.integers(0, 40, SIZE[::-1])
     return frame
 
 
 def jpeg(number: int, size: tuple[int, int] = SIZE) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, (200, 30 * number, 90)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def png16(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values.astype(np.uint16)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -148,7 +160,7 @@ def payload(frame: ToyFrame) -> bytes:
     context = put(1, frame.segment.encode())
     for number in (4, 1):
         context += put(2, put(1, number) + repeat(2, INTRINSIC) + put(3, transform(CAMERA_MOUNTS[number]))
-                       + put(4, SIZE[0]) + put(5, SIZE[1]) + put(6, 2))  # fmt: skip
+                       + put(4, SIZE[0]) + put(5, SIZE[1]) + put(6, DIRECTIONS[number]))  # fmt: skip
     for number in (2, 5, 3, 4, 1):
         beams = repeat(2, (float(v) for v in INCLINATIONS.get(number, ())))
         low, high = RANGES[number]
@@ -157,7 +169,10 @@ def payload(frame: ToyFrame) -> bytes:
     for number in frame.cameras:
         times = exposure(frame, number)
         velocity = repeat(1, [np.float32(SPEED)]) + put(2, np.float32(0)) + put(3, np.float32(0)) + put(6, TURN)
-        data += put(4, put(1, number) + put(2, jpeg(number))
+        label = b""
+        if number in frame.panoptic:
+            label = put(10, put(1, DIVISOR) + put(2, png16(frame.panoptic[number])))
+        data += put(4, label + put(1, number) + put(2, jpeg(number))
                     + put(3, transform(pose_at(times["pose_timestamp"] - START * 1e-6))) + put(4, velocity)
                     + put(5, times["pose_timestamp"]) + put(6, times["shutter"]) + put(7, times["trigger"])
                     + put(8, times["done"]))  # fmt: skip
@@ -206,7 +221,7 @@ def tables(frames: Iterable[ToyFrame]) -> dict[str, list[dict[str, Any]]]:
     """Component -> rows; rows of the components are in different orders."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in (
         "vehicle_pose", "camera_calibration", "lidar_calibration", "camera_image", "lidar", "lidar_pose",
-        "lidar_segmentation")}  # fmt: skip
+        "lidar_segmentation", "camera_segmentation")}  # fmt: skip
     frames = list(frames)
     segments = sorted({frame.segment for frame in frames})
     for segment in segments:
@@ -218,6 +233,7 @@ def tables(frames: Iterable[ToyFrame]) -> dict[str, list[dict[str, Any]]]:
             rows["camera_calibration"].append({
                 "key.segment_context_name": segment, "key.camera_name": number, **intrinsic,
                 "[CameraCalibrationComponent].extrinsic.transform": place.reshape(-1).tolist(),
+                "[CameraCalibrationComponent].rolling_shutter_direction": DIRECTIONS[number],
                 "[CameraCalibrationComponent].width": SIZE[0], "[CameraCalibrationComponent].height": SIZE[1],
             })  # fmt: skip
         for number, place in EXTRINSICS.items():
@@ -254,6 +270,11 @@ def frame_rows(frame: ToyFrame) -> Iterable[tuple[str, dict[str, Any]]]:
             f"{shown}rolling_shutter_params.shutter": times["shutter"],
             f"{shown}rolling_shutter_params.camera_trigger_time": times["trigger"],
             f"{shown}rolling_shutter_params.camera_readout_done_time": times["done"],
+        }  # fmt: skip
+    for number, values in frame.panoptic.items():
+        label = "[CameraSegmentationLabelComponent].panoptic_label"
+        yield "camera_segmentation", key | {
+            "key.camera_name": number, f"{label}_divisor": DIVISOR, label: png16(values),
         }  # fmt: skip
     for component, name, images in (
         ("lidar", "LiDARComponent", frame.images),
