@@ -1,7 +1,7 @@
 """Clips of Waymo: the pictures of one camera of a segment at 10 Hz, each with its own pose.
 
 The scene frame is the vehicle's in the middle of the first picture's read-out. Pictures are read frame by frame, so a
-clip costs the memory of its own JPEGs (about 40 MB for 96) and never that of a segment.
+clip costs the memory of its own JPEGs (about 40 MB for 96) and never that of a segment. Clips carry no labels.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ order and are joined by sensor number. Only lasers and cameras that were asked f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def parse_frame(payload: bytes, wanted: Mapping[str, Any], fail: Fail) -> Frame:
 
 
 def parse_camera(payload: bytes, name: str, fail: Fail) -> Camera | None:
-    """One camera's picture of a frame, or None where the frame has none; nothing else is decoded.
+    """One camera's picture of a frame without its label, or None where the frame has none; nothing else is decoded.
 
     Raises:
         WireError, RawDataError: as `parse_frame`.
@@ -87,7 +88,7 @@ def parse_camera(payload: bytes, name: str, fail: Fail) -> Camera | None:
     image = _by_number(frame.messages(_IMAGES, "CameraImage"), fail).get(CAMERAS[name])
     if calibration is None or image is None or not len(image.data(2)):
         return None
-    return _camera(CAMERAS[name], image, calibration, fail)
+    return replace(_camera(CAMERAS[name], image, calibration, fail), panoptic=None)
 
 
 def _by_number(messages: list[Message], fail: Fail) -> dict[int, Message]:
