@@ -40,8 +40,9 @@ def jpeg(width: int = WIDTH, height: int = HEIGHT) -> bytes:
 
 
 def pose(number: int) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, 3] = (number, 0.5, 1.5)
+    """A camera that looks straight down."""
+    matrix = np.diag([1.0, -1, -1, 1])
+    matrix[:3, 3] = (number, 0.5, 3)
     return matrix
 
 
@@ -75,7 +76,7 @@ def ply(xyz: np.ndarray, faces: np.ndarray, label: np.ndarray | None = None) -> 
 
 
 LABEL_IMAGE = np.zeros((HEIGHT, WIDTH), np.uint16)
-LABEL_IMAGE[:, :8], LABEL_IMAGE[:, 8:12], LABEL_IMAGE[0, 12:] = 1, 2, 1163  # wall, chair, and what no table knows
+LABEL_IMAGE[:, :8], LABEL_IMAGE[:, 8:12], LABEL_IMAGE[0, 12:] = 1, 2, 5000  # wall, chair, and what no table knows
 INSTANCE_IMAGE = np.zeros((HEIGHT, WIDTH), np.uint8)
 INSTANCE_IMAGE[:, :8], INSTANCE_IMAGE[:, 8:12] = 1, 5
 

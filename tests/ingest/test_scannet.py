@@ -55,7 +55,7 @@ def test_scene_holds_what_the_files_say(tmp_path: Path) -> None:
     np.testing.assert_array_equal(view.depth.values, DEPTH)
     assert view.depth.scale == pytest.approx(0.001)
     np.testing.assert_array_equal(view.scene_from_camera, pose(3))
-    assert scene.identity.licence == "LicenseRef-ScanNet-TOU" and len(scene.identity.sources) == 9
+    assert scene.identity.licence == "LicenseRef-ScanNet-TOU" and len(scene.identity.sources) == 8
 
 
 def test_normals_are_area_weighted_and_follow_the_winding(tmp_path: Path) -> None:
