@@ -19,7 +19,7 @@ __all__ = ["ALL_DATASETS", "DATASETS", "SimulationConfig", "simulate"]
 
 DATASETS = ("scannet", "nuscenes", "kitti")
 """What is simulated unless asked otherwise: the demo's."""
-ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video")
+ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video", "pointfiles")
 Progress = Callable[[str, int, int], None]
 _DEFAULT = SimulationConfig()
 
@@ -71,6 +71,10 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from ingest.simulate.nuscenes import write_nuscenes
 
         return write_nuscenes
+    if dataset == "pointfiles":
+        from ingest.simulate.pointfiles import write_pointfiles
+
+        return write_pointfiles
     if dataset == "s3dis":
         from ingest.simulate.s3dis import write_s3dis
 

@@ -25,6 +25,7 @@ class SimulationConfig:
         kitti360_drives: at most 3, the second one of the test split; kitti360_fisheye_size: pixels of a side.
         s3dis_rooms, s3dis_views: rooms of S3DIS, and views of 2D-3D-S in each (square, `s3dis_image_size` pixels).
         s3dis_points: points of a room, about; the real ones have a million.
+        pointfiles_pulses: laser pulses of each of the three point files; pointfiles_images: photographs of each.
     """
 
     scannet_rooms: int = 6
@@ -58,3 +59,6 @@ class SimulationConfig:
     s3dis_views: int = 6
     s3dis_points: int = 60_000
     s3dis_image_size: int = 270
+    pointfiles_pulses: int = 40_000
+    pointfiles_images: int = 6
+    pointfiles_image_size: tuple[int, int] = (320, 240)
