@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ MAX_POINTS = 100_000_000
 """One scene: 2.4 GB of coordinates while it is read."""
 TAXONOMY = "asprs"
 WEEK_S = 604_800
+Number = TypeVar("Number", np.uint8, np.uint16)
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 ALIASES = {
     "red": ("red", "r", "diffuse_red"),
@@ -37,6 +38,10 @@ ALIASES = {
     "ny": ("ny", "normal_y"),
     "nz": ("nz", "normal_z"),
     "classification": ("classification",),
+    "return_number": ("returnnumber", "return_number"),
+    "return_count": ("numberofreturns", "number_of_returns"),
+    "time": ("gpstime", "gps_time"),
+    "ring": ("ring",),
 }
 
 
@@ -50,6 +55,7 @@ class Cloud:
         normal: float32 (N, 3), unit length or zero, or None.
         intensity: float32 (N,), finite, or None; its unit is "unit" (0..1) or "raw".
         classes: int16 (N,) ASPRS class ids, or None.
+        ring: uint16 (N,), laser beam, or None.
         return_number, return_count: uint8 (N,), from 1 (0 unknown), or None.
         time_offset: float32 (N,), seconds after the earliest point, or None.
         timestamp_ns: time of the earliest point, nanoseconds of GPS time since 1980-01-06, or None.
@@ -64,6 +70,7 @@ class Cloud:
     intensity: Float32 | None = None
     intensity_unit: str = "raw"
     classes: NDArray[np.int16] | None = None
+    ring: NDArray[np.uint16] | None = None
     return_number: NDArray[np.uint8] | None = None
     return_count: NDArray[np.uint8] | None = None
     time_offset: Float32 | None = None
@@ -103,6 +110,10 @@ def from_columns(table: Columns, metres_per_unit: float) -> Cloud:
         intensity=intensity,
         intensity_unit=unit,
         classes=None if classes is None else asprs_classes(classes),
+        ring=_whole_numbers(_pick(named, "ring"), np.uint16),
+        return_number=_whole_numbers(_pick(named, "return_number"), np.uint8),
+        return_count=_whole_numbers(_pick(named, "return_count"), np.uint8),
+        time_offset=time_floats(_pick(named, "time"), dropped)[0],
         metres_per_unit=metres_per_unit,
         dropped=dropped,
     )
@@ -149,6 +160,13 @@ def _pick(named: Columns, field: str) -> NDArray[Any] | None:
 def _stack(named: Columns, *fields: str) -> NDArray[Any] | None:
     columns = [column for field in fields if (column := _pick(named, field)) is not None]
     return np.stack(columns, axis=1) if len(columns) == len(fields) else None
+
+
+def _whole_numbers(raw: NDArray[Any] | None, dtype: type[Number]) -> NDArray[Number] | None:
+    """A column as unsigned integers; None where it is absent, zero throughout, or holds anything else."""
+    if raw is None or not raw.any() or not ((raw >= 0) & (raw <= np.iinfo(dtype).max) & (raw == np.rint(raw))).all():
+        return None
+    return raw.astype(dtype)
 
 
 def intensity_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[Float32 | None, str]:

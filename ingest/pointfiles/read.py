@@ -107,6 +107,7 @@ def _to_points(cloud: Cloud, xyz: Float32) -> Points:
         normal_source=None if cloud.normal is None else "file",
         intensity=cloud.intensity,
         intensity_unit=None if cloud.intensity is None else cloud.intensity_unit,
+        ring=cloud.ring,
         time_offset=cloud.time_offset,
         return_number=cloud.return_number,
         return_count=cloud.return_count,

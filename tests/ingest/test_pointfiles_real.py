@@ -59,7 +59,7 @@ def test_every_sample_is_a_scene_or_a_stated_error(refs: dict[str, SceneRef]) ->
 
 
 def test_las_values_equal_those_of_laspy(samples: Path, refs: dict[str, SceneRef]) -> None:
-    compared = []
+    compared, timed = [], 0
     for name, ref in refs.items():
         if name in REFUSED or not name.endswith((".las", ".laz")):
             continue
@@ -81,8 +81,57 @@ def test_las_values_equal_those_of_laspy(samples: Path, refs: dict[str, SceneRef
         if points.color is not None:
             color = np.stack([las.red, las.green, las.blue], axis=1)
             np.testing.assert_array_equal(points.color, color >> 8 if color.max() > 255 else color, err_msg=name)
+        returns = np.stack([las.return_number, las.number_of_returns])
+        if returns.any():
+            np.testing.assert_array_equal([points.return_number, points.return_count], returns, err_msg=name)
+        else:
+            assert points.return_number is None and points.return_count is None
+        timed += compare_times(scene, las, name)
         compared.append(name)
-    assert len(compared) == 29
+    assert len(compared) == 29 and timed == 23
+
+
+def compare_times(scene: Scene, las: laspy.LasData, name: str) -> bool:
+    """Whether the file has times; those that are no numbers make the field absent, not the points."""
+    points = scene.points
+    assert points is not None
+    times = np.asarray(las.gps_time) if "gps_time" in las.point_format.dimension_names else np.zeros(1)
+    if not times.any() or np.isnan(times).any():
+        assert points.time_offset is None, name
+        assert scene.dropped.get("times that are not finite", 0) == np.isnan(times).sum(), name
+        return False
+    assert points.time_offset is not None, name
+    np.testing.assert_allclose(points.time_offset, times - times.min(), rtol=1e-6, err_msg=name)
+    absolute = las.header.global_encoding.gps_time_type == laspy.header.GpsTimeType.STANDARD
+    expected = round(times.min() * 1e9) + 10**18 if absolute else None
+    assert scene.identity.timestamp_ns == expected, name
+    return True
+
+
+def test_coordinate_systems_are_those_laspy_parses(samples: Path, refs: dict[str, SceneRef]) -> None:
+    wkt, keys = {}, {}
+    for name, ref in refs.items():
+        if name in REFUSED or not name.endswith((".las", ".laz")):
+            continue
+        ref = replace(ref, details={**ref.details, "metres_per_unit": 1.0})
+        scene = SOURCE.read(ref)
+        if scene.dropped.get("variable length records that are not there"):
+            continue
+        header = laspy.open(samples / "las_ply" / name).header
+        records = [r for r in [*header.vlrs, *(header.evlrs or [])] if r.user_id == "LASF_Projection"]
+        texts = [r.string for r in records if r.record_id == 2112]
+        if texts:
+            wkt[name] = texts[0].strip("\0")
+            assert scene.world_crs == wkt[name], name
+        elif any(r.record_id == 34735 for r in records):
+            keys[name] = next(r for r in records if r.record_id == 34735).geo_keys
+            lines = (scene.world_crs or "").splitlines()
+            assert len(lines) == len([key for key in keys[name] if key.id]), name
+        else:
+            assert scene.world_crs is None, name
+    assert len(wkt) >= 5 and len(keys) >= 2
+    autzen = SOURCE.read(refs["pdal/autzen/autzen-utm.las"]).world_crs
+    assert autzen is not None and "ProjectedCRSGeoKey: 26910" in autzen.splitlines()
 
 
 def without_records(data: bytes) -> bytes:
@@ -128,6 +177,9 @@ def test_pcd_is_the_cloud_of_its_las_twin(refs: dict[str, SceneRef]) -> None:
     np.testing.assert_array_equal(pcd.points.intensity, las.points.intensity)
     np.testing.assert_array_equal(pcd.points.semantic["asprs"], las.points.semantic["asprs"])
     np.testing.assert_array_equal(pcd.points.color, las.points.color)
+    np.testing.assert_array_equal(pcd.points.return_number, las.points.return_number)
+    np.testing.assert_array_equal(pcd.points.return_count, las.points.return_count)
+    np.testing.assert_array_equal(pcd.points.time_offset, las.points.time_offset)
 
 
 def test_a_mesh_of_scannet_is_a_point_file_too(samples: Path) -> None:

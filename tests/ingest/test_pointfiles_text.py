@@ -127,6 +127,19 @@ def test_points_that_are_no_numbers_are_dropped_and_counted(tmp_path: Path) -> N
     assert (scene.points.normal[4] == 0).all()
 
 
+def test_returns_times_and_rings_of_other_writers(tmp_path: Path) -> None:
+    header = "element vertex 2\n" + "".join(f"property double {a}\n" for a in "xyz")
+    names = ["ReturnNumber", "NumberOfReturns", "GpsTime", "Ring"]
+    header += "".join(f"property double {name}\n" for name in names)
+    found = points(tmp_path, "a.ply", ply(header, b"1 2 3 1 2 100.5 63\n4 5 6 2 2 100 0\n"))
+    assert found.return_number is not None and found.return_number.tolist() == [1, 2]
+    assert found.return_count is not None and found.return_count.tolist() == [2, 2]
+    assert found.time_offset is not None and found.time_offset.tolist() == [0.5, 0]
+    assert found.ring is not None and found.ring.tolist() == [63, 0]
+    odd = points(tmp_path, "a.ply", ply(header, b"1 2 3 1.5 -1 nan 1e9\n4 5 6 2 2 100 0\n"))
+    assert odd.return_number is None and odd.return_count is None and odd.time_offset is None and odd.ring is None
+
+
 XYZ = "property float x\nproperty float y\nproperty float z\n"
 LIES = {
     "no PLY header": b"solid cube\n",
