@@ -76,12 +76,11 @@ class S3DISOptions:
     area_5b: tuple[float, float, float, float] = (-90.0, -4.10, 6.25, 0.0)
 
     def __post_init__(self) -> None:
-        numbers = (self.overlap_m, self.min_agreement, *self.area_5b)
         checks = (
             (self.val_area in AREAS, f"val_area must be 1..6, found {self.val_area}"),
             (set(self.areas) <= set(AREAS) and self.areas != (), f"areas must be out of 1..6, found {self.areas}"),
             (self.chunk_points is None or self.chunk_points >= 1000, "chunk_points must be at least 1000"),
-            (all(map(math.isfinite, numbers)), f"a number is not finite: {numbers}"),
+            (all(map(math.isfinite, self.area_5b)), f"area_5b must be four finite numbers, found {self.area_5b}"),
             (0 <= self.overlap_m <= 100, f"overlap_m must be 0..100, found {self.overlap_m}"),
             (self.max_views > 0, f"max_views must be above 0, found {self.max_views}"),
             (0 <= self.min_agreement <= 1, f"min_agreement must be 0..1, found {self.min_agreement}"),

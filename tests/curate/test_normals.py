@@ -155,7 +155,7 @@ def test_simulated_rooms_agree_with_the_normals_of_their_mesh(tmp_path: Path) ->
         assert isinstance(item, SceneRef)
         cosine = (normal_of(add_normals(SOURCE.read(item), NormalsConfig())) * _truth(tmp_path, item.scene_id)).sum(1)
         clear = np.abs(cosine) > np.cos(np.radians(20))
-        assert clear.mean() > 0.85 and (cosine[clear] > 0).mean() > 0.97
+        assert clear.mean() > 0.8 and (cosine[clear] > 0).mean() > 0.97
 
 
 def _truth(root: Path, room: str) -> np.ndarray:
