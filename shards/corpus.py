@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from shards.cache import Cache, CacheConfig
 from shards.codecs import Allocate, fresh
 from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
 from shards.errors import NONSENSE, CorpusError, CorruptDataError
+from shards.fetch import fetch, from_cache
 from shards.index import Address, Quarantined, read_index
 from shards.scene import Scene
 from shards.storage import Store, digest64
@@ -32,6 +35,7 @@ from shards.storage import Store, digest64
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 MAX_BLOB_BYTES = 2**31 - 1024
+NOTHING: Mapping[str, memoryview] = {}
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
@@ -49,6 +53,15 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """Digest of a manifest's content, all but the entry "digest" that holds it."""
     content = {name: value for name, value in manifest.items() if name != "digest"}
     return f"{digest64(json.dumps(content, sort_keys=True).encode()):016x}"
+
+
+def _is_manifest(data: bytes) -> bool:
+    """Whether the bytes are a manifest, unchanged."""
+    try:
+        manifest = json.loads(data)
+        return bool(manifest_digest(manifest) == manifest["digest"])
+    except NONSENSE:
+        return False
 
 
 def _check_shape(header: SceneHeader, field: str, shard: str, key: str) -> None:
@@ -76,10 +89,14 @@ class Corpus:
         store: where it lies.
         manifest: the JSON object of manifest.json.
         index: one row per scene (see `shards.index.SCHEMA`).
+        cache: where fetched blobs are kept, or None.
     """
 
-    def __init__(self, store: Store, manifest: dict[str, Any], index: pa.Table) -> None:
+    def __init__(
+        self, store: Store, manifest: dict[str, Any], index: pa.Table, cache: CacheConfig | None = None
+    ) -> None:
         self.store, self.manifest, self.index = store, manifest, index
+        self.cache = Cache(cache, manifest_digest(manifest)) if cache is not None else None
         self._keys: list[str] = index.column("key").to_pylist()
         self._rows = {key: row for row, key in enumerate(self._keys)}
         self._shards: list[str] = index.column("shard").to_pylist()
@@ -91,8 +108,12 @@ class Corpus:
         )
 
     @classmethod
-    def open(cls, root: str | os.PathLike[str] | Store) -> Corpus:
-        """Open a committed corpus; raises `CorpusError` if there is none, or it is newer or damaged."""
+    def open(cls, root: str | os.PathLike[str] | Store, *, cache: CacheConfig | None = None) -> Corpus:
+        """Open a committed corpus; raises `CorpusError` if there is none, or it is newer or damaged.
+
+        Args:
+            cache: keeps fetched blobs on a local disk, for corpora on an object store or a slow network folder.
+        """
         store = root if isinstance(root, Store) else Store(root)
         if not store.exists(MANIFEST):
             unfinished = store.exists("build.json")
@@ -102,7 +123,7 @@ class Corpus:
                 else f"{store.uri} is not a corpus (it has no {MANIFEST})"
             )
         try:
-            manifest = json.loads(store.read(MANIFEST))
+            manifest = json.loads(store.read(MANIFEST, whole=_is_manifest))
             version, digest = int(manifest["format"]), str(manifest["index_digest"])
             whole = manifest_digest(manifest) == manifest["digest"]
             _check_manifest(manifest)
@@ -116,13 +137,18 @@ class Corpus:
             raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: it does not match its own digest")
         if not store.exists(INDEX):
             raise CorpusError(f"{store.uri} has no {INDEX}")
-        data = store.read(INDEX)
+        data = store.read(INDEX, whole=lambda data: f"{digest64(data):016x}" == digest)
         if f"{digest64(data):016x}" != digest:
             raise CorpusError(f"{store.uri}/{INDEX} is damaged: its digest is not the one in {MANIFEST}")
-        return cls(store, manifest, read_index(data, INDEX)[0])
+        return cls(store, manifest, read_index(data, INDEX)[0], cache)
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @cached_property
+    def points_per_scene(self) -> NDArray[np.int64]:
+        """Points of every row, int64 (N,)."""
+        return np.asarray(self.index.column("n_points").to_numpy(), np.int64)
 
     @property
     def fingerprint(self) -> str:
@@ -172,18 +198,48 @@ class Corpus:
             for i, name in enumerate(names, start)
         }
 
-    def read_blob(self, row: int, field: str, address: Address, allocate: Allocate = fresh) -> memoryview:
+    def fetch(self, row: int, places: Mapping[str, Address], allocate: Allocate = fresh) -> dict[str, memoryview]:
+        """Verified blobs of a row, by few requests (see `shards.fetch`), for the parameter `ahead` of other methods.
+
+        Nothing where single reads are as good: from a local disk without a cache.
+        """
+        if self.store.local and self.cache is None:
+            return {}
+        shard = self._shards[row]
+        sane = {field: place for field, place in places.items() if 0 <= place.length <= MAX_BLOB_BYTES}
+        try:
+            return fetch(self.store, self.cache, shard, sane, allocate)
+        except FileNotFoundError:
+            return {}  # the single reads will say so, with the field's name
+        except OSError as problem:
+            raise CorpusError(f"{self.store.uri}/{shard} cannot be read: {problem}") from problem
+
+    def read_blob(
+        self,
+        row: int,
+        field: str,
+        address: Address,
+        allocate: Allocate = fresh,
+        ahead: Mapping[str, memoryview] = NOTHING,
+    ) -> memoryview:
         """The verified bytes of a blob; raises `CorruptDataError` naming shard, scene and field."""
+        if field in ahead:
+            return ahead[field]
         shard, key = self._shards[row], self._keys[row]
         if address.offset < 0 or not 0 <= address.length <= MAX_BLOB_BYTES:
             raise CorruptDataError("the index gives an impossible address", shard=shard, scene=key, field=field)
-        size = self.store.size(shard) if address.length > 1 << 20 else None
-        if size is not None and address.offset + address.length > size:
-            ends = f"the shard ends after {size} bytes, before the blob does"
-            raise CorruptDataError(ends, shard=shard, scene=key, field=field)
-        memory = allocate(address.length)
+        if self.cache is not None and (blob := from_cache(self.cache, shard, address, allocate)) is not None:
+            return blob
         try:
-            count = self.store.read_into(shard, address.offset, memory)
+            size = self.store.size(shard) if address.length > 1 << 20 else None
+            if size is not None and address.offset + address.length > size:
+                ends = f"the shard ends after {size} bytes, before the blob does"
+                raise CorruptDataError(ends, shard=shard, scene=key, field=field)
+            memory = allocate(address.length)
+            for _ in range(self.store.rereads + 1):  # bytes can be damaged on their way, too
+                count = self.store.read_into(shard, address.offset, memory)
+                if whole := count == address.length and digest64(memory) == address.digest:
+                    break
         except FileNotFoundError as problem:
             raise CorruptDataError("the shard is missing", shard=shard, scene=key, field=field) from problem
         except OSError as problem:  # the machine's trouble, not the scene's: no reason to replace it by another
@@ -191,39 +247,52 @@ class Corpus:
         if count != address.length:
             short = f"{count} of {address.length} bytes are there"
             raise CorruptDataError(short, shard=shard, scene=key, field=field)
-        if digest64(memory) != address.digest:
+        if not whole:
             wrong = f"digest of the {count} bytes at offset {address.offset} is not the recorded one"
             raise CorruptDataError(wrong, shard=shard, scene=key, field=field)
+        if self.cache is not None:
+            self.cache.put(shard, address, memory)
         return memory
 
-    def header(self, row: int) -> SceneHeader:
+    def header(self, row: int, ahead: Mapping[str, memoryview] = NOTHING) -> SceneHeader:
         """The verified header of a scene."""
         places, shard, key = self.addresses(row), self._shards[row], self._keys[row]
         if HEADER not in places:
             raise CorruptDataError("the index has no address", shard=shard, scene=key, field=HEADER)
         try:
-            return SceneHeader(self.read_blob(row, HEADER, places[HEADER]))
+            return SceneHeader(self.read_blob(row, HEADER, places[HEADER], ahead=ahead))
         except NONSENSE as problem:
             text = f"unreadable header: {problem!r}"
             raise CorruptDataError(text, shard=shard, scene=key, field=HEADER) from problem
 
     def read_field(
-        self, row: int, header: SceneHeader, field: str, places: Mapping[str, Address], allocate: Allocate = fresh
+        self,
+        row: int,
+        header: SceneHeader,
+        field: str,
+        places: Mapping[str, Address],
+        allocate: Allocate = fresh,
+        ahead: Mapping[str, memoryview] = NOTHING,
     ) -> Any:
-        """A verified, decoded field (see `shards.codecs.decode`); `places` are the row's addresses."""
+        """A verified, decoded field (see `shards.codecs.decode`); `places` are the row's addresses, `ahead` the blobs
+        that `fetch` has brought already."""
         shard, key = self._shards[row], self._keys[row]
         if field not in places:
             raise CorruptDataError("the index has no address", shard=shard, scene=key, field=field)
         _check_shape(header, field, shard, key)
-        blob = self.read_blob(row, field, places[field], allocate)
+        blob = self.read_blob(row, field, places[field], allocate, ahead)
         return decode_field(header.fields, field, blob, allocate, shard=shard, scene=key)
 
     def scene(self, key: str | int) -> Scene:
         """A whole scene, by key or row, verified and validated."""
         row = self.row(key) if isinstance(key, str) else key
-        header, places = self.header(row), self.addresses(row)
+        places = self.addresses(row)
+        ahead = self.fetch(row, places)
+        header = self.header(row, ahead)
         try:
-            return decode_scene(header, lambda field: self.read_field(row, header, field, places)).validate()
+            return decode_scene(
+                header, lambda field: self.read_field(row, header, field, places, ahead=ahead)
+            ).validate()
         except NONSENSE as problem:
             text = f"the header does not describe a scene: {problem!r}"
             raise CorruptDataError(text, shard=self._shards[row], scene=self._keys[row], field=HEADER) from problem

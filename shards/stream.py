@@ -1,10 +1,13 @@
-"""The stream: (corpus, rows, seed) -> batches, the same ones on any number of ranks and threads, resumable anywhere.
+"""The stream: (corpora, rows, seed) -> batches, the same ones on any number of ranks and threads, resumable anywhere.
 
-Positions 0, 1, 2, ... count scenes since the beginning; position g lies in epoch g // n and is a permutation's element
-g % n (see `shards.order`). A batch is the next `batch` positions, whatever epoch they fall in, and rank r of w takes
-the r-th of its w equal slices: every rank makes the same steps, each epoch visits each scene exactly once, and the
-state is one number. Threads read, verify, decode and call `prepare` (all of which release the GIL); a scene whose bytes
-are damaged is replaced by another one that depends on its position alone, recorded, and counted against a budget.
+Places 0, 1, 2, ... are visits to scenes (see `shards.visits`): each epoch is a true permutation, a mixture visits its
+portions by weight. Batches are the next so many places, or bins of a budget of points (see `shards.batching`), whatever
+epoch they fall in; rank r of w takes the r-th of w equal slices. So every rank makes the same steps and the state is
+two numbers. Threads read, verify, decode and call `prepare` (all of which release the GIL); a scene whose bytes are
+damaged is replaced by another one that depends on its place alone, recorded, and counted against a budget.
+
+Memory: (ahead + 1) batches of this rank, each the blobs as stored plus the decoded arrays of its scenes, plus at most
+1 GiB of buffers kept for reuse (`shards.buffers`), plus the indices.
 """
 
 from __future__ import annotations
@@ -17,14 +20,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
+from shards.batching import Place, PointBudget, by_count, by_points
 from shards.buffers import BufferPool, Lease
 from shards.corpus import Corpus
 from shards.encode import SceneHeader
 from shards.errors import CorpusError, CorruptDataError
-from shards.order import permute
+from shards.visits import Portion, Visits
 
 STATE_VERSION = 2
 _REPLACEMENTS = 8
@@ -63,30 +66,32 @@ class Sample:
 
 
 class Stream:
-    """Iterate over batches: lists of `prepare(sample, rng)`, or of samples where `prepare` is None.
+    """Iterate over batches: lists of `prepare(sample, rng)`, or of samples where `prepare` is None. With a
+    `PointBudget`, a batch is a list of bins, each such a list.
 
     Args:
-        corpus: an open corpus.
+        corpus: an open corpus, or the portions of a mixture.
         fields: names or patterns ("views/*/image"); only these are read. A field a scene does not have is left out.
-        batch: scenes in a global batch (over all ranks); must be a multiple of `world`.
+        batch: scenes in a global batch (over all ranks), or a budget of points; must be a multiple of `world`.
         seed: of the order and of the generators given to `prepare`.
-        rows: rows of the index to use (a selection); all by default.
+        rows: rows of the index to use (a selection); all by default. Portions have their own.
         rank, world: this process among those that train together.
         threads: that read and decode.
-        prepare: runs in those threads; its generator depends on (seed, position) alone.
-        epochs: end after so many (the last batch may be short); None goes on for ever.
+        prepare: runs in those threads; its generator depends on (seed, place) alone.
+        epochs: end after so many (the last batch may be short, bins may be empty); None goes on for ever, which is the
+            only thing a mixture can do.
         shuffle: False keeps the order of `rows`.
-        state: from `state()`; raises `CorpusError` if it belongs to another corpus, selection or seed.
+        state: from `state()`; raises `CorpusError` if it belongs to another corpus, selection, seed or batching.
         bad_scenes: how many damaged scenes may be replaced before the stream raises `CorruptDataError`.
         ahead: batches prepared in advance.
     """
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: Corpus | Sequence[Portion],
         fields: Sequence[str],
         *,
-        batch: int,
+        batch: int | PointBudget,
         seed: int = 0,
         rows: Sequence[int] | NDArray[np.int64] | None = None,
         rank: int = 0,
@@ -99,18 +104,24 @@ class Stream:
         bad_scenes: int = 0,
         ahead: int = 2,
     ) -> None:
-        self.corpus, self.patterns, self.batch, self.seed = corpus, tuple(fields), batch, seed
-        self.rows = np.arange(len(corpus)) if rows is None else np.asarray(rows, np.int64)
-        if not len(self.rows):
-            raise CorpusError(f"the selection of {corpus.store.uri} is empty: there is nothing to stream")
-        if batch <= 0 or world <= 0 or batch % world or not 0 <= rank < world:
+        if isinstance(corpus, Corpus):
+            portions: Sequence[Portion] = [Portion(corpus=corpus, rows=None if rows is None else np.asarray(rows))]
+        elif rows is not None:
+            raise ValueError("the portions of a mixture have rows of their own")
+        else:
+            portions = corpus
+        self.visits = Visits(portions, seed, shuffle=shuffle)
+        parts = batch.bins if isinstance(batch, PointBudget) else batch
+        if parts <= 0 or world <= 0 or parts % world or not 0 <= rank < world:
             raise ValueError(f"batch {batch} must be a positive multiple of world {world}, and rank {rank} below it")
+        self.patterns, self.batch, self.seed = tuple(fields), batch, seed
         self.rank, self.world, self.threads, self.prepare = rank, world, max(1, threads), prepare
-        self.epochs, self.shuffle, self.bad_scenes, self.ahead = epochs, shuffle, bad_scenes, ahead
+        self.bad_scenes, self.ahead = bad_scenes, ahead
         self.replaced: dict[str, str] = {}
+        self._end = None if epochs is None else epochs * self.visits.epoch_length
         self._lock = threading.Lock()
         self._pool = BufferPool()
-        self._position = 0
+        self._place: Place = (0, 0)
         self._field_cache: dict[tuple[str, ...], tuple[str, ...]] = {}
         if state is not None:
             self._restore(state)
@@ -119,16 +130,13 @@ class Stream:
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands after the last batch it handed out; a few hundred bytes of JSON."""
-        return self._identity() | {"position": self._position}
+        return self._identity() | {"place": list(self._place)}
 
     def _identity(self) -> dict[str, Any]:
-        return {
-            "version": STATE_VERSION,
-            "corpus": self.corpus.fingerprint,
-            "rows": xxhash.xxh3_64_hexdigest(np.ascontiguousarray(self.rows, "<i8").tobytes()),
-            "seed": self.seed,
-            "shuffle": self.shuffle,
-        }
+        batching = {}
+        if isinstance(self.batch, PointBudget):  # a window is planned from these; batches by count may change
+            batching = {name: getattr(self.batch, name) for name in ("points", "bins", "cap", "window")}
+        return {"version": STATE_VERSION} | self.visits.identity | {"budget": batching or None}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         for name, value in self._identity().items():
@@ -137,82 +145,79 @@ class Stream:
                     f"the stream's state belongs to another {name} ({state.get(name)}, here {value}); "
                     "resume with the corpus, selection and seed it was saved with"
                 )
-        self._position = int(state["position"])
-
-    # Order
+        place, step = state["place"]
+        self._place = (int(place), int(step))
 
     @property
     def epoch(self) -> int:
         """Epoch of the next batch's first scene."""
-        return self._position // len(self.rows)
+        return self._place[0] // self.visits.epoch_length
 
-    def row_at(self, position: int) -> int:
-        """Row of the index at a place of the global order."""
-        epoch, place = divmod(position, len(self.rows))
-        return int(self.rows[permute(place, len(self.rows), self.seed, epoch) if self.shuffle else place])
-
-    def _slices(self) -> Iterator[tuple[int, range]]:
-        """(position after the batch, this rank's positions) of every batch to come."""
-        end = None if self.epochs is None else self.epochs * len(self.rows)
-        start = self._position
-        while end is None or start < end:
-            stop = start + self.batch if end is None else min(start + self.batch, end)
-            share = self.batch // self.world
-            yield stop, range(min(start + self.rank * share, stop), min(start + (self.rank + 1) * share, stop))
-            start = stop
+    def _batches(self) -> Iterator[tuple[Place, list[list[int]]]]:
+        """(place after the batch, this rank's bins of places) of every batch to come."""
+        if isinstance(self.batch, PointBudget):
+            share = self.batch.bins // self.world
+            for after, bins in by_points(self.visits, self.batch, self._place, self._end):
+                yield after, bins[self.rank * share : (self.rank + 1) * share]
+            return
+        share = self.batch // self.world
+        for after, (places,) in by_count(self.batch, self._place, self._end):
+            yield after, [places[self.rank * share : (self.rank + 1) * share]]
 
     # Iteration
 
     def __iter__(self) -> Iterator[list[Any]]:
-        pending: deque[tuple[int, list[Future[tuple[Any, Lease]]]]] = deque()
+        pending: deque[tuple[Place, list[list[Future[tuple[Any, Lease]]]]]] = deque()
         leases: list[Lease] = []
-        slices = self._slices()
+        batches = self._batches()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="brickyard-stream")
         try:
             while True:
-                while len(pending) <= self.ahead and (work := next(slices, None)) is not None:
-                    pending.append((work[0], [pool.submit(self._load, position) for position in work[1]]))
+                while len(pending) <= self.ahead and (work := next(batches, None)) is not None:
+                    pending.append((work[0], [[pool.submit(self._load, p) for p in places] for places in work[1]]))
                 if not pending:
                     return
-                stop, futures = pending.popleft()
-                results = [future.result() for future in futures]
+                after, futures = pending.popleft()
+                results = [[future.result() for future in bin_] for bin_ in futures]
                 leases = [lease for lease in leases if not lease.end()]
-                leases += [lease for _, lease in results]
-                items = [item for item, _ in results]
+                leases += [lease for bin_ in results for _, lease in bin_]
+                items: list[Any] = [[item for item, _ in bin_] for bin_ in results]
                 del results, futures
-                self._position = stop
-                yield items
+                self._place = after
+                if isinstance(self.batch, PointBudget):
+                    yield items
+                else:
+                    yield items.pop()
                 del items
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, position: int) -> tuple[Any, Lease]:
-        """The item of a position, replaced if its scene is damaged."""
-        row = self.row_at(position)
+    def _load(self, place: int) -> tuple[Any, Lease]:
+        """The item of a place, replaced if its scene is damaged."""
+        portion, row = self.visits.at(place)
+        corpus = self.visits.corpora[portion]
         for attempt in range(_REPLACEMENTS):
             lease = Lease(self._pool)
             try:
-                sample = self._read(row, position, lease)
+                sample = self._read(corpus, row, place, lease)
             except CorruptDataError as problem:
                 lease.end()
-                self._count_bad(row, problem)
-                row = self._substitute(position, attempt)
+                self._count_bad(corpus.keys[row], problem)
+                row = self.visits.substitute(portion, place, attempt)
                 continue
             if self.prepare is None:
                 return sample, lease
-            item = self.prepare(sample, np.random.default_rng((self.seed, position)))
+            item = self.prepare(sample, np.random.default_rng((self.seed, place)))
             del sample
             lease.end()
             return item, lease
-        raise CorpusError(f"{_REPLACEMENTS} damaged scenes in a row at position {position}; run `brickyard verify`")
+        raise CorpusError(f"{_REPLACEMENTS} damaged scenes in a row at place {place}; run `brickyard verify`")
 
-    def _read(self, row: int, position: int, lease: Lease) -> Sample:
-        header = self.corpus.header(row)
-        places = self.corpus.addresses(row)
-        fields = {
-            name: self.corpus.read_field(row, header, name, places, lease.allocate) for name in self._wanted(header)
-        }
-        return Sample(self.corpus.keys[row], row, position, header, fields)
+    def _read(self, corpus: Corpus, row: int, place: int, lease: Lease) -> Sample:
+        header = corpus.header(row)
+        places = corpus.addresses(row)
+        fields = {name: corpus.read_field(row, header, name, places, lease.allocate) for name in self._wanted(header)}
+        return Sample(corpus.keys[row], row, place, header, fields)
 
     def _wanted(self, header: SceneHeader) -> tuple[str, ...]:
         names = tuple(header.fields)
@@ -221,13 +226,8 @@ class Stream:
             self._field_cache[names] = hits
         return self._field_cache[names]
 
-    def _count_bad(self, row: int, problem: CorruptDataError) -> None:
+    def _count_bad(self, key: str, problem: CorruptDataError) -> None:
         with self._lock:
-            self.replaced.setdefault(self.corpus.keys[row], str(problem))
+            self.replaced.setdefault(key, str(problem))
             if len(self.replaced) > self.bad_scenes:
                 raise problem
-
-    def _substitute(self, position: int, attempt: int) -> int:
-        """Another row, by position and attempt alone."""
-        digest = xxhash.xxh3_64_intdigest(f"{self.seed}/{position}/{attempt}".encode())
-        return int(self.rows[digest % len(self.rows)])

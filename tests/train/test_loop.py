@@ -208,7 +208,7 @@ def spy(run, step, stream, save=loop._Run._save):
     save(run, step, stream)
     if step == 4:
         flat = torch.cat([p.detach().flatten() for p in run.objective.parameters()])
-        print("WEIGHTS", float(flat.double().sum()), float(flat.double().square().sum()), stream.state()["position"])
+        print("WEIGHTS", float(flat.double().sum()), float(flat.double().square().sum()), stream.state()["place"])
 loop._Run._save = spy
 train(FAST, SETTINGS, Corpus.open(sys.argv[1]), sys.argv[2])
 """

@@ -1,0 +1,156 @@
+"""Batches by points: bins that fit, full bins, every scene once, the same on every rank and after every restart."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shards.batching import Place, PointBudget, by_count, by_points
+from shards.errors import CorpusError
+from shards.stream import Stream
+from shards.visits import Portion, Visits
+from tests.worlds import toy_corpus
+
+
+class Counts:
+    """As much of a corpus as planning looks at."""
+
+    store = SimpleNamespace(uri="counts")
+
+    def __init__(self, points: Any, name: str = "counts") -> None:
+        self._points, self.fingerprint = np.asarray(points, np.int64), name
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    @cached_property
+    def points_per_scene(self) -> Any:
+        return self._points
+
+
+def visits(points: Any, seed: int = 0) -> Visits:
+    return Visits([Portion(corpus=Counts(points))], seed)  # type: ignore[arg-type]
+
+
+sizes = st.lists(st.integers(0, 1000).map(lambda n: n if n < 3 else max(n, 100)), min_size=10, max_size=200)
+
+
+@settings(deadline=None)
+@given(sizes, st.integers(1000, 5000), st.integers(1, 16), st.integers(1, 64), st.integers(1, 3))
+def test_every_scene_once_an_epoch_and_no_bin_too_full(
+    points: list[int], most: int, bins: int, window: int, epochs: int
+) -> None:
+    budget, seed = PointBudget(points=most, bins=bins, window=window), most
+    order = visits(points, seed)
+    steps = [batch for _, batch in by_points(order, budget, (0, 0), epochs * len(points))]
+    assert all(len(batch) == bins for batch in steps)
+    places = [place for batch in steps for bin_ in batch for place in bin_]
+    assert sorted(places) == list(range(epochs * len(points)))
+    assert Counter(order.at(place)[1] for place in places) == dict.fromkeys(range(len(points)), epochs)
+    for batch in steps:
+        for bin_ in batch:
+            assert sum(max(1, points[order.at(place)[1]]) for place in bin_) <= most
+
+
+@settings(deadline=None, max_examples=30)
+@given(sizes, st.integers(1, 8), st.integers(0, 40), st.integers(0, 99))
+def test_restarting_anywhere_goes_on_exactly_there(points: list[int], bins: int, stop: int, seed: int) -> None:
+    budget = PointBudget(points=2000, bins=bins, window=16)
+    steps = by_points(visits(points, seed), budget, (0, 0), None)
+    whole = [next(steps) for _ in range(stop + 5)]
+    place: Place = whole[stop - 1][0] if stop else (0, 0)
+    again = by_points(visits(points, seed), budget, place, None)
+    assert [next(again) for _ in range(5)] == whole[stop:]
+
+
+@pytest.mark.parametrize("bins", [1, 8, 64])
+def test_bins_are_full(bins: int) -> None:
+    """Rooms (log-normal, 150,000 points in the middle), sweeps (34,000), and a mixture, 97 % at least."""
+    rng = np.random.default_rng(0)
+    rooms = np.minimum(rng.lognormal(np.log(150_000), 0.6, 4000), 800_000)
+    lidar = rng.normal(34_000, 2500, 4000)
+    for points, most in ((rooms, 1_600_000), (lidar, 1_040_000), (np.concatenate([rooms, lidar]), 1_600_000)):
+        order = visits(points.astype(np.int64))
+        steps = by_points(order, PointBudget(points=most, bins=bins), (0, 0), None)
+        chosen = [next(steps)[1] for _ in range(256 // bins)]
+        loads = [sum(int(points[order.at(p)[1]]) for p in bin_) for batch in chosen for bin_ in batch]
+        assert np.mean(loads) / most >= 0.97
+
+
+def test_a_cap_counts_what_is_cropped() -> None:
+    order = visits([5000, 10, 10, 10])
+    with pytest.raises(ValueError, match="has 5000 points and a bin holds 1000"):
+        next(by_points(order, PointBudget(points=1000), (0, 0), None))
+    steps = by_points(order, PointBudget(points=1000, cap=900), (0, 0), 4)
+    assert sorted(place for _, ((bin_),) in steps for place in bin_) == [0, 1, 2, 3]
+
+
+def test_batches_by_count_are_the_next_places() -> None:
+    assert list(by_count(4, (3, 0), 10)) == [((7, 0), [[3, 4, 5, 6]]), ((10, 0), [[7, 8, 9]])]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_share_the_bins(tmp_path: Path, world: int) -> None:
+    corpus = toy_corpus(tmp_path)
+    budget = PointBudget(points=1200, bins=4, window=8)
+
+    def key(sample: Any, rng: np.random.Generator) -> tuple[str, float]:
+        return sample.key, rng.random()
+
+    whole = list(Stream(corpus, ["points/xyz"], batch=budget, seed=5, prepare=key, epochs=2))
+    ranks = [
+        list(Stream(corpus, ["points/xyz"], batch=budget, seed=5, prepare=key, epochs=2, rank=rank, world=world))
+        for rank in range(world)
+    ]
+    assert [[bin_ for rank in ranks for bin_ in rank[step]] for step in range(len(whole))] == whole
+    assert Counter(name for batch in whole for bin_ in batch for name, _ in bin_) == dict.fromkeys(corpus.keys, 2)
+    stream = Stream(corpus, ["points/xyz"], batch=budget, seed=5, prepare=key, epochs=2)
+    first = next(iter(stream))
+    state = json.loads(json.dumps(stream.state()))
+    assert len(json.dumps(state)) < 400
+    rest = list(Stream(corpus, ["points/xyz"], batch=budget, seed=5, prepare=key, epochs=2, state=state))
+    assert [first, *rest] == whole
+    with pytest.raises(CorpusError, match="another budget"):
+        Stream(corpus, ["points/xyz"], batch=PointBudget(points=1300, bins=4), seed=5, state=state)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 300), st.floats(0.05, 20)), min_size=2, max_size=5), st.integers(0, 99))
+def test_a_mixture_keeps_its_weights_and_its_epochs(portions: list[tuple[int, float]], seed: int) -> None:
+    mixture = Visits(
+        [Portion(corpus=Counts(range(n), str(i)), weight=w) for i, (n, w) in enumerate(portions)],  # type: ignore[arg-type]
+        seed,
+    )
+    found = [mixture.at(place) for place in range(1000)]
+    total = sum(weight for _, weight in portions)
+    for number, (count, weight) in enumerate(portions):
+        rows = [row for portion, row in found if portion == number]
+        assert abs(len(rows) - 1000 * weight / total) <= len(portions) + 1
+        for start in range(0, len(rows) - count + 1, count):
+            assert sorted(rows[start : start + count]) == list(range(count))
+    assert mixture.points(0, 1000).tolist() == [row for _, row in found]  # a scene's points are its row here
+    assert mixture.points(371, 402).tolist() == [row for _, row in found[371:402]]
+    with pytest.raises(ValueError, match="no epochs"):
+        _ = mixture.epoch_length
+
+
+def test_streaming_a_mixture(tmp_path: Path) -> None:
+    one, two = toy_corpus(tmp_path / "a", scenes=5), toy_corpus(tmp_path / "b", scenes=12)
+    portions = [Portion(corpus=one, weight=3), Portion(corpus=two, rows=np.array([7, 8, 9]), weight=1)]
+    stream = Stream(portions, ["points/xyz"], batch=10, seed=1)
+    batches = iter(stream)
+    names = Counter(sample.key for _ in range(100) for sample in next(batches))
+    assert sum(names[f"toy/scene-{i:03d}"] for i in (7, 8, 9)) == 250
+    with pytest.raises(ValueError, match="no epochs"):
+        Stream(portions, ["points/xyz"], batch=10, epochs=1)
+    with pytest.raises(ValueError, match="weights"):
+        Stream([Portion(corpus=one, weight=0.0)], ["points/xyz"], batch=1)
