@@ -1,8 +1,8 @@
 """The child process that decodes video: FFmpeg (in PyAV's wheel) behind `ingest.bounded`, one thread, no file, no net.
 
 A message is the time of a frame, its size, a picture of 24 x 24 for finding cuts, and a JPEG if the frame is kept at
-the rate asked for; the last message counts what was damaged. Only containers of the list below are opened, because others
-(playlists) make FFmpeg open further files and addresses.
+the rate asked for; the last message counts what was damaged. Only containers of the list below are opened, because
+others (playlists) make FFmpeg open further files and addresses.
 
 A frame is converted in one pass to RGB at its final size: square pixels, upright (rotation metadata), the matrix and
 range the stream says (without a word: BT.709 above 576 lines, BT.601 below, as players do), Lanczos with the support of

@@ -28,6 +28,9 @@ MIN_RATIO = 3.0
 
 AROUND = 3
 FLASH = 2
+LASTING = 0.5
+"""Share of the change that is still there `FLASH` frames later (and was before)."""
+
 BLANK_DEVIATION = 4.0
 """Grey levels: a picture whose pixels deviate less from their mean has no content."""
 
@@ -59,7 +62,7 @@ def find_cuts(pictures: Float32) -> NDArray[np.intp]:
     """Indices of the frames that begin another shot; `pictures` float32 (F, ...)."""
     count = len(pictures)
     change = np.zeros(count, np.float32)
-    change[1:] = np.abs(pictures[1:] - pictures[:-1]).reshape(count - 1, -1).mean(axis=1)
+    change[1:] = np.abs(pictures[1:] - pictures[:-1]).mean(axis=tuple(range(1, pictures.ndim)))
     cuts = [frame for frame in np.flatnonzero(change >= MIN_CHANGE) if _stands_out(change, frame)]
     return np.array([frame for frame in cuts if _lasts(pictures, frame)], np.intp)
 
@@ -72,19 +75,20 @@ def _stands_out(change: Float32, frame: int) -> bool:
 
 
 def _lasts(pictures: Float32, frame: int) -> bool:
-    """Whether the pictures on both sides stay different for `FLASH` frames more."""
+    """Whether the pictures on both sides stay about as different for `FLASH` frames more."""
     old, new = pictures[frame - 1], pictures[frame]
-    later = pictures[frame : frame + FLASH + 1]
-    earlier = pictures[max(0, frame - 1 - FLASH) : frame]
-    return all(float(np.abs(picture - old).mean()) >= MIN_CHANGE for picture in later) and all(
-        float(np.abs(picture - new).mean()) >= MIN_CHANGE for picture in earlier
+    least = LASTING * float(np.abs(new - old).mean())
+    later = pictures[frame + 1 : frame + FLASH + 1]
+    earlier = pictures[max(0, frame - 1 - FLASH) : frame - 1]
+    return all(float(np.abs(picture - old).mean()) >= least for picture in later) and all(
+        float(np.abs(picture - new).mean()) >= least for picture in earlier
     )
 
 
 def motion(small: NDArray[np.uint8]) -> float:
     """Grey levels by which the pictures of a shot differ from its first one, at most; about 0 for a still."""
     pictures = _blurred(small)
-    return float(np.abs(pictures - pictures[:1]).reshape(len(small), -1).mean(axis=1).max(initial=0.0))
+    return float(np.abs(pictures - pictures[:1]).mean(axis=(1, 2, 3)).max(initial=0.0))
 
 
 def _blurred(small: NDArray[np.uint8]) -> Float32:
