@@ -120,6 +120,33 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
             read(release(tmp_path / name, **changes))
 
 
+def test_labels_ply_decides_and_contradictions_are_counted_or_refused(tmp_path: Path) -> None:
+    """Objects and labels.ply come of one annotation; another table may move a category, not a fifth of the room."""
+    xyz = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    groups = [{"objectId": 0, "segments": list(range(40)), "label": "wall"}]
+    changes = {
+        "segs": json.dumps({"segIndices": list(range(40))}).encode(), "ply": ply(xyz, FACES),
+        "aggregation": json.dumps({"segGroups": groups}).encode(),
+    }  # fmt: skip
+    label = np.ones(40, np.uint16)
+    label[:8], label[8] = 2, 0  # 8 of the 39 vertices that both annotate; 7 are still within a fifth
+    with pytest.raises(RawDataError, match="8 of 39 annotated vertices have another class"):
+        read(release(tmp_path / "a", labels=ply(xyz, FACES, label), **changes))
+    label[0] = 1
+    scene = read(release(tmp_path / "b", labels=ply(xyz, FACES, label), **changes))
+    assert scene.dropped["nyu40 of the object: labels.ply has another"] == 7
+    assert scene.points is not None and scene.points.semantic["nyu40"].tolist() == [0] + [1] * 7 + [-1] + [0] * 31
+
+
+@pytest.mark.parametrize("values", ["1 0 0", "nan " * 16, "0 " * 16, "1 0 0 0 0 1 0 0 0 0 -1 0 0 0 0 1",
+                                    "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 0"])  # fmt: skip
+def test_alignments_that_are_no_rigid_transform_are_refused(tmp_path: Path, values: str) -> None:
+    root = release(tmp_path, txt=f"colorWidth = 16\naxisAlignment = {values}\n".encode())
+    with pytest.raises(RawDataError, match="line 2: axisAlignment"):
+        read(root, align_axes=True)
+    assert read(root).points is not None
+
+
 def test_alignment_moves_points_normals_and_poses_and_keeps_the_world(tmp_path: Path) -> None:
     plain, aligned = read(release(tmp_path)), read(tmp_path, align_axes=True)
     assert plain.points is not None and aligned.points is not None and aligned.points.normal is not None

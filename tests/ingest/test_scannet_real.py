@@ -11,12 +11,15 @@ import pytest
 
 from curate.cameras import camera_from_scene, project, project_to
 from curate.correspondences import CorrespondenceConfig, add_correspondences
-from ingest.scannet import SOURCE
+from ingest.clips import ClipOptions
+from ingest.contract import assert_source_ok
+from ingest.scannet import SOURCE, annotation
 from ingest.scannet.plan import ScanNetOptions
-from ingest.source import SceneRef
+from ingest.source import Missing, RawFiles, SceneRef
 from shards.errors import RawDataError
 from shards.scene import Scene
 from shards.storage import Store
+from tests.ingest.test_scannet_simulated import assert_normals
 
 pytestmark = pytest.mark.real
 
@@ -82,6 +85,55 @@ def test_depth_agrees_with_the_mesh_where_it_is_seen(room: Scene) -> None:
         error = np.abs(seen.depth[inside] - surface)[surface > 0]
         assert len(error) > 1000 and np.median(error) < 0.05
         assert (error < 0.05).mean() > 0.8
+
+
+@pytest.mark.parametrize("scan", ["scene0000_00", "scene0470_00"])
+def test_normals_equal_an_independent_computation(refs: dict[str, SceneRef], samples: Path, scan: str) -> None:
+    points = SOURCE.read(replace(refs[scan], details={**refs[scan].details, "max_frames": 0})).points
+    assert points is not None
+    assert_normals(points, samples / "scannet" / refs[scan].files["mesh"])
+
+
+def test_alignment_leaves_every_projection_in_place(refs: dict[str, SceneRef], room: Scene) -> None:
+    aligned = SOURCE.read(replace(refs["scene0000_00"], details={**refs["scene0000_00"].details, "align_axes": True}))
+    assert aligned.points is not None and room.points is not None
+    assert np.abs(aligned.points.xyz - room.points.xyz).max() > 0.5
+    for before, after in zip(room.views, aligned.views, strict=True):
+        one, two = project(room.points.xyz, before), project(aligned.points.xyz, after)
+        near = one.depth > 0.3
+        np.testing.assert_allclose(one.uv[near], two.uv[near], atol=0.05)
+        np.testing.assert_allclose(one.depth[near], two.depth[near], atol=1e-5)
+
+
+def test_clips_of_the_stream(samples: Path) -> None:
+    options = ScanNetOptions(clips=ClipOptions(frames=4), read_depth=False)
+    ref, missing = SOURCE.plan(Store(samples / "scannet"), options)
+    assert isinstance(ref, SceneRef) and isinstance(missing, Missing) and "sens is missing" in missing.reason
+    clip = SOURCE.read(ref)
+    assert [view.timestamp_ns for view in clip.views] == [0, 33_333_000, 66_666_000, 99_999_000]
+    assert [view.scene_from_camera is None for view in clip.views] == [False, False, True, False]
+    assert clip.points is None and clip.dropped == {"invalid pose": 1}
+    assert {(view.width, view.height) for view in clip.views} == {(1296, 968)}
+
+
+def test_ids_of_label_images_have_their_classes(samples: Path) -> None:
+    """Where 549 ids stand in 607 rows, an id has the class of its most frequent row."""
+    files = RawFiles(SceneRef(dataset="scannet", scene_id="", split="", sequence="", root=str(samples), files={}))
+    table = annotation.read_label_table(files, "scannet/scannetv2-labels.combined.tsv")
+    nyu40 = annotation.nyu40_ids(table)
+    names = {"pipe": 40, "shower door": 8, "cabinet door": 8, "wall": 1, "chair": 5}
+    assert {name: int(nyu40[table[name].scannet_id]) for name in names} == names
+    ambiguous = {name for name, ids in table.items() if nyu40[ids.scannet_id] != ids.nyu40_id}
+    assert ambiguous == {"pipes", "cabinet doors", "shower doors"}
+
+
+@pytest.mark.parametrize("clips", [None, ClipOptions(frames=4)])
+def test_contract(samples: Path, tmp_path: Path, clips: ClipOptions | None) -> None:
+    for name in ("scans/scene0000_00", "splits"):
+        shutil.copytree(samples / "scannet" / name, tmp_path / name)
+    shutil.copy(samples / "scannet/scannetv2-labels.combined.tsv", tmp_path)
+    options = ScanNetOptions(frames_every=1, max_frames=2, align_axes=True, clips=clips)
+    assert_source_ok(SOURCE, str(tmp_path), options, scenes=1)
 
 
 def test_normals_point_into_the_room(room: Scene) -> None:
