@@ -19,7 +19,7 @@ __all__ = ["ALL_DATASETS", "DATASETS", "SimulationConfig", "simulate"]
 
 DATASETS = ("scannet", "nuscenes", "kitti")
 """What is simulated unless asked otherwise: the demo's."""
-ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video", "pointfiles")
+ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video", "pointfiles", "waymo")
 Progress = Callable[[str, int, int], None]
 _DEFAULT = SimulationConfig()
 
@@ -91,6 +91,10 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from ingest.simulate.kitti360 import write_kitti360
 
         return write_kitti360
+    if dataset == "waymo":
+        from ingest.simulate.waymo import write_waymo
+
+        return write_waymo
     from ingest.simulate.kitti import write_kitti
 
     return write_kitti

@@ -26,6 +26,9 @@ class SimulationConfig:
         s3dis_rooms, s3dis_views: rooms of S3DIS, and views of 2D-3D-S in each (square, `s3dis_image_size` pixels).
         s3dis_points: points of a room, about; the real ones have a million.
         pointfiles_pulses: laser pulses of each of the three point files; pointfiles_images: photographs of each.
+        waymo_segments, waymo_frames: drives, and frames of each at 10 Hz; splits take turns.
+        waymo_image_size: of the front cameras; waymo_columns, waymo_rows: of the top lidar's range image.
+        waymo_speed: m/s; None draws one for each drive.
     """
 
     scannet_rooms: int = 6
@@ -62,3 +65,9 @@ class SimulationConfig:
     pointfiles_pulses: int = 40_000
     pointfiles_images: int = 6
     pointfiles_image_size: tuple[int, int] = (320, 240)
+    waymo_segments: int = 2
+    waymo_frames: int = 4
+    waymo_image_size: tuple[int, int] = (480, 320)
+    waymo_columns: int = 600
+    waymo_rows: int = 32
+    waymo_speed: float | None = None

@@ -23,7 +23,8 @@ def _run(tmp_path: Path, body: str, limits: Limits | None = None, **request: Any
 
 
 def test_the_child_reads_ranges_and_sends_messages(tmp_path: Path) -> None:
-    body = 'file.seek(request["at"])\nyield file.read(300)\nfile.seek(-2, 2)\nyield file.read(50)\nyield b""\nyield file.read()'
+    body = 'file.seek(request["at"])\nyield file.read(300)\nfile.seek(-2, 2)\nyield file.read(50)'
+    body += '\nyield b""\nyield file.read()'
     assert _run(tmp_path, body, at=1000) == [DATA[1000:1300], DATA[-2:], b"", b""]
 
 

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def _psnr(one: Any, two: Any) -> float:
 
 
 def _opencv(path: Path) -> tuple[list[float], list[Any]]:
-    capture, times, frames = cv2.VideoCapture(str(path)), [], []
+    capture = cv2.VideoCapture(str(path))
+    times: list[float] = []
+    frames: list[Any] = []
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     while True:
         good, frame = capture.read()
@@ -113,7 +116,7 @@ def test_windows_together_hold_every_frame_once(tmp_path: Path) -> None:
     scenes = [SOURCE.read(ref) for ref in refs]
     assert [ref.scene_id for ref in refs] == [f"val/a.mp4/video/clip-00{k}" for k in range(len(refs))]
     assert len(refs) == 4 and {ref.split for ref in refs} == {"val"} and len({ref.sequence for ref in refs}) == 1
-    stamps = [view.timestamp_ns for scene in scenes for view in scene.views]
+    stamps = [view.timestamp_ns or 0 for scene in scenes for view in scene.views]
     assert stamps == sorted(set(stamps))
     assert max(np.diff(stamps)) < 120 * 10**6  # 20 Hz of irregular frames, also across the windows' edges
     assert all(20 < len(scene.views) <= 30 for scene in scenes)
@@ -148,7 +151,7 @@ def test_windows_are_equal_and_cover_the_video(seconds: float, frames: int, over
     if lengths:
         assert max(lengths) - min(lengths) <= 3
         assert max(lengths) <= (frames + 0.06 * frames + 1) / rate * 1e9
-    for (_, stop), (start, _) in zip(windows[:-1], windows[1:], strict=True):
+    for (_, stop), (start, _) in pairwise(windows):
         assert stop is not None and abs(stop - start - clips.overlap / rate * 1e9) <= 2
 
 
@@ -223,7 +226,7 @@ def test_colours_follow_the_matrix_the_stream_names(tmp_path: Path, tagged: bool
     colours = np.array([[200, 30, 40], [30, 180, 60], [40, 50, 190], [230, 200, 30]], np.uint8)
     picture = np.repeat(np.repeat(colours[None], 60, 0), 20, 1)
     pictures = [np.roll(picture, 2 * k, 1) for k in range(4)]
-    matrix = {"colorspace": 1} if tagged else {}
+    matrix: dict[str, Any] = {"colorspace": 1} if tagged else {}
     write_movie(tmp_path / "a.mkv", pictures, range(0, 160, 40), options={"crf": "1"}, **matrix)
     decoded = _pixels(_read(tmp_path).views[0].image)
     assert np.abs(decoded[30, [10, 30, 50, 70]] - colours).max() < 5

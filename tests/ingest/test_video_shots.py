@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,7 +36,7 @@ def _footage(count: int, seed: int, speed: float = 0.3, noise: float = 2.0) -> S
 def test_every_cut_is_found_at_its_frame(lengths: list[int], seed: int) -> None:
     small = np.concatenate([_footage(length, 1000 * seed + k) for k, length in enumerate(lengths)])
     edges = np.cumsum([0, *lengths]).tolist()
-    assert find_shots(small) == list(zip(edges[:-1], edges[1:], strict=True))
+    assert find_shots(small) == list(pairwise(edges))
 
 
 @pytest.mark.parametrize("speed", [0.0, 0.5, 2.0, 4.0])
