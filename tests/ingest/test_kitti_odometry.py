@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
+from ingest.clips import ClipOptions
 from ingest.kitti.odometry import SOURCE, Options
 from ingest.source import Missing, SceneRef
 from shards.errors import RawDataError, RecipeError
 from shards.scene import UNLABELLED, Scene
 from shards.storage import Store
 from shards.taxonomy import taxonomy
+from tests.ingest.mutation import assert_survives
 
 COUNT = 30
 RAW_IDS = (10, 252, 40, 0, 52, 255, 81, 12345)
@@ -245,25 +245,46 @@ def test_bad_times(tmp_path: Path, text: str) -> None:
         read(items[1])
 
 
-@settings(max_examples=80, deadline=None)
-@given(data=st.data())
-def test_any_mutation_ends_in_scenes_or_raw_data_errors(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    root = tmp_path_factory.mktemp("odometry")
-    write_sequence(root, frames=1)
-    file = data.draw(st.sampled_from(sorted(p for p in root.rglob("*") if p.is_file())))
-    original = file.read_bytes()
-    place = data.draw(st.integers(0, len(original) - 1))
-    cut = data.draw(st.sampled_from([0, 1, 4, 16, len(original)]))
-    file.write_bytes(original[:place] + data.draw(st.binary(max_size=6)) + original[place + cut :])
-    blamed = {file.name} | ({"000000.label"} if file.suffix == ".bin" else set())  # fewer points than labels
-    for item in planned(root, data.draw(st.sampled_from([Options(), Options(poses="kitti")]))):
-        if isinstance(item, SceneRef):
-            try:
-                SOURCE.read(item).validate()
-            except RawDataError as error:
-                assert Path(error.path).name in blamed
+@pytest.mark.parametrize(("seed", "options"), [(0, Options()), (1, Options(poses="kitti", clips=ClipOptions()))])
+def test_damaged_files_end_in_a_scene_or_an_error(tmp_path: Path, seed: int, options: Options) -> None:
+    write_sequence(tmp_path, frames=2)
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    found = assert_survives(SOURCE, tmp_path, files, options=options, count=1000, seed=seed)
+    assert min(found.scenes, found.errors) > 100 and found.slowest_s < 1
+
+
+def test_clips(tmp_path: Path) -> None:
+    """Without scans; the camera moves two metres along its axis and turns, the trajectory ends before the images do."""
+    folder = write_sequence(tmp_path, frames=5, leave_out=tuple(f"velodyne/{frame:06d}.bin" for frame in range(5)))
+    write_sequence(tmp_path, "08", frames=1)
+    rows = (tmp_path / "poses" / "00.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "poses" / "00.txt").write_text("".join(rows[:4]))
+    options = Options(poses="kitti", clips=ClipOptions(), cameras=("image_02",))
+    item, short = planned(tmp_path, options)
+    assert isinstance(short, Missing) and short.scene_id == "08/image_02" and "has 1" in short.reason
+    scene = read(item)
+    assert scene.identity.scene_id == "00/image_02/clip-000" and scene.points is None
+    assert scene.dropped == {"no pose": 1} and scene.views[4].scene_from_camera is None
+    assert [view.timestamp_ns for view in scene.views] == [k * 100_000_000 for k in range(5)]
+    start, third = scene.views[0].scene_from_camera, scene.views[2].scene_from_camera
+    assert start is not None and third is not None
+    np.testing.assert_allclose(scene.world_from_scene, np.eye(4), atol=1e-12)
+    # the left colour camera stands 0.065 m beside camera 0, whose motion of 4 m along z and 0.2 rad about y is known
+    moved = np.linalg.inv(start) @ third
+    c, s = np.cos(0.2), np.sin(0.2)
+    np.testing.assert_allclose(moved[:3, :3], [[c, 0, s], [0, 1, 0], [-s, 0, c]], atol=1e-12)
+    beside = np.linalg.solve([[70, 0, 60], [0, 70, 20], [0, 0, 1]], [4.5, -0.3, 0.005])
+    turned = -moved[:3, :3] @ beside + beside + (0, 0, 4)
+    np.testing.assert_allclose(moved[:3, 3], turned, atol=1e-12)
+    (folder / "times.txt").write_text("0\nnan\n")
+    assert len(planned(tmp_path, options)) == 2
+    with pytest.raises(RawDataError, match=r"times.txt line 2"):
+        read(planned(tmp_path, options)[0])
+    for frame in range(5):
+        (folder / "image_2" / f"{frame:06d}.png").unlink()
+        (folder / "image_3" / f"{frame:06d}.png").unlink()
+    (asked,) = planned(tmp_path, Options(clips=ClipOptions(), sequences=("00",)))
+    assert isinstance(asked, Missing) and "no images; download the colour archive" in asked.reason
 
 
 @pytest.mark.real

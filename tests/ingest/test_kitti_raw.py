@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
+from ingest.clips import ClipOptions
 from ingest.kitti.raw import SOURCE, Options
 from ingest.source import Missing, SceneRef, find_source
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Scene
 from shards.storage import Store
+from tests.ingest.mutation import assert_survives
 
 DATE = "2011_09_26"
 DRIVE = f"{DATE}_drive_0052_sync"
@@ -194,25 +194,51 @@ def test_resized_images_do_not_fit_the_calibration(tmp_path: Path) -> None:
         read(planned(tmp_path)[0])
 
 
-@settings(max_examples=80, deadline=None)
-@given(data=st.data())
-def test_any_mutation_ends_in_scenes_or_raw_data_errors(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    root = tmp_path_factory.mktemp("raw")
-    write_drive(root, frames=1)
-    files = sorted(p for p in root.rglob("*") if p.is_file())
-    file = data.draw(st.sampled_from(files))
-    original = file.read_bytes()
-    place = data.draw(st.integers(0, len(original) - 1))
-    cut = data.draw(st.sampled_from([0, 1, 4, 16, len(original)]))
-    file.write_bytes(original[:place] + data.draw(st.binary(max_size=6)) + original[place + cut :])
-    for item in planned(root):
-        if isinstance(item, SceneRef):
-            try:
-                SOURCE.read(item).validate()
-            except RawDataError as error:
-                assert Path(error.path).name == file.name
+def survivors(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("seed", "options"), [(0, Options()), (1, Options(clips=ClipOptions()))])
+def test_damaged_files_end_in_a_scene_or_an_error(tmp_path: Path, seed: int, options: Options) -> None:
+    write_drive(tmp_path, frames=2)
+    found = assert_survives(SOURCE, tmp_path, survivors(tmp_path), options=options, count=1000, seed=seed)
+    assert min(found.scenes, found.errors) > 100 and found.slowest_s < 1
+
+
+def test_clips_need_no_scans_and_invent_no_poses(tmp_path: Path) -> None:
+    """Seven images of which one has no pose: clips of four, the last view of one is the first of the next."""
+    lost = [f"velodyne_points/data/{frame:010d}.bin" for frame in range(7)]
+    write_drive(tmp_path, frames=7, leave_out=(*lost, "oxts/data/0000000002.txt", "image_03/data/0000000001.png"))
+    options = Options(clips=ClipOptions(frames=4, overlap=1))
+    items = planned(tmp_path, options)
+    expected = [f"{DRIVE}/{camera}/clip-{k:03d}" for camera in ("image_02", "image_03") for k in (0, 1)]
+    assert [item.scene_id for item in items] == expected
+    first, second, third, _ = (read(item) for item in items)
+    assert first.points is None and first.dropped == {"no pose": 1} and not second.dropped
+    places = [None if v.scene_from_camera is None else v.scene_from_camera[0, 3] for v in first.views]
+    scale = math.cos(math.radians(49)) * 6378137 * math.radians(1e-5)
+    assert places[2] is None and len(first.views) == len(second.views) == 4
+    assert places[3] is not None and places[0] is not None and places[3] - places[0] > 2.5 * scale
+    assert [v.timestamp_ns for v in first.views][-1] == second.identity.timestamp_ns
+    base = 1_317_045_780_000_000_001
+    assert [v.timestamp_ns for v in third.views] == [base + k * 100_000_000 for k in (0, 2, 3, 4)][: len(third.views)]
+    np.testing.assert_allclose(first.world_from_scene[:3, :3], np.eye(3), atol=1e-12)
+    other = read(planned(tmp_path, Options(clips=ClipOptions(rate_hz=5.0), cameras=("image_02",)))[0])
+    assert [v.timestamp_ns for v in other.views] == [base + k * 200_000_000 for k in range(4)]
+    assert other.views[1].scene_from_camera is None
+    (alone,) = planned(tmp_path, Options(clips=ClipOptions(), cameras=("image_03",), every=6, drives=(DRIVE,)))
+    assert isinstance(alone, SceneRef) and len(read(alone).views) == 2
+    (none,) = planned(tmp_path, Options(clips=ClipOptions(), cameras=("image_03",), every=7))
+    assert isinstance(none, Missing) and none.scene_id == f"{DRIVE}/image_03" and "two images" in none.reason
+
+
+def test_a_damaged_time_is_found_when_the_clip_is_read(tmp_path: Path) -> None:
+    folder = write_drive(tmp_path, frames=3)
+    write(folder / "image_02" / "timestamps.txt", "2011-09-26 14:03:00.1\nlate\n\n")
+    left, right = planned(tmp_path, Options(clips=ClipOptions(rate_hz=10.0)))
+    assert len(read(right).views) == 3
+    with pytest.raises(RawDataError, match=r"image_02/timestamps.txt line 2: bad timestamp 'late'"):
+        read(left)
 
 
 @pytest.mark.real
