@@ -101,7 +101,8 @@ class _Window:
         except OSError as problem:
             raise self.error(f"cannot be read: {problem}") from problem
         except UnicodeDecodeError as problem:
-            raise self.error(f"no UTF-8 text from here on: {problem.reason}", len(self.text)) from problem
+            self._line += problem.object[: problem.start].count(b"\n")
+            raise self.error(f"no UTF-8 text: {problem.reason}", len(self.text)) from problem
         self._line += self.text.count("\n", 0, self.place)
         self.text, self.place = self.text[self.place :] + new, 0
         return True

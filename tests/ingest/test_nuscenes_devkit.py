@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from ingest.clips import ClipOptions, cut
+from ingest.contract import assert_source_ok
+from ingest.nuscenes import SOURCE
 from ingest.nuscenes.plan import CAMERAS, Options
 from ingest.simulate import SimulationConfig, simulate
 from ingest.source import SceneRef
@@ -21,10 +23,16 @@ from shards.scene import UNLABELLED, Scene
 from tests.ingest.nuscenes_toy import POINTS, ROAD, VERSION, planned, read, write_dataset
 
 WORLD = SimulationConfig(
-    nuscenes_scenes=2, nuscenes_keyframes=3, nuscenes_sweeps=9, nuscenes_camera_sweeps=5, nuscenes_panoptic=True,
+    nuscenes_scenes=2, nuscenes_keyframes=2, nuscenes_sweeps=9, nuscenes_camera_sweeps=5, nuscenes_panoptic=True,
     nuscenes_image_size=(64, 36), nuscenes_columns=60,
 )  # fmt: skip
 CLIPS = ClipOptions(frames=6, overlap=1)
+MODES = {
+    "keyframes": Options(),
+    "ten sweeps": Options(sweeps=10, min_range=1.0),
+    "panoptic": Options(semantic="panoptic", cameras=CAMERAS[:2]),
+    "clips": Options(clips=ClipOptions(frames=4, overlap=1, rate_hz=6)),
+}
 
 
 def devkit(root: Path) -> Any:
@@ -121,7 +129,12 @@ def test_plan_equals_the_devkits(root: Path, sweeps: int) -> None:
         assert isinstance(one, SceneRef) and list(one.files) != [] and list(one.details) == list(two.details)
 
 
-def test_ten_sweeps_equal_from_file_multisweep(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", list(MODES))
+def test_every_mode_keeps_the_promises(world: Path, mode: str) -> None:
+    assert_source_ok(SOURCE, str(world), MODES[mode])
+
+
+def test_ten_sweeps_equal_from_file_multisweep(world: Path) -> None:
     from nuscenes.utils.data_classes import LidarPointCloud
 
     tables = devkit(world)
