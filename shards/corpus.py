@@ -220,6 +220,7 @@ class Corpus:
         field: str,
         address: Address,
         allocate: Allocate = fresh,
+        *,
         ahead: Mapping[str, memoryview] = NOTHING,
     ) -> memoryview:
         """The verified bytes of a blob; raises `CorruptDataError` naming shard, scene and field."""
@@ -272,6 +273,7 @@ class Corpus:
         field: str,
         places: Mapping[str, Address],
         allocate: Allocate = fresh,
+        *,
         ahead: Mapping[str, memoryview] = NOTHING,
     ) -> Any:
         """A verified, decoded field (see `shards.codecs.decode`); `places` are the row's addresses, `ahead` the blobs
@@ -280,7 +282,7 @@ class Corpus:
         if field not in places:
             raise CorruptDataError("the index has no address", shard=shard, scene=key, field=field)
         _check_shape(header, field, shard, key)
-        blob = self.read_blob(row, field, places[field], allocate, ahead)
+        blob = self.read_blob(row, field, places[field], allocate, ahead=ahead)
         return decode_field(header.fields, field, blob, allocate, shard=shard, scene=key)
 
     def scene(self, key: str | int) -> Scene:

@@ -4,6 +4,11 @@ A `Store` is a root (a path or URI) and the few operations everything else is bu
 with forward slashes; a path that leaves the root is refused. Local ranges are read with `preadv` into the caller's
 memory, because fresh pages cost ten times what the read itself costs. A file appears under its name only when it is
 whole: written to a temporary name, flushed to the disk, renamed, and the folder flushed.
+
+A remote store (s3://, gs://, ...) answers every request within bounded time or raises (see `shards.retry`). Ranges are
+positional reads over shared handles, from any number of threads; one longer than 8 MiB is split, and up to 4 pieces of
+a call are under way at once. Memory of a call beyond the caller's: the pieces under way, at most 4 * 8 MiB; the AWS SDK
+keeps up to 25 connections. pyarrow gives no access to `Retry-After`; the growing pauses stand in for it.
 """
 
 from __future__ import annotations
@@ -11,23 +16,34 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 import xxhash
 
-from shards.errors import BrickyardError, CorpusError
+from shards.errors import BrickyardError
+from shards.retry import RetryPolicy, ShortRead, bounded, refined, retry
+from shards.uri import Location, hide, open_filesystem
+
+T = TypeVar("T")
 
 TEMPORARY = ".partial-"
 """Prefix of the name of a file that is still being written; readers ignore such files, builds remove them."""
 
 _OPEN_FILES = 128
+_REMOTE_HANDLES = 4096
+"""A handle of a remote file is a name and a size: keeping it saves a request."""
+
+_PIECE = 8 << 20
+_PARALLEL = 4
 
 Readable: TypeAlias = bytes | bytearray | memoryview | Any
 """Anything with the buffer protocol, `pyarrow.Buffer` included."""
+
+Counts: TypeAlias = list[int]
 
 
 def digest64(data: Readable) -> int:
@@ -40,30 +56,50 @@ class Store:
 
     Args:
         root: local path or URI that `pyarrow.fs` understands (s3://, gs://, file:// ...).
+        retry: how long to keep asking a remote store.
+
+    Attributes:
+        local: whether it is on a disk.
+        uri: where it is, fit to be shown: a `Location` hides credentials, and still opens the store it came from, also
+            in another process that it was pickled to.
+        rereads: how often bytes with a wrong digest are worth fetching again (a disk gives the same ones again).
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], retry: RetryPolicy | None = None) -> None:
         text = os.fspath(root)
-        if "://" in text:
-            try:
-                self._fs, self._root = pafs.FileSystem.from_uri(text)
-            except (pa.ArrowException, OSError) as problem:
-                raise CorpusError(f"{text} is no address this program can open: {problem}") from problem
+        self.retry = retry or RetryPolicy()
+        location = Location(text) if "://" in text else None
+        if location is not None:
+            self._fs, self._root = open_filesystem(location, self.retry)
         else:
             self._fs, self._root = pafs.LocalFileSystem(), str(Path(text).expanduser().absolute())
         self.local = isinstance(self._fs, pafs.LocalFileSystem)
-        self.uri = self._root if self.local else text
+        self.uri: str = self._root if self.local or location is None else location
+        self.rereads = 0 if self.local else self.retry.rereads
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"Store({self.uri!r})"
+        return f"Store({str(self.uri)!r})"
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"uri": self.uri}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"uri": self.uri, "retry": self.retry}
 
-    def __setstate__(self, state: dict[str, str]) -> None:
-        self.__init__(state["uri"])  # type: ignore[misc]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["uri"], state["retry"])  # type: ignore[misc]
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """The value of a request; a remote one is tried again as the policy says, and never hangs."""
+        if self.local:
+            return call()
+        try:
+            return retry(lambda: bounded(call, self.retry.request_s), self.retry)
+        except OSError as problem:
+            shown = hide(str(problem), self.uri.whole) if isinstance(self.uri, Location) else str(problem)
+            if shown == str(problem):
+                raise
+            failure = type(refined(problem))(shown)
+        raise failure  # without the cause, whose text has credentials in it
 
     def path(self, name: str) -> str:
         """Full path of `name`; raises `BrickyardError` for an absolute name or one with '..' in it."""
@@ -72,37 +108,50 @@ class Store:
             raise BrickyardError(f"refused path {name!r}: it leaves the folder {self.uri}")
         return f"{self._root}/{name}" if name else self._root
 
+    def _infos(self, name: str, *, recursive: bool = False) -> list[Any]:
+        selector = pafs.FileSelector(self.path(name), allow_not_found=True, recursive=recursive)
+        return list(self._ask(lambda: self._fs.get_file_info(selector)))
+
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None where there is no such file."""
-        info = self._fs.get_file_info(self.path(name))
+        with self._lock:
+            handle = None if self.local else self._open.get(name)
+        if handle is not None:
+            return int(handle.size())
+        full = self.path(name)
+        info = self._ask(lambda: self._fs.get_file_info(full))
         return int(info.size) if info.type == pafs.FileType.File else None
 
     def exists(self, name: str = "") -> bool:
-        return bool(self._fs.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
+        full = self.path(name)
+        return bool(self._ask(lambda: self._fs.get_file_info(full)).type != pafs.FileType.NotFound)
 
     def list(self, name: str = "") -> list[str]:
         """Sorted names directly inside a folder (empty if it does not exist), folders with a trailing slash."""
-        full = self.path(name)
-        infos = self._fs.get_file_info(pafs.FileSelector(full, allow_not_found=True))
+        infos = self._infos(name)
         return sorted(i.base_name + ("/" if i.type == pafs.FileType.Directory else "") for i in infos)
 
     def sizes(self, name: str = "") -> dict[str, int]:
         """File name -> bytes, for the files directly inside a folder, by one listing."""
-        infos = self._fs.get_file_info(pafs.FileSelector(self.path(name), allow_not_found=True))
-        return {i.base_name: int(i.size) for i in infos if i.type == pafs.FileType.File}
+        return {i.base_name: int(i.size) for i in self._infos(name) if i.type == pafs.FileType.File}
 
     def walk(self, name: str = "") -> Iterator[str]:
         """Names (relative to the store) of all files below a folder, sorted."""
-        infos = self._fs.get_file_info(pafs.FileSelector(self.path(name), allow_not_found=True, recursive=True))
+        infos = self._infos(name, recursive=True)
         for full in sorted(i.path for i in infos if i.type == pafs.FileType.File):
             yield full[len(self._root) + 1 :] if full.startswith(self._root) else full
 
-    def read(self, name: str) -> bytes:
-        """All bytes of a file."""
+    def read(self, name: str, whole: Callable[[bytes], bool] = lambda data: True) -> bytes:
+        """All bytes of a file; from a remote store once more while `whole` says that they are damaged."""
         if self.local:
             return Path(self.path(name)).read_bytes()
-        with self._fs.open_input_file(self.path(name)) as file:
-            return bytes(file.read())
+        for _ in range(self.rereads + 1):
+            self._forget(name)  # small files, such as a manifest, may be replaced
+            memory = bytearray(self._ask(lambda: self._handle(name).size()))
+            data = bytes(memoryview(memory)[: self.read_into(name, 0, memoryview(memory))])
+            if whole(data):
+                break
+        return data
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`; fewer only where the file ends before."""
@@ -111,38 +160,75 @@ class Store:
 
     def read_into(self, name: str, offset: int, memory: memoryview) -> int:
         """Fill `memory` from `offset`; returns the bytes read (short where the file ends). Safe from many threads."""
-        handle = self._handle(name)
+        if not self.local:
+            return self.read_ranges(name, [(offset, memory)])[0]
+        handle, done = self._handle(name), 0
+        while done < len(memory):
+            count = os.preadv(handle.descriptor, [memory[done:]], offset + done)
+            if count == 0:
+                break
+            done += count
+        return done
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, memoryview]]) -> Counts:
+        """`read_into` for several (offset, memory) of one file, together where the store is remote."""
         if self.local:
-            done = 0
-            while done < len(memory):
-                count = os.preadv(handle.descriptor, [memory[done:]], offset + done)
-                if count == 0:
-                    break
-                done += count
-            return done
-        data = handle.read_at(len(memory), offset)
+            return [self.read_into(name, offset, memory) for offset, memory in ranges]
+        pieces = [
+            (number, offset + start, memory[start : start + _PIECE])
+            for number, (offset, memory) in enumerate(ranges)
+            for start in range(0, len(memory), _PIECE)
+        ]
+        if len(pieces) <= 1:
+            counts = [self._read_piece(name, offset, memory) for _, offset, memory in pieces]
+        else:
+            with ThreadPoolExecutor(min(_PARALLEL, len(pieces)), thread_name_prefix="brickyard-read") as pool:
+                counts = list(pool.map(lambda piece: self._read_piece(name, *piece[1:]), pieces))
+        totals = [0] * len(ranges)
+        for (number, _, _), count in zip(pieces, counts, strict=True):
+            totals[number] += count
+        return totals
+
+    def _read_piece(self, name: str, offset: int, memory: memoryview) -> int:
+        """One request of a remote file."""
+
+        def request() -> bytes:
+            handle = self._handle(name)
+            wanted = max(0, min(len(memory), handle.size() - offset))
+            data: bytes = handle.read_at(wanted, offset) if wanted else b""
+            if len(data) != wanted:
+                raise ShortRead(f"{len(data)} of {wanted} bytes at {offset} of {name} came")
+            return data
+
+        data = self._ask(request)
         memory[: len(data)] = data
         return len(data)
 
     def _handle(self, name: str) -> Any:
         """An open file. The least recently used ones are let go, and close when their last reader does so too."""
         with self._lock:
-            handle = self._open.get(name)
-            if handle is None:
-                full = self.path(name)
-                handle = _LocalFile(full) if self.local else self._fs.open_input_file(full)
-                self._open[name] = handle
+            if (handle := self._open.get(name)) is not None:
+                self._open.move_to_end(name)
+                return handle
+        full = self.path(name)  # opened outside the lock: a request must not make other files wait
+        handle = _LocalFile(full) if self.local else self._fs.open_input_file(full)
+        with self._lock:
+            handle = self._open.setdefault(name, handle)
             self._open.move_to_end(name)
-            while len(self._open) > _OPEN_FILES:
+            while len(self._open) > (_OPEN_FILES if self.local else _REMOTE_HANDLES):
                 self._open.popitem(last=False)
             return handle
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._open.pop(name, None)
 
     def write(self, name: str, data: Readable) -> None:
         """Write a whole file so that it is either there with all its bytes or not there."""
         full = self.path(name)
         if not self.local:
-            with self._fs.open_output_stream(full) as stream:
-                stream.write(data)
+            self._forget(name)
+            self._ask(lambda: self._upload(full, data))
             return
         target = Path(full)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -154,8 +240,18 @@ class Store:
         temporary.replace(target)
         _sync_folder(target.parent)
 
+    def _upload(self, full: str, data: Readable) -> None:
+        """One attempt to write a remote file. An object store shows it when its last byte has arrived."""
+        with self._fs.open_output_stream(full) as stream:
+            stream.write(data)
+        size, wanted = self._fs.get_file_info(full).size, memoryview(data).nbytes
+        if size != wanted:
+            raise ShortRead(f"{size} of {wanted} bytes of {full} arrived")
+
     def delete(self, name: str) -> None:
-        self._fs.delete_file(self.path(name))
+        full = self.path(name)
+        self._forget(name)
+        self._ask(lambda: self._fs.delete_file(full))
 
     def close(self) -> None:
         """Let go of open files."""

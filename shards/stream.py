@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from shards.batching import Place, PointBudget, by_count, by_points
 from shards.buffers import BufferPool, Lease
 from shards.corpus import Corpus
-from shards.encode import SceneHeader
+from shards.encode import HEADER, SceneHeader
 from shards.errors import CorpusError, CorruptDataError
 from shards.visits import Portion, Visits
 
@@ -214,13 +214,17 @@ class Stream:
         raise CorpusError(f"{_REPLACEMENTS} damaged scenes in a row at place {place}; run `brickyard verify`")
 
     def _read(self, corpus: Corpus, row: int, place: int, lease: Lease) -> Sample:
-        header = corpus.header(row)
         places = corpus.addresses(row)
-        fields = {name: corpus.read_field(row, header, name, places, lease.allocate) for name in self._wanted(header)}
+        asked = {name: places[name] for name in (HEADER, *self._wanted(tuple(places))) if name in places}
+        ahead = corpus.fetch(row, asked, lease.allocate)
+        header = corpus.header(row, ahead)
+        fields = {
+            name: corpus.read_field(row, header, name, places, lease.allocate, ahead=ahead)
+            for name in self._wanted(tuple(header.fields))
+        }
         return Sample(corpus.keys[row], row, place, header, fields)
 
-    def _wanted(self, header: SceneHeader) -> tuple[str, ...]:
-        names = tuple(header.fields)
+    def _wanted(self, names: tuple[str, ...]) -> tuple[str, ...]:
         if names not in self._field_cache:
             hits = tuple(n for n in names if any(fnmatch.fnmatchcase(n, p) for p in self.patterns))
             self._field_cache[names] = hits

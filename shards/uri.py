@@ -1,0 +1,128 @@
+"""Addresses of stores, without their secrets, and the file systems behind them.
+
+A URI may carry credentials (`s3://key:secret@bucket/...`, `?access_key=...&secret_key=...`). A `Location` is the URI as
+everybody may see it: as text, in JSON, in errors and logs the credentials are `***`; only opening it, and pickling it
+for another process of the same job, uses them. Credentials from the environment or a role need no such care.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from shards.errors import CorpusError
+from shards.retry import RetryPolicy
+
+HIDDEN = "***"
+_SECRET = re.compile(r"key|secret|token|passw|signature|credential|sas", re.IGNORECASE)
+_FLAGS = (
+    "allow_bucket_creation",
+    "allow_bucket_deletion",
+    "allow_delayed_open",
+    "check_directory_existence_before_creation",
+    "force_virtual_addressing",
+)
+_TEXTS = ("access_key", "secret_key", "session_token", "region", "scheme", "endpoint_override", "tls_ca_file_path")
+
+
+class Location(str):
+    """A URI whose text hides its credentials; `whole` is the URI to open. Pickling keeps them, text and JSON do not."""
+
+    whole: str
+
+    def __new__(cls, uri: str) -> Location:
+        whole = uri.whole if isinstance(uri, Location) else uri
+        self = super().__new__(cls, redact(whole))
+        self.whole = whole
+        return self
+
+    def __reduce__(self) -> tuple[type[Location], tuple[str]]:
+        return Location, (self.whole,)
+
+
+def redact(uri: str) -> str:
+    """The URI with user, password and every secret-looking value of the query replaced by `***`."""
+    scheme, _, rest = uri.partition("://")
+    place, mark, query = rest.partition("?")
+    host = place.partition("/")[0]
+    # A password with an unescaped slash in it makes the host end early; its "host" has a colon without a port.
+    broken = "@" not in host and "@" in place and ":" in host and not host.rpartition(":")[2].isdigit()
+    if "@" in host or broken:
+        place = f"{HIDDEN}@{(place if broken else host).rpartition('@')[2]}" + ("" if broken else place[len(host) :])
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    shown = "&".join(f"{n}={HIDDEN}" if eq and _SECRET.search(n) else f"{n}{eq}{v}" for n, eq, v in pairs)
+    return f"{scheme}://{place}{mark}{shown}"
+
+
+def open_filesystem(location: Location, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
+    """(file system, path in it) of a URI. Raises `CorpusError`, without secrets, for one that cannot be opened."""
+    try:
+        if location.whole.startswith("s3://"):
+            return _open_s3(location.whole, policy)
+        return tuple(pafs.FileSystem.from_uri(location.whole))
+    except (pa.ArrowException, OSError, ValueError, TypeError) as problem:
+        text = hide(str(problem), location.whole)
+    raise CorpusError(f"{location} is no address this program can open: {text}")  # no cause: it may quote the secret
+
+
+def hide(text: str, uri: str) -> str:
+    """A message with the URI and each of its secrets replaced."""
+    text = text.replace(uri, redact(uri))
+    try:
+        parts = urlsplit(uri)
+        secrets = {parts.password, parts.username}
+        secrets |= {value for name, value in parse_qsl(parts.query) if _SECRET.search(name)}
+    except ValueError:
+        return text if redact(uri) == uri else "it cannot be parsed (is a secret in it not percent-encoded?)"
+    for secret in sorted((s for s in secrets if s and s != HIDDEN), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN).replace(unquote(secret), HIDDEN)
+    return text
+
+
+def _open_s3(uri: str, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
+    """S3 with our timeouts and no retries of its own: one policy decides, attempts do not multiply.
+
+    The SDK gives a connection up that moves less than 1 byte/s for `idle_s` (measured: within idle_s + 6 s).
+    """
+    parts = urlsplit(uri)
+    login, _, bucket = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    given = dict(parse_qsl(parts.query))
+    if login and login != HIDDEN:
+        given |= {"access_key": unquote(user), "secret_key": unquote(password)}
+    given = {name: value for name, value in given.items() if value != HIDDEN}
+    if unknown := given.keys() - {*_FLAGS, *_TEXTS}:
+        raise ValueError(f"unknown options {', '.join(sorted(unknown))}; known are {', '.join((*_TEXTS, *_FLAGS))}")
+    options: dict[str, Any] = {name: given[name] for name in _TEXTS if name in given}
+    options |= {name: given[name].lower() in ("true", "1") for name in _FLAGS if name in given}
+    options = _endpoint(options, os.environ)
+    if "region" not in options:
+        options["region"] = (
+            os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+            if "endpoint_override" in options
+            else pafs.resolve_s3_region(bucket)
+        )
+    filesystem = pafs.S3FileSystem(
+        **options,
+        connect_timeout=policy.connect_s,
+        request_timeout=policy.idle_s,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
+    )
+    return filesystem, unquote(f"{bucket}{parts.path}").strip("/")
+
+
+def _endpoint(options: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The endpoint of the URI, or else of the environment, split into scheme and address."""
+    default = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    endpoint = options.get("endpoint_override") or default
+    if not endpoint:
+        return options
+    scheme, mark, address = endpoint.partition("://")
+    named = {"scheme": scheme} if mark else {}
+    return named | options | {"endpoint_override": (address if mark else endpoint).rstrip("/")}
