@@ -62,8 +62,8 @@ def test_same_seed_same_bytes_another_seed_another_world(tmp_path: Path) -> None
 
 
 def test_unknown_dataset(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="waymo"):
-        simulate(tmp_path, datasets=("waymo",))
+    with pytest.raises(RecipeError, match="atlantis"):
+        simulate(tmp_path, datasets=("atlantis",))
 
 
 def _matches(pixel: Any, depth: Any, label: Any, image: Any, near: float) -> tuple[float, float, int]:
