@@ -40,10 +40,12 @@ def read_labels(files: RawFiles, path: str, points: Points, kept: NDArray[np.boo
             path, f"{len(data)} bytes are {len(data) / _LABEL_BYTES:g} labels, the scan has {len(kept)} points",
             hint="scan and labels belong to different downloads, or one of them is truncated",
         )  # fmt: skip
-    values = np.frombuffer(data, "<u4")[kept]
-    raw = values & 0xFFFF
+    values = np.frombuffer(data, "<u4")
+    if len(points) < len(kept):
+        values = values[kept]
+    raw = (values & 0xFFFF).astype(np.uint16)
     classes, known = _class_table()
-    unknown = int(np.count_nonzero(~known[raw]))
+    unknown = len(raw) - int(np.count_nonzero(known[raw]))
     labelled = replace(points, semantic={TAXONOMY: classes[raw]}, instance=(values >> 16).astype(np.int32))
     return labelled, {"unknown raw labels": unknown} if unknown else {}
 
