@@ -94,7 +94,7 @@ def from_columns(table: Columns, metres_per_unit: float) -> Cloud:
     named = {name.lower().removeprefix("scalar_"): column for name, column in table.items()}
     with np.errstate(over="ignore", invalid="ignore"):
         xyz = np.stack([named[axis].astype(np.float64) for axis in "xyz"], axis=1) * metres_per_unit
-    good = np.isfinite(xyz).all(axis=1)
+    good = np.logical_and.reduce([np.isfinite(xyz[:, axis]) for axis in range(3)])
     dropped: Counter[str] = Counter()
     if not good.all():
         dropped["non-finite points"] = int((~good).sum())
@@ -213,7 +213,7 @@ def _normals(raw: NDArray[Any] | None, dropped: Counter[str]) -> Float32 | None:
         return None
     vectors = raw.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
     usable = np.isfinite(length) & (length > 1e-6)
     if not usable.all():
         dropped["normals without direction"] = int((~usable).sum())

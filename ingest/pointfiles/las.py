@@ -183,14 +183,17 @@ def read_las(files: RawFiles, path: str, metres_per_unit: float | None, tile: Ma
         color_top = max([color_top, *(int(block[name].max()) for name in ("red", "green", "blue") if name in names)])
         class_top = max(class_top, int((block["class"] & _class_mask(header)).max()))
         withheld = (block["flags"] & (0x80 if header.point_format < 6 else 0x04)) != 0
-        inside = np.ones(len(block), bool) if core is None else core.near(_coordinates(block, header) * unit)
-        if (withheld & inside).any():
-            dropped["withheld points"] += int((withheld & inside).sum())
-        kept.append(block[inside & ~withheld])
+        chosen = ~withheld
+        if core is not None:
+            near = core.near(_coordinates(block, header) * unit)
+            withheld, chosen = withheld & near, chosen & near
+        if withheld.any():
+            dropped["withheld points"] += int(withheld.sum())
+        kept.append(block if chosen.all() else block[chosen])
         total += len(kept[-1])
         if total > cloud.MAX_POINTS:
             raise files.error(path, f"more than {cloud.MAX_POINTS} points for one scene", hint="set or lower tile_m")
-    points = np.concatenate(kept) if kept else np.zeros(0, _record(header))
+    points = np.concatenate(kept) if len(kept) > 1 else kept[0] if kept else np.zeros(0, _record(header))
     return _to_cloud(points, header, unit, color_top=color_top, labelled=class_top > 1, dropped=dropped)
 
 
@@ -201,12 +204,15 @@ def _to_cloud(
     if header.point_format in COLOR_AT:
         stacked = np.stack([points[name] for name in ("red", "green", "blue")], axis=1)
         color = cloud.color_bytes(stacked, dropped, top=color_top)
+    xyz = _coordinates(points, header)
+    if unit != 1:
+        xyz *= unit
     intensity, intensity_unit = cloud.intensity_floats(points["intensity"], dropped)
     bits = 3 if header.point_format < 6 else 4
     returns = np.stack([points["returns"] & (1 << bits) - 1, points["returns"] >> bits & (1 << bits) - 1])
     time_s, first_s = cloud.time_floats(points["time"] if "time" in (points.dtype.names or ()) else None, dropped)
     return Cloud(
-        xyz=_coordinates(points, header) * unit,
+        xyz=xyz,
         color=color,
         intensity=intensity,
         intensity_unit=intensity_unit,
@@ -242,9 +248,10 @@ def _class_mask(header: LasHeader) -> int:
 
 def _coordinates(points: NDArray[Any], header: LasHeader) -> Float64:
     """float64 (N, 3) in the file's unit."""
-    integers = np.stack([points[axis] for axis in "xyz"], axis=1)
+    coordinates = np.empty((len(points), 3))
     with np.errstate(over="ignore"):
-        coordinates: Float64 = integers * header.scale + header.offset
+        for index, axis in enumerate("xyz"):
+            coordinates[:, index] = points[axis] * header.scale[index] + header.offset[index]
     return coordinates
 
 

@@ -52,7 +52,8 @@ def _read(files: RawFiles, path: str) -> Scene:
     cloud, core = _read_cloud(files, path)
     if not len(cloud.xyz) or (core is not None and not core.holds(cloud.xyz).any()):
         raise files.error(path, "has no points" + (" in this tile" if tile else ""))
-    low, high = cloud.xyz.min(axis=0), cloud.xyz.max(axis=0)
+    # By columns: numpy reduces the long axis of (N, 3) ten times slower.
+    low, high = (np.array([pick(cloud.xyz[:, axis]) for axis in range(3)]) for pick in (np.min, np.max))
     if not (np.isfinite(cloud.xyz).all() and np.abs([low, high]).max() < MAX_COORDINATE):
         raise files.error(path, f"coordinates {low} .. {high} m are not on this planet", hint="a damaged header?")
     if (high - low).max() > MAX_EXTENT:
