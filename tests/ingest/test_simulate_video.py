@@ -13,7 +13,8 @@ from ingest.clips import ClipOptions
 from ingest.contract import assert_source_ok
 from ingest.simulate import SimulationConfig, simulate
 from ingest.source import SceneRef
-from ingest.video import SOURCE, VideoOptions
+from ingest.video import SOURCE
+from ingest.video.plan import VideoOptions
 from shards.scene import Scene
 from shards.storage import Store
 

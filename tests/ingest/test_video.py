@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from ingest.clips import ClipOptions, thin
 from ingest.contract import assert_source_ok
 from ingest.source import Missing, RawFiles, SceneRef, Source
-from ingest.video import SOURCE, VideoOptions
+from ingest.video import SOURCE
+from ingest.video.plan import VideoOptions
 from ingest.video.container import duration_s
 from ingest.video.decode import main
 from ingest.video.plan import cut_windows
