@@ -2,7 +2,8 @@
 
 Unless files are to be cut, nothing is opened. To cut a LAS, LAZ or COPC file its header is read, and its bounds are cut
 into columns (x) and rows (y); the outermost squares are open to the outside, so that bounds that lie lose no point.
-Every square is read by going through the whole file: n squares cost n readings, the memory is that of one square. PLY
+Every square is read by going through the whole file: n squares cost n readings, the memory is that of one square. The
+octree of a COPC file is not used for that: it is one more thing that may lie, and points it hides would be lost. PLY
 and PCD have no bounds in their headers: with `max_points` they are cut into strips, at the cost of reading (and
 holding) the whole file for each.
 """
