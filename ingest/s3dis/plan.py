@@ -33,8 +33,8 @@ ROOM = re.compile(r"[A-Za-z]+_\d+")
 OBJECT = re.compile(r"([A-Za-z]+)_\d+\.txt")
 CUSTOMARY = {"stairs": "clutter"}
 """Classes outside the 13 and where the published splits and codes put them."""
-BYTES_PER_POINT = 36
-"""A line such as `-19.557 -13.432 2.210 112 108 96`, for planning."""
+BYTES_PER_POINT = {"v1.2-aligned": 36, "v1.2": 62}
+"""A line such as `-19.557 -13.432 2.210 112 108 96`, and one with six decimals for everything, for planning."""
 VIEW_BYTES = 2 << 20
 """Colour, depth and label image of 1080x1080 pixels, for planning."""
 MAX_CHUNKS = 1000
@@ -50,7 +50,7 @@ class S3DISOptions:
         val_area: rooms of this area (1..6) have split "val", all others "train": fold `val_area` of the six.
         align_rooms: turn each room about the vertical by its angle in `Area_N_alignmentAngle.txt`, so that walls follow
             the axes; `world_from_scene` leads back to the coordinates of the files. The aligned release has no angles.
-        chunk_points: cut rooms of more points (by their size in bytes) into chunks of at most about so many.
+        chunk_points: cut rooms of more points (estimated by their size in bytes) into chunks of at most about so many.
         overlap_m: metres by which a chunk reaches into its neighbours.
         views: folder below the root that holds area_1 .. area_6 of 2D-3D-S; None reads no images. They share the
             frame of the release that is not aligned (v1.2); on the aligned one most fail `min_agreement`.
@@ -79,7 +79,7 @@ class S3DISOptions:
         checks = (
             (self.val_area in AREAS, f"val_area must be 1..6, found {self.val_area}"),
             (set(self.areas) <= set(AREAS) and self.areas != (), f"areas must be out of 1..6, found {self.areas}"),
-            (self.chunk_points is None or self.chunk_points >= 1000, "chunk_points must be at least 1000"),
+            (self.chunk_points is None or self.chunk_points >= 100, "chunk_points must be at least 100"),
             (all(map(math.isfinite, self.area_5b)), f"area_5b must be four finite numbers, found {self.area_5b}"),
             (0 <= self.overlap_m <= 100, f"overlap_m must be 0..100, found {self.overlap_m}"),
             (self.max_views > 0, f"max_views must be above 0, found {self.max_views}"),
@@ -147,6 +147,7 @@ def _plan_room(store: Store, path: str, angles: str | None, options: S3DISOption
     files = {name.removesuffix(".txt"): f"{folder}/{name}" for name in objects}
     if options.align_rooms and angles:
         files["alignment"] = angles
+    version = "v1.2" if angles else "v1.2-aligned"
     return SceneRef(
         dataset=DATASET,
         scene_id=f"{area}/{room}",
@@ -158,13 +159,13 @@ def _plan_room(store: Store, path: str, angles: str | None, options: S3DISOption
             "room": room,
             "objects": list(objects),
             "align_rooms": options.align_rooms,
-            "version": "v1.2" if angles else "v1.2-aligned",
+            "version": version,
             "dropped": dict(skipped),
             "views": [],
             "min_agreement": options.min_agreement,
             "chunk": None,
         },
-        points_estimate=sum(objects.values()) // BYTES_PER_POINT,
+        points_estimate=max(1, sum(objects.values()) // BYTES_PER_POINT[version]),
         bytes_estimate=sum(objects.values()),
     )
 
