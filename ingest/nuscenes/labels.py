@@ -26,6 +26,7 @@ _HEADER_BYTES = 4096
 """More than numpy ever writes before the values of an array with one axis; 128 as a rule."""
 _header = re.compile(rb"{'descr': '[<|]u2', 'fortran_order': (?:False|True), 'shape': \((\d{1,10}),\), } *\n").fullmatch
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, *NONSENSE)
+_NO_LABEL = np.int16(-9)
 _AGAIN = "download it again"
 
 
@@ -35,25 +36,24 @@ def read_lidarseg(files: RawFiles, path: str, count: int) -> NDArray[np.int16]:
     if len(raw) != count:
         problem = f"{len(raw)} labels for {count} points"
         raise files.error(path, problem, hint="sweep and labels are of different releases or truncated")
-    return _classes(files, path, raw, 1)
+    return _classes(files, path, raw)
 
 
 def read_panoptic(files: RawFiles, path: str, count: int) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
     """(classes of "nuscenes16" int16 (count,), instances int32 (count,): class * 1000 + number, 0 for stuff)."""
     raw = _unpack(files, path, files.read(path, limit=MAX_LABEL_BYTES), count)
-    ids, numbers = np.divmod(raw, np.uint16(1000))
-    classes = _classes(files, path, ids, 2)
-    return classes, np.where(numbers > 0, raw, 0).astype(np.int32)
+    ids = raw // np.uint16(1000)
+    classes = _classes(files, path, ids)
+    return classes, np.where(raw == ids * np.uint16(1000), 0, raw).astype(np.int32)
 
 
-def _classes(files: RawFiles, path: str, ids: NDArray[np.unsignedinteger[Any]], width: int) -> NDArray[np.int16]:
+def _classes(files: RawFiles, path: str, ids: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.int16]:
     classes, exists = class_table(list(files.ref.details["label_ids"]))
-    known = exists[ids]
-    if not known.all():
-        first = int(np.argmin(known))
-        offset = first if width == 1 else None  # of a compressed file, no byte can be named
+    labels: NDArray[np.int16] = np.where(exists, classes, _NO_LABEL).take(ids)
+    if len(labels) and labels.min() == _NO_LABEL:
+        first = int(np.argmin(labels))
+        offset = first if ids.itemsize == 1 else None  # of a compressed file, no byte can be named
         raise files.error(path, f"label {ids[first]} of point {first} is no index in category.json", offset=offset)
-    labels: NDArray[np.int16] = classes[ids]
     return labels
 
 

@@ -8,6 +8,7 @@ sweep). Hence the way from one sensor to another goes through the world with eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,9 +53,10 @@ def read_view(files: RawFiles, role: str, name: str, camera: Mapping[str, Any], 
     )  # fmt: skip
 
 
-def rotation_matrix(quaternion: Sequence[float] | Float64) -> Float64:
+def rotation_matrix(quaternion: Sequence[float]) -> Float64:
     """(w, x, y, z), normalised here -> (3, 3) rotation."""
-    w, x, y, z = np.asarray(quaternion, np.float64) / np.linalg.norm(quaternion)
+    length = math.hypot(*quaternion)
+    w, x, y, z = (float(value) / length for value in quaternion)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -65,17 +67,23 @@ def rotation_matrix(quaternion: Sequence[float] | Float64) -> Float64:
 
 
 def _pose(files: RawFiles, name: str, sensor: Mapping[str, Any], step: str) -> Float64:
-    what = f"{step} of {name}"
-    rotation = _numbers(files, f"rotation of {what}", sensor[step]["rotation"], (4,))
-    translation = _numbers(files, f"translation of {what}", sensor[step]["translation"], (3,))
-    length = float(np.linalg.norm(rotation))
+    """One of the two poses of a sensor, (4, 4). Plain floats: numpy takes longer for seven numbers."""
+    tables = files.ref.details["version"]
+    values = sensor[step]["rotation"], sensor[step]["translation"]
+    for what, value, count in zip(("rotation", "translation"), values, (4, 3), strict=True):
+        # NaN is never smaller than anything, so it is refused here too.
+        plain = isinstance(value, list) and len(value) == count
+        if not plain or not all(isinstance(v, int | float) and abs(v) <= _MAX_WORLD for v in value):
+            problem = f"{what} of {step} of {name} should be {count} finite numbers, found {str(value)[:60]}"
+            raise files.error(tables, problem)
+    length = math.hypot(*values[0])
     if not 0.5 < length < 2:
         table = "ego_pose.json" if step == "global_from_ego" else "calibrated_sensor.json"
-        problem = f"rotation of {what} is no unit quaternion: length {length:g}"
-        raise files.error(f"{files.ref.details['version']}/{table}", problem)
+        problem = f"rotation of {step} of {name} is no unit quaternion: length {length:g}"
+        raise files.error(f"{tables}/{table}", problem)
     pose = np.eye(4)
-    pose[:3, :3] = rotation_matrix(rotation)
-    pose[:3, 3] = translation
+    pose[:3, :3] = rotation_matrix(values[0])
+    pose[:3, 3] = values[1]
     return pose
 
 

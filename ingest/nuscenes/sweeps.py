@@ -10,7 +10,7 @@ keyframe's points come first and in file order, so they stay aligned with the la
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,29 +47,45 @@ def read_points(files: RawFiles, scene_from_world: Float64) -> tuple[Points, dic
     if keep is not None and not keep.any():
         raise files.error(path, f"none of {len(records)} points is usable (finite, possible, beyond min_range)")
     parts = [records if keep is None else records[keep]]
-    places: list[Float32] = [parts[0][:, :3]]
+    ways: list[Float64 | None] = [None]
     ages, numbers = [0.0], [0]
     for sweep in files.ref.details["sweeps"]:
-        moved = _read_sweep(files, sweep, dropped)
-        if moved is not None:
-            way = scene_from_world @ world_from_sensor(files, sweep["role"], sweep)
-            parts.append(moved)
-            places.append((moved[:, :3].astype(np.float64) @ way[:3, :3].T + way[:3, 3]).astype(np.float32))
+        earlier = _read_sweep(files, sweep, dropped)
+        if earlier is not None:
+            parts.append(earlier)
+            ways.append(scene_from_world @ world_from_sensor(files, sweep["role"], sweep))
             ages.append((sweep["timestamp_ns"] - files.ref.details["lidar"]["timestamp_ns"]) * 1e-9)
             numbers.append(sweep["number"])
     counts = [len(part) for part in parts]
+    intensity, ring = (np.concatenate([part[:, column] for part in parts]) for column in (3, 4))
     several = bool(files.ref.details["several"])
     points = Points(
-        xyz=np.concatenate(places),
-        intensity=np.concatenate([part[:, 3] for part in parts]),
+        xyz=_places(parts, ways),
+        intensity=intensity,
         intensity_unit="byte",
-        ring=np.concatenate([part[:, 4].astype(np.uint8) for part in parts]),
+        ring=ring.astype(np.uint8),
         time_offset=np.repeat(np.array(ages, np.float32), counts) if several else None,
         sweep=np.repeat(np.array(numbers, np.uint8), counts) if several else None,
         semantic={} if semantic is None else {TAXONOMY: _padded(semantic, keep, sum(counts), UNLABELLED)},
         instance=None if instance is None else _padded(instance, keep, sum(counts), 0),
     )
     return points, dict(dropped)
+
+
+def _places(parts: Sequence[Records], ways: Sequence[Float64 | None]) -> Float32:
+    """Where the points of all sweeps are in the scene: computed in float64, rounded once. Columns copy fastest."""
+    xyz = np.empty((sum(map(len, parts)), 3), np.float32)
+    start = 0
+    for records, way in zip(parts, ways, strict=True):
+        out = xyz[start : start + len(records)]
+        columns = records[:, 0], records[:, 1], records[:, 2]
+        if way is not None:
+            moved = way[:3, :3] @ np.array(columns, np.float64) + way[:3, 3:]
+            columns = moved[0], moved[1], moved[2]
+        for axis in range(3):
+            out[:, axis] = columns[axis]
+        start += len(records)
+    return xyz
 
 
 def _records(files: RawFiles, path: str) -> Records:
@@ -122,13 +138,13 @@ def _usable(files: RawFiles, records: Records, dropped: Counter[str]) -> NDArray
 
 def _all_possible(records: Records) -> bool:
     """Whether all are measurements: within reach, intensity 0..255, ring a whole number 0..255 (NaN fails each)."""
-    low, high = records.min(axis=0), records.max(axis=0)
-    ring = records[:, 4]
+    columns = np.ascontiguousarray(records.T)  # reducing contiguous columns is ten times faster
+    ring = columns[4]
     return bool(
-        (low[:3] >= -_MAX_COORDINATE).all()
-        and (high[:3] <= _MAX_COORDINATE).all()
-        and (low[3:] >= 0).all()
-        and (high[3:] <= 255).all()
+        columns[:3].min() >= -_MAX_COORDINATE
+        and columns[:3].max() <= _MAX_COORDINATE
+        and columns[3:].min() >= 0
+        and columns[3:].max() <= 255
         and (ring == ring.astype(np.uint8)).all()
     )
 

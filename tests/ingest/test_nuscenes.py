@@ -267,10 +267,14 @@ def test_damaged_files(tmp_path: Path, pattern: str, change: Callable[[bytes], b
 @pytest.mark.parametrize(
     ("table", "change", "problem"),
     [
-        ("ego_pose", {"translation": [0, 1e9, 0]}, r"translation of global_from_ego of lidar should be \(3,\)"),
+        ("ego_pose", {"translation": [0, 1e9, 0]}, "translation of global_from_ego of lidar should be 3 finite"),
         ("ego_pose", {"rotation": [0, 0, 0, 0]}, r"v1.0-mini/ego_pose.json: .*no unit quaternion"),
         ("ego_pose", {"translation": [0, 1]}, r"v1.0-mini/ego_pose.json line 2: .*a translation of 3"),
-        ("calibrated_sensor", {"rotation": "north"}, "not made of numbers"),
+        (
+            "calibrated_sensor",
+            {"rotation": "north"},
+            "rotation of ego_from_sensor of lidar should be 4 finite numbers, found north",
+        ),
         ("calibrated_sensor", {"camera_intrinsic": []}, "camera_intrinsic of CAM_FRONT should be"),
     ],
 )

@@ -159,7 +159,7 @@ def test_ten_sweeps_equal_from_file_multisweep(world: Path) -> None:
         assert (ours[:keyframe][labels == ROAD] == 10).all() and (ours[keyframe:] == UNLABELLED).all()
         assert points.instance is not None and not points.instance[keyframe:].any()
         compared += len(points)
-    assert compared > 50_000
+    assert compared > 30_000
 
 
 def test_static_surfaces_stay_in_place_when_sweeps_are_added(world: Path) -> None:
