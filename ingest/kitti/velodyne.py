@@ -56,7 +56,7 @@ def read_scan_and_mask(files: RawFiles, path: str) -> tuple[Points, NDArray[np.b
 
 
 def _usable(columns: NDArray[np.float32]) -> tuple[NDArray[np.bool_], dict[str, int]]:
-    """Which of the records, float32 (4, N), can be measurements, bool (N,), and how many of the others there are by reason."""
+    """Which of the records, float32 (4, N), can be measurements, bool (N,); and reason -> count for the others."""
     far, strength = columns[:3], columns[3]
     near = all(axis.max() <= _MAX_COORDINATE and axis.min() >= -_MAX_COORDINATE for axis in far)  # False for NaN
     if near and strength.min() >= 0 and strength.max() <= 1:
