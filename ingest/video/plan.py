@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingest.clips import ClipOptions, clip_id
@@ -103,7 +103,7 @@ def _with_split(item: SceneRef | Missing, options: VideoOptions) -> SceneRef | M
     if isinstance(item, Missing):
         return item
     split = options.split or SPLITS.get(item.scene_id.partition("/")[0].lower(), "none")
-    return SceneRef(**(vars(item) | {"split": split}))
+    return replace(item, split=split)
 
 
 def _plan_video(

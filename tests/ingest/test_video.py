@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,10 @@ from hypothesis import strategies as st
 from ingest.clips import ClipOptions, thin
 from ingest.contract import assert_source_ok
 from ingest.source import Missing, RawFiles, SceneRef, Source
-from ingest.video import SOURCE
-from ingest.video.plan import VideoOptions
+from ingest.video import SOURCE, decode, shots
 from ingest.video.container import duration_s
 from ingest.video.decode import main
-from ingest.video.plan import cut_windows
+from ingest.video.plan import VideoOptions, cut_windows
 from ingest.video.read import read_with
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Scene
@@ -98,6 +98,10 @@ def test_a_rate_keeps_what_thin_keeps_and_a_size_shrinks_without_aliases(tmp_pat
         assert _psnr(_pixels(view.image), area) > 27
     large = _read(tmp_path, replace(options, short_side=4000)).views[0]
     assert (large.width, large.height) == (200, 120)
+
+
+def test_both_sides_of_the_pipe_agree() -> None:
+    assert (decode.SIDE, decode.FRAME.format) == (shots.SIDE, import_module("ingest.video.read").FRAME.format)
 
 
 def test_a_clip_never_spans_a_cut(tmp_path: Path) -> None:

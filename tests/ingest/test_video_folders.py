@@ -17,8 +17,8 @@ from ingest.clips import ClipOptions
 from ingest.contract import assert_source_ok
 from ingest.source import Missing, SceneRef
 from ingest.video import SOURCE
-from ingest.video.plan import VideoOptions
 from ingest.video.folders import natural_key
+from ingest.video.plan import VideoOptions
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Scene
 from shards.storage import Store
@@ -134,9 +134,9 @@ def test_the_source_keeps_its_promises(tmp_path: Path) -> None:
 
 
 def test_damaged_folders_end_in_a_scene_or_an_error(tmp_path: Path) -> None:
-    _posed(tmp_path)
+    _posed(tmp_path, 2)
     found = assert_survives(SOURCE, tmp_path, ["images/img9.jpg", "transforms.json"], count=2000)
-    assert found.scenes > 300 and found.errors > 300
+    assert found.scenes > 100 and found.errors > 300
 
 
 def _re10k(root: Path) -> Path:
@@ -156,7 +156,7 @@ def test_cameras_of_realestate10k_pose_their_frames(tmp_path: Path) -> None:
     assert [view.timestamp_ns for view in scene.views] == [frame * 40_000_000 for frame in range(2, 20, 2)]
     places = np.array([view.scene_from_camera for view in scene.views])[:, 0, 3]
     assert np.allclose(places, np.arange(0, 1.8, 0.2))
-    assert np.allclose(scene.views[0].intrinsics, [[57.6, 0, 31.5], [0, 57.6, 23.5], [0, 0, 1]])
+    assert np.allclose(scene.views[0].intrinsics, [[57.6, 0.0, 31.5], [0.0, 57.6, 23.5], [0.0, 0.0, 1.0]])
     path = tmp_path / "cameras" / "0001.txt"
     path.write_text(path.read_text().replace("0.9 1.2", "0.9 nan", 1))
     with pytest.raises(RawDataError, match=r"0001\.txt line 2: expected a time in microseconds"):
