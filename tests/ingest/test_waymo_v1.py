@@ -17,7 +17,7 @@ from ingest.waymo.tfrecord import crc32c, masked_crc
 from ingest.waymo.wire import Message, WireError, inflate, unpack_varints
 from shards.errors import RawDataError
 from shards.storage import Store
-from tests.ingest.waymo_reading import mutations, planned, refs, survives
+from tests.ingest.waymo_reading import planned, refs
 
 
 def test_crc_vector() -> None:
@@ -103,16 +103,3 @@ def test_bad_checksums(tmp_path: Path) -> None:
         v1.read(items[1])
     found = planned("v1", tmp_path)
     assert [type(item) for item in found] == [SceneRef, Missing] and "later frames cannot be found" in found[1].reason
-
-
-def test_damaged_messages_with_good_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checksums keep damage away from the parser, so here every mutation gets a right one."""
-    file = toy.write_v1(tmp_path, [toy.toy_frame(0)])
-    message = toy.payload(toy.toy_frame(0))
-    monkeypatch.setattr(toy, "slow_crc", masked_crc)  # proven equal above; 100 times faster
-    outcomes = []
-    head, tail = message[:2500], message[2500:]  # calibrations and poses, then pictures and matrices
-    for data in (*mutations(message, 100, seed=5), *(part + tail for part in mutations(head, 150, seed=6)), b""):
-        file.write_bytes(toy.record(data))
-        outcomes.append(survives(lambda: v1.read(refs("v1", tmp_path)[0])))
-    assert 20 < sum(outcomes) < len(outcomes) - 50

@@ -18,7 +18,7 @@ from ingest.waymo import v2
 from ingest.waymo.frame import LASERS, Options
 from shards.errors import RawDataError
 from shards.storage import Store
-from tests.ingest.waymo_reading import mutations, planned, refs, scene_of, survives
+from tests.ingest.waymo_reading import planned, refs, scene_of
 
 
 def test_rows_are_joined_by_key(tmp_path: Path) -> None:
@@ -129,24 +129,10 @@ def test_only_what_is_needed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert counts["lidar"] - footer < 0.3 * file.stat().st_size  # keys of all groups, pixels of one of forty
 
 
-COMPONENTS = ("vehicle_pose", "lidar", "lidar_calibration", "lidar_pose", "lidar_segmentation", "camera_image",
-              "camera_calibration")  # fmt: skip
-
-
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_damaged_parquet(tmp_path: Path, component: str) -> None:
-    root = toy.write_v2(tmp_path, [toy.toy_frame(n) for n in range(2)], compression="zstd")
+@pytest.mark.parametrize("component", v2._REQUIRED + v2._OPTIONAL)
+def test_files_that_vanish(tmp_path: Path, component: str) -> None:
+    root = toy.write_v2(tmp_path, [toy.toy_frame(n) for n in range(2)])
     (ref, _) = refs("v2", tmp_path)
-    file = root / component / f"{toy.SEGMENT}.parquet"
-    whole = file.read_bytes()
-    outcomes = []
-    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
-    structure = [whole[:footer] + part + whole[-8:] for part in mutations(whole[footer:-8], 60, seed=98)]
-    for data in (*mutations(whole, 60, seed=len(component)), *structure):
-        file.write_bytes(data)
-        outcomes.append(survives(lambda: v2.read(ref)))
-        planned("v2", tmp_path)
-    assert not all(outcomes)
-    file.unlink()
+    (root / component / f"{toy.SEGMENT}.parquet").unlink()
     with pytest.raises(RawDataError, match="file is missing"):
         v2.read(ref)
