@@ -102,10 +102,10 @@ class Options:
 
 
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
-    """List the frames of all drives in order of drive and frame.
+    """List the scenes of all drives in order of drive and frame.
 
     Raises:
-        RecipeError: no drive under the root, or a drive asked for is not there.
+        RecipeError: no drive (for windows: no accumulated cloud) under the root, or a drive asked for is not there.
     """
     folders = [name for kind in ("3d_raw", "2d_raw", *_WINDOW_FOLDERS) for name in store.list(f"data_{kind}")]
     drives = sorted({name.rstrip("/") for name in folders if _DRIVE.fullmatch(name)})
@@ -115,6 +115,10 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     unknown = sorted(set(options.drives) - set(drives))
     if unknown:
         raise RecipeError(f"no such drive in {store.uri}: {', '.join(unknown)}; found {', '.join(drives)}")
+    if options.scenes == "windows" and not any(store.list(f"data_{kind}") for kind in _WINDOW_FOLDERS):
+        raise RecipeError(
+            f"no accumulated clouds in {store.uri}: expected data_3d_semantics/train/<drive>/static/*.ply"
+        )
     for drive in drives:
         if options.drives and drive not in options.drives:
             continue

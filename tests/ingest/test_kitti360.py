@@ -359,8 +359,10 @@ def test_label_images(tmp_path: Path) -> None:
 
 def test_windows(tmp_path: Path) -> None:
     write_drive(tmp_path)
-    write_labels(tmp_path, frames=4)
     options = Options(scenes="windows", window_views=2)
+    with pytest.raises(RecipeError, match="no accumulated clouds"):
+        planned(tmp_path, options)
+    write_labels(tmp_path, frames=4)
     (item,) = planned(tmp_path, options)
     scene = read(item)
     assert scene.points is not None and len(scene.points) == 40 and scene.identity.split == "train"
