@@ -31,6 +31,7 @@ MAX_COLOR_BYTES = 64 << 20
 NOMINAL_HZ = 30.0
 PLAUSIBLE_STEP_US = (1_000, 10_000_000)
 """Microseconds between two frames: 1 kHz to one frame in ten seconds."""
+INFLATE_PIECE = 32 << 10
 FIXED = struct.Struct("<64f2i4IfQ")
 FRAME = struct.Struct("<16f4Q")
 IMU_BYTES = 128
@@ -211,18 +212,31 @@ def read_depth(files: RawFiles, path: str, header: SensHeader, frame: SensFrame)
     # The allowance keeps a blob that is longer than any honest compression of these pixels from being loaded.
     if frame.depth_bytes > expected + expected // 100 + 4096:
         raise files.error(path, f"frame {frame.number}: depth of {frame.depth_bytes} bytes", offset=frame.offset + 88)
-    data = files.read_range(path, frame.depth_offset, frame.depth_bytes)
+    data: bytes | bytearray = files.read_range(path, frame.depth_offset, frame.depth_bytes)
     if header.depth_compression == 1:
-        inflater = zlib.decompressobj()
         try:
-            data = inflater.decompress(data, expected + 1)
-        except zlib.error as problem:
+            data = _inflate(data, expected)
+        except (zlib.error, EOFError) as problem:
             raise files.error(path, f"frame {frame.number}: depth: {problem}", offset=frame.depth_offset) from problem
-        if not inflater.eof and len(data) <= expected:
-            raise files.error(path, f"frame {frame.number}: compressed depth has no end", offset=frame.depth_offset)
     if len(data) != expected:
         raise files.error(
             path, f"frame {frame.number}: depth is not {width}x{height} pixels of 16 bits", offset=frame.depth_offset
         )
     values: NDArray[np.uint16] = np.frombuffer(data, "<u2").reshape(height, width).astype(np.uint16, copy=False)
     return Depth(values=values, scale=1.0 / header.depth_shift, intrinsics=header.depth_intrinsics)
+
+
+def _inflate(data: bytes | bytearray, most: int) -> bytearray:
+    """The zlib stream in `data`, at most `most` + 1 bytes of it; raises EOFError where it has no end.
+
+    Fed by pieces: `zlib` collects a bounded output in growing blocks, and blocks of a megabyte are fresh pages each
+    time, which costs a third of the inflating itself.
+    """
+    inflater, out = zlib.decompressobj(), bytearray()
+    for start in range(0, len(data), INFLATE_PIECE):
+        out += inflater.decompress(memoryview(data)[start : start + INFLATE_PIECE], most + 1 - len(out))
+        if len(out) > most:
+            return out
+    if not inflater.eof:
+        raise EOFError("compressed depth has no end")
+    return out
