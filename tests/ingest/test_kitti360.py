@@ -286,7 +286,7 @@ def cloud(count: int) -> bytes:
     [
         (0, Options(require_pose=False)),
         (1, Options(clips=ClipOptions(), interpolate=3)),
-        (2, Options(scenes="windows")),
+        (2, Options(scenes="windows", window_views=1)),
     ],
 )
 def test_damaged_files_end_in_a_scene_or_an_error(tmp_path: Path, seed: int, options: Options) -> None:
