@@ -4,7 +4,7 @@ The plan knows the number of chunks (from the sizes of the files), not where the
 of a k-d tree over all points of the room: a box is cut across its longer horizontal side so that the points divide in
 proportion to the chunks on either side, until every box is one chunk. Chunks hold equal numbers of points, are about
 as wide as long, and depend on the points alone. Each reader parses the whole room and keeps its chunk: n chunks cost n
-readings, and 27 bytes a point of the room while reading.
+readings, and some 70 bytes a point of the room while reading.
 """
 
 from __future__ import annotations

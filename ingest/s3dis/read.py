@@ -42,8 +42,10 @@ def read(ref: SceneRef) -> Scene:
         origin = np.rint([*(low + high)[:2] / 2, low[2]])
         world_from_scene = np.eye(4)
         world_from_scene[:3, :3], world_from_scene[:3, 3] = turn.T, origin
-        points = replace(points, xyz=((world - origin) @ turn.T).astype(np.float32))
-        del world
+        world -= origin  # in place, and no turn by nothing: huge rooms are what the memory is for
+        turned = world if np.array_equal(turn, np.eye(3)) else world @ turn.T
+        points = replace(points, xyz=turned.astype(np.float32))
+        del world, turned
         views = read_views(files, np.linalg.inv(world_from_scene), points.xyz, dropped)
         part, points, kept = _take_chunk(files, points, views)
     finally:

@@ -92,13 +92,14 @@ def _in_building(files: RawFiles, path: str, xyz: Float64) -> Float64:
 
 
 def _as_color(files: RawFiles, path: str, rows: Float64) -> Color:
-    color = rows[:, 3:]
-    bad = ((color < 0) | (color > 255) | (color != np.rint(color))).any(axis=1)
+    with np.errstate(invalid="ignore"):  # what does not survive the cast is found by comparing
+        color = rows[:, 3:].astype(np.uint8)
+    bad = (color != rows[:, 3:]).any(axis=1)
     if bad.any():
         text = " ".join(f"{value:g}" for value in rows[bad.argmax()])
         problem = f"{int(bad.sum())} points have a colour that is not 0..255, such as {text}"
         raise files.error(path, problem, hint="extract it again")
-    return color.astype(np.uint8)
+    return color
 
 
 def _parse_damaged(files: RawFiles, path: str, data: bytes, counts: Counter[str]) -> Float64:
