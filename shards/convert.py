@@ -15,6 +15,7 @@ from shards.corpus import Corpus
 from shards.encode import HEADER, EncodedScene
 from shards.errors import CorpusError
 from shards.index import METADATA
+from shards.scene import Identity
 from shards.storage import Store
 
 Progress = Callable[[int, int], None]
@@ -34,7 +35,7 @@ def convert(
     fingerprint = {"converted_from": corpus.manifest["digest"], "container": container}
     build = fingerprint_digest(fingerprint)
     start_build(out, fingerprint)
-    shards = _rows_by_shard(corpus)
+    shards = rows_by_shard(corpus)
     for done, (task, rows) in enumerate(shards):
         progress(done, len(shards))
         if read_part(out, task, build) is None:
@@ -49,13 +50,17 @@ def stored_scene(corpus: Corpus, row: int) -> EncodedScene:
     """A scene as it was encoded, its blobs verified but not decoded."""
     places = corpus.addresses(row)
     blobs = {name: bytes(corpus.read_blob(row, name, place)) for name, place in places.items()}
-    entry = corpus.index.slice(row, 1).select(METADATA.names).to_pylist()[0]
     identity = corpus.header(row).identity
-    summary = {name: value for name, value in entry.items() if not hasattr(identity, name)}
-    return EncodedScene(identity=identity, header=blobs.pop(HEADER), blobs=blobs, summary=summary)
+    return EncodedScene(identity=identity, header=blobs.pop(HEADER), blobs=blobs, summary=summary_of(corpus, row))
 
 
-def _rows_by_shard(corpus: Corpus) -> list[tuple[int, Sequence[int]]]:
+def summary_of(corpus: Corpus, row: int) -> dict[str, Any]:
+    """The columns of the index that are no part of a scene's identity, as `encode_scene` made them."""
+    entry = corpus.index.slice(row, 1).select(METADATA.names).to_pylist()[0]
+    return {name: value for name, value in entry.items() if name != "key" and name not in Identity.__dataclass_fields__}
+
+
+def rows_by_shard(corpus: Corpus) -> list[tuple[int, Sequence[int]]]:
     """(number of the shard, its rows) in order; the number is the one in its name."""
     found: dict[str, list[int]] = {}
     for row in range(len(corpus)):

@@ -236,5 +236,5 @@ def test_two_ranks_keep_the_same_weights(tmp_path: Path, corpus: Corpus) -> None
     assert [process.returncode for process in ranks] == [0, 0], results[0][1][-2000:] + results[1][1][-2000:]
     lines = [[line for line in out.splitlines() if line.startswith("WEIGHTS")] for out, _ in results]
     assert lines[0] == lines[1] != []
-    assert lines[0][0].endswith(" 8")  # 4 global batches of 2
+    assert lines[0][0].endswith("[8, 0]")  # 4 global batches of 2
     assert len(losses(tmp_path / "run")) == 4

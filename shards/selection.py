@@ -1,0 +1,156 @@
+"""A selection: which scenes of a corpus to train on, how often, and why. Shards never move; curation writes these.
+
+One Parquet file: a row per chosen scene with its weight and the reason, and in the file's metadata the corpus it
+belongs to. Weight 1 is one visit an epoch, 3 are three, 0.25 is a visit in every fourth epoch's worth of seeds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from shards.corpus import Corpus
+from shards.errors import NONSENSE, CorpusError
+from shards.storage import Store
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("weight", pa.float32(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+_MAX_BYTES = 1 << 30
+_MAX_WEIGHT = 1000.0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chosen scenes.
+
+    Attributes:
+        corpus: digest of the manifest it was made over.
+        keys: "dataset/scene_id", each once.
+        weights: float32 (N,), above 0 and at most 1000.
+        reasons: why each was chosen (or weighted), in words.
+        about: how it was made, as JSON.
+    """
+
+    corpus: str
+    keys: tuple[str, ...]
+    weights: NDArray[np.float32]
+    reasons: tuple[str, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.keys) == len(self.weights) == len(self.reasons) == len(set(self.keys)):
+            raise CorpusError("a selection has one weight and one reason for each scene, and each scene once")
+        if len(self.weights) and not (self.weights > 0).all() & (self.weights <= _MAX_WEIGHT).all():
+            raise CorpusError(f"weights of a selection must be above 0 and at most {_MAX_WEIGHT:g}")
+
+    def rows(self, corpus: Corpus, seed: int = 0) -> NDArray[np.int64]:
+        """Rows of the index for a stream, repeated by weight; what is left of a weight below one is drawn by
+        (seed, key), so the same seed gives the same rows.
+
+        Raises:
+            CorpusError: the selection belongs to another corpus, or names a scene that this one has not.
+        """
+        if self.corpus != corpus.manifest["digest"]:
+            raise CorpusError(
+                f"the selection was made over the corpus {self.corpus}, {corpus.store.uri} is "
+                f"{corpus.manifest['digest']}: select again"
+            )
+        place = {key: row for row, key in enumerate(corpus.keys)}
+        if unknown := [key for key in self.keys if key not in place]:
+            raise CorpusError(f"the selection names {unknown[0]}, which {corpus.store.uri} does not hold")
+        found: list[int] = []
+        for key, weight in zip(self.keys, self.weights.tolist(), strict=True):
+            whole = int(weight)
+            drawn = xxhash.xxh3_64_intdigest(f"{seed}/{key}".encode()) / 2**64 < weight - whole
+            found += [place[key]] * (whole + drawn)
+        return np.array(found, np.int64)
+
+
+def select(
+    corpus: Corpus,
+    *,
+    datasets: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    domains: Sequence[str] = (),
+    at_least: Mapping[str, float] | None = None,
+    at_most: Mapping[str, float] | None = None,
+) -> Selection:
+    """The scenes that meet every condition, with weight 1.
+
+    Args:
+        datasets, splits, domains: allowed values; empty allows all.
+        at_least, at_most: limits on columns of numbers, such as {"n_points": 1000, "visible_share": 0.5}; a scene whose
+            value is unknown does not meet one.
+
+    Raises:
+        CorpusError: an unknown column.
+    """
+    mask = np.ones(len(corpus), bool)
+    for column, allowed in (("dataset", datasets), ("split", splits), ("domain", domains)):
+        if allowed:
+            mask &= pc.is_in(corpus.index.column(column), pa.array(list(allowed))).to_numpy(zero_copy_only=False)
+    for limits, compare in ((at_least or {}, pc.greater_equal), (at_most or {}, pc.less_equal)):
+        for column, limit in limits.items():
+            mask &= pc.fill_null(compare(_numbers(corpus, column), limit), False).to_numpy(zero_copy_only=False)
+    conditions = {
+        "datasets": list(datasets), "splits": list(splits), "domains": list(domains),
+        "at_least": dict(at_least or {}), "at_most": dict(at_most or {}),
+    }  # fmt: skip
+    used = {name: value for name, value in conditions.items() if value}
+    keys = tuple(corpus.keys[row] for row in np.flatnonzero(mask))
+    reason = json.dumps(used, sort_keys=True) if used else "all"
+    digest = corpus.manifest["digest"]
+    return Selection(digest, keys, np.ones(len(keys), np.float32), (reason,) * len(keys), {"conditions": used})
+
+
+def _numbers(corpus: Corpus, column: str) -> pa.ChunkedArray:
+    numeric = [f.name for f in corpus.index.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+    if column not in numeric:
+        raise CorpusError(f"no number {column!r} in the index; there are {', '.join(numeric)}")
+    return corpus.index.column(column)
+
+
+def write_selection(store: Store, name: str, selection: Selection) -> None:
+    """Write to a file of a store; it appears whole or not at all."""
+    arrays = [
+        pa.array(selection.keys, pa.string()),
+        pa.array(selection.weights),
+        pa.array(selection.reasons, pa.string()),
+    ]
+    note = json.dumps({"corpus": selection.corpus, "about": dict(selection.about)}, sort_keys=True)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, _SCHEMA, compression="zstd", write_page_checksum=True, store_schema=False) as writer:
+        writer.add_key_value_metadata({"brickyard-selection": note})
+        writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+    store.write(name, sink.getvalue())
+
+
+def read_selection(store: Store, name: str) -> Selection:
+    """Read what `write_selection` wrote; raises `CorpusError` naming a file that is missing, damaged or none."""
+    size = store.size(name)
+    if size is None or size > _MAX_BYTES:
+        raise CorpusError(
+            f"{store.uri}/{name} " + ("does not exist" if size is None else f"has {size} bytes, too many")
+        )
+    try:
+        file = pq.ParquetFile(pa.BufferReader(store.read(name)), page_checksum_verification=True)
+        note = json.loads((file.metadata.metadata or {})[b"brickyard-selection"])
+        table = file.read(columns=_SCHEMA.names).cast(_SCHEMA)
+        keys, reasons = (tuple(table.column(c).to_pylist()) for c in ("key", "reason"))
+        return Selection(str(note["corpus"]), keys, table.column("weight").to_numpy(), reasons, dict(note["about"]))
+    except (pa.ArrowException, OSError, *NONSENSE) as problem:
+        raise CorpusError(f"{store.uri}/{name} is damaged or no selection: {problem}") from problem
