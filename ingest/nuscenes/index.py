@@ -239,9 +239,9 @@ class Index:
             rotation, translation = row["rotation"], row["translation"]
             if len(rotation) != 4 or len(translation) != 3:
                 raise ValueError("expected a rotation of 4 numbers and a translation of 3")
-            pose = array("d", (*rotation, *translation))
+            numbers.extend(rotation)
+            numbers.extend(translation)
             tokens.append(key(row["token"]))
-            numbers.extend(pose)
             if len(tokens) == _POSES:
                 settle()
                 del tokens[:], numbers[:]

@@ -129,7 +129,7 @@ class _Window:
         return character == ","
 
     def row(self) -> Row:
-        if self.next_character() != "{":
+        if not self.text.startswith("{", self.place) and self.next_character() != "{":
             raise self.error("no valid JSON: expected a row")
         row: Row
         while True:

@@ -152,7 +152,8 @@ def main(folder: str, scale: str, what: str) -> None:
             count, frames_of = count + 1, frames_of + len(item.files)
         print(f"{count} scenes, {frames_of} files, the first after {first:.1f} s", end="; ")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"{what}: {time.perf_counter() - began:.1f} s, peak {peak} MB")
+    spent = time.perf_counter() - began
+    print(f"{what}: {spent:.1f} s, of which {time.process_time():.1f} s on the processor, peak {peak} MB")
 
 
 if __name__ == "__main__":
