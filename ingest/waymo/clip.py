@@ -1,7 +1,9 @@
 """Clips of Waymo: the pictures of one camera of a segment at 10 Hz, each with its own pose.
 
-The scene frame is the vehicle's in the middle of the first picture's read-out. Pictures are read frame by frame, so a
-clip costs the memory of its own JPEGs (about 40 MB for 96) and never that of a segment. Clips carry no labels.
+The scene frame is the vehicle's in the middle of the first picture's read-out. Clips carry no labels.
+
+Pictures are read frame by frame. Of v1 one record is in memory besides the clip's own JPEGs (measured: 29 MiB more
+than before for 100 pictures of 21 MiB out of a segment of 443 MiB, in 6 s); of v2 one page of `camera_image`.
 """
 
 from __future__ import annotations

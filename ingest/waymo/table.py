@@ -3,7 +3,9 @@
 Two components never promise the same order, and releases differ in types (camera names as text, poses as float32) and
 in extra columns, so columns are taken by name and rows by key. A whole segment may be one row group of some hundred
 megabytes: it is decoded one row at a time, in order, up to the last row wanted, and nothing is kept of the others.
-Parquet offers no shorter way to a row, so a frame in the middle of such a file costs the decoding of half of it.
+Parquet offers no shorter way to a row, so a frame in the middle of such a file costs the decoding of half of it; and
+no way into a page, of which memory holds one twice (as stored and as read). Writers that end a page only every 1,024
+rows, as pyarrow does, put the whole column of a segment into one.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Planning reads one small column, the timestamps of `vehicle_pose`, and lists folders. Reading a frame takes its rows out
 of each component by key, one row in memory at a time: 0.25 s for 537,000 points, and where a whole segment is one row
-group (see `table`) 25 ms more for every frame before it, hence about 5 s for the last of 199. Memory stays the same. A
-clip takes one camera's rows out of `camera_image`, and opens no other payload.
+group (see `table`) 25 ms more for every frame before it, hence about 5 s for the last of 199. Memory is that of
+the longest page of the columns (see there). A clip takes one camera's rows out of `camera_image`, and opens no other
+payload.
 """
 
 from __future__ import annotations

@@ -105,6 +105,7 @@ def test_projection_is_where_the_rays_are(world: Path) -> None:
             assert there.sum() > 100, view.name
             for errors, how in ((on, view), (off, replace(view, rolling_shutter=None))):
                 errors.append(np.linalg.norm(project(xyz[there], how).uv - seen[there], axis=1) * scale)
+    print(f"{len(np.concatenate(on))} points: {(np.concatenate(on) < 1).mean():.4%} within 1 px")
     assert (np.concatenate(on) < 1).mean() > 0.99
     assert (np.concatenate(off) < 1).mean() < 0.5 and np.percentile(np.concatenate(off), 99) > 30
 
@@ -131,6 +132,7 @@ def test_projection_meets_the_links_in_the_files(world: Path) -> None:
                     close += int((np.linalg.norm(uv[here] - link[here, 1:], axis=1) < 1).sum())
                     same += int((np.rint(uv[here]) == link[here, 1:]).all(axis=1).sum())
                     total += int(here.sum())
+    print(f"{total} links at 14 m/s: {close / total:.4%} within 1 px, {same / total:.2%} the same pixel")
     assert total > 3000 and close / total > 0.99 and same / total > 0.95
 
 
@@ -170,6 +172,7 @@ def test_pictures_show_what_the_pairs_say(world: Path) -> None:
                 total += int(known.sum())
         assert total > 1500
         shares[rolling] = agree / total
+    print(shares)
     assert shares[True] > 0.93 and shares[True] > shares[False] + 0.02, shares
 
 
