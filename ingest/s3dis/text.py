@@ -57,7 +57,8 @@ def read_rows(files: RawFiles, path: str) -> tuple[Float64, Color, Counter[str]]
         table = _parse_healthy(whole, pa.uint8())
         if table is not None and np.isfinite(xyz := _stack(table, COLUMNS[:3])).all():
             return _in_building(files, path, xyz), _stack(table, COLUMNS[3:]), counts
-        table = _parse_healthy(whole, pa.float64())  # the release that is not aligned writes 167.000000
+        # The release that is not aligned writes 167.000000; cutting the zeros off first costs more than it saves.
+        table = _parse_healthy(whole, pa.float64())
         if table is not None and np.isfinite(rows := _stack(table, COLUMNS)).all():
             return _in_building(files, path, rows[:, :3]), _as_color(files, path, rows), counts
     rows = _parse_damaged(files, path, whole, counts)

@@ -138,6 +138,20 @@ def test_other_line_ends_spaces_and_decimals_are_read(tmp_path: Path) -> None:
     assert not scene.dropped
 
 
+def test_six_decimals_of_everything_mean_the_same(tmp_path: Path) -> None:
+    """As the release that is not aligned writes them; a number with two points stays unreadable."""
+    long = {
+        name: b"".join(b"%.6f %.6f %.6f %.6f %.6f %.6f\n" % tuple(map(float, row.split())) for row in text.splitlines())
+        for name, text in OBJECTS.items()
+    }
+    short, scene = read(release(tmp_path / "short", OBJECTS)), read(release(tmp_path / "long", long))
+    assert scene.points is not None and short.points is not None
+    np.testing.assert_array_equal(scene.points.xyz, short.points.xyz)
+    np.testing.assert_array_equal(scene.points.color, short.points.color)
+    long["floor_1.txt"] += b"1.2.000000 2.000000 3.000000 4.000000 5.000000 6.000000\n"
+    assert read(release(tmp_path / "long", long)).dropped == {"unreadable line": 1}
+
+
 def test_a_cut_last_line_is_left_out(tmp_path: Path) -> None:
     scene = read(release(tmp_path, {"wall_1.txt": OBJECTS["wall_1.txt"][:-2]}))
     assert scene.points is not None and len(scene.points) == 1
