@@ -165,6 +165,10 @@ class Corpus:
         """ "dataset/scene_id" of every row."""
         return self._keys
 
+    def find(self, key: str) -> int | None:
+        """Row of a scene key, or None."""
+        return self._rows.get(key)
+
     def row(self, key: str) -> int:
         """Row of a scene key; a unique beginning or ending of it will do. Raises `CorpusError` otherwise."""
         if key in self._rows:

@@ -108,6 +108,14 @@ class Store:
             raise BrickyardError(f"refused path {name!r}: it leaves the folder {self.uri}")
         return f"{self._root}/{name}" if name else self._root
 
+    def below(self, name: str) -> Store:
+        """The store of a folder inside this one."""
+        full = self.path(name)
+        if self.local:
+            return Store(full, self.retry)
+        place, mark, query = (self.uri.whole if isinstance(self.uri, Location) else self.uri).partition("?")
+        return Store(f"{place.rstrip('/')}/{name}{mark}{query}", self.retry)
+
     def _infos(self, name: str, *, recursive: bool = False) -> list[Any]:
         selector = pafs.FileSelector(self.path(name), allow_not_found=True, recursive=recursive)
         return list(self._ask(lambda: self._fs.get_file_info(selector)))
@@ -155,8 +163,14 @@ class Store:
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`; fewer only where the file ends before."""
-        buffer = bytearray(length)
-        return bytes(buffer[: self.read_into(name, offset, memoryview(buffer))])
+        if not self.local:
+            buffer = bytearray(length)
+            return bytes(memoryview(buffer)[: self.read_into(name, offset, memoryview(buffer))])
+        handle = self._handle(name)
+        data = os.pread(handle.descriptor, length, offset)
+        while len(data) < length and (more := os.pread(handle.descriptor, length - len(data), offset + len(data))):
+            data += more
+        return data
 
     def read_into(self, name: str, offset: int, memory: memoryview) -> int:
         """Fill `memory` from `offset`; returns the bytes read (short where the file ends). Safe from many threads."""
