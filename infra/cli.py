@@ -63,6 +63,14 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"brickyard {version('brickyard')}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
+    _add_building(verbs)
+    _add_corpora(verbs)
+    _add_training(verbs)
+    _add_worlds(verbs)
+    return top
+
+
+def _add_building(verbs: Any) -> None:
     plan = _verb(verbs, "plan", "what a build would do: scenes, bytes, time, memory; writes nothing",
                  "brickyard plan recipe.yaml --cpus 64")  # fmt: skip
     _recipe(plan)
@@ -84,6 +92,13 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--allow-quarantined", type=_natural, default=0, metavar="N",
                        help="exit with 0 although up to N scenes were quarantined")  # fmt: skip
 
+    repair = _verb(verbs, "repair", "make the damaged scenes of a corpus anew from the raw data",
+                   "brickyard repair recipe.yaml --corpus corpus/")  # fmt: skip
+    _recipe(repair)
+    repair.add_argument("--corpus", required=True, help="folder or URI")
+
+
+def _add_corpora(verbs: Any) -> None:
     verify = _verb(verbs, "verify", "every byte against its digest", "brickyard verify corpus/ --deep")
     verify.add_argument("corpus", help="folder or URI")
     verify.add_argument("--deep", action="store_true", help="also decode, validate and reproject every scene")
@@ -94,12 +109,32 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", choices=("parquet", "webdataset"), required=True, help="the container")
     convert.add_argument("--out", required=True, help="the new corpus: a folder or URI")
 
+    diff = _verb(verbs, "diff", "what differs between two corpora; exit code 1 if anything does",
+                 "brickyard diff old/ new/")  # fmt: skip
+    diff.add_argument("first", help="folder or URI")
+    diff.add_argument("second", help="folder or URI")
+
+    stats = _verb(verbs, "stats", "what a corpus holds and where its bytes go", "brickyard stats corpus/")
+    stats.add_argument("corpus", help="folder or URI")
+
+    select = _verb(verbs, "select", "choose scenes of a corpus; no data is moved",
+                   "brickyard select corpus/ --split train --at-least n_points=20000 --out chosen.parquet")  # fmt: skip
+    select.add_argument("corpus", help="folder or URI")
+    select.add_argument("--out", required=True, help="the selection, a Parquet file")
+    for name in ("dataset", "split", "domain"):
+        select.add_argument(f"--{name}", action="append", default=[], help=f"allow this {name} (repeat for several)")
+    for name in ("at-least", "at-most"):
+        select.add_argument(f"--{name}", action="append", default=[], metavar="COLUMN=NUMBER",
+                            help="a limit on a number of the index, such as n_points or visible_share")  # fmt: skip
+
     show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
                  "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip
     show.add_argument("target", help="a corpus, or the folder of a training run")
     show.add_argument("scene", nargs="?", help="one scene (default: a few of every dataset)")
     show.add_argument("--out", type=Path, required=True, help="the page")
 
+
+def _add_training(verbs: Any) -> None:
     train = _verb(verbs, "train", "train a 3D encoder from a corpus; run it again to resume",
                   "brickyard train recipe.yaml --corpus corpus/ --out run/")  # fmt: skip
     _recipe(train)
@@ -113,6 +148,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--run", type=Path, required=True, help="folder of the run")
     evaluate.add_argument("--corpus", required=True, help="folder or URI")
 
+
+def _add_worlds(verbs: Any) -> None:
     simulate = _verb(verbs, "simulate", "write small simulated raw datasets in their native layouts",
                      "brickyard simulate --out raw/ --datasets scannet,nuscenes,kitti")  # fmt: skip
     simulate.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -124,7 +161,6 @@ def parser() -> argparse.ArgumentParser:
                  "brickyard demo --out demo")  # fmt: skip
     demo.add_argument("--out", type=Path, required=True, help="folder for everything")
     demo.add_argument("--seeds", type=_positive, default=3, help="trainings to run (default 3)")
-    return top
 
 
 def _verb(verbs: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:

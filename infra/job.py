@@ -74,7 +74,7 @@ def run_build(
     store = Store(out)
     build = fingerprint_digest(plan.fingerprint)
     job = Job.of(recipe, store.uri, build)
-    with _only_writer(store):
+    with only_writer(store):
         start_build(store, plan.fingerprint)
         if retry_quarantined:
             _forget_quarantined(store, plan, build)
@@ -91,11 +91,12 @@ def run_build(
         else:
             results = iter(())
         seconds = _follow(results, plan, todo, progress)
-        manifest = finish_build(store, len(plan.tasks), build, plan.missing, _about(recipe, plan))
+        manifest = finish_build(store, len(plan.tasks), build, plan.missing, about(recipe, plan))
     return BuildResult(manifest, len(todo), reused, seconds)
 
 
-def _about(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+def about(recipe: Recipe, plan: Plan) -> dict[str, Any]:
+    """What a manifest says of the build besides its contents."""
     return {"name": recipe.name, "config": plan.fingerprint["config"], "code": plan.fingerprint["code"]}
 
 
@@ -130,7 +131,7 @@ def _follow(results: Iterator[TaskResult], plan: Plan, todo: Sequence[int], prog
 
 
 @contextmanager
-def _only_writer(store: Store) -> Iterator[None]:
+def only_writer(store: Store) -> Iterator[None]:
     """Hold the lock of a local corpus; raises `CorpusError` if another process builds there."""
     if not store.local:
         yield

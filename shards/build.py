@@ -119,8 +119,9 @@ def commit_task(
     return part
 
 
-def read_part(store: Store, task: int, build: str) -> tuple[Part, pa.Table] | None:
-    """The commit record of a task, or None if it is not committed (or not by this build, or its shard is gone)."""
+def read_part(store: Store, task: int, build: str, *, need_shard: bool = True) -> tuple[Part, pa.Table] | None:
+    """The commit record of a task, or None if it is not committed, or not by this build, or (with `need_shard`) its
+    shard is gone or has another size."""
     name = part_name(task)
     if not store.exists(name):
         return None
@@ -133,7 +134,7 @@ def read_part(store: Store, task: int, build: str) -> tuple[Part, pa.Table] | No
         return None  # a damaged record is no record: the task is done again
     if note.get("build") != build:
         return None
-    if part.shard is not None and store.size(part.shard) != part.bytes:
+    if need_shard and part.shard is not None and store.size(part.shard) != part.bytes:
         return None
     return part, table
 

@@ -6,13 +6,13 @@ back gives the very files one started from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
 from shards.containers import ContainerName
 from shards.corpus import Corpus
-from shards.encode import HEADER, EncodedScene
+from shards.encode import HEADER, EncodedScene, SceneHeader
 from shards.errors import CorpusError
 from shards.index import METADATA
 from shards.scene import Identity
@@ -50,14 +50,25 @@ def stored_scene(corpus: Corpus, row: int) -> EncodedScene:
     """A scene as it was encoded, its blobs verified but not decoded."""
     places = corpus.addresses(row)
     blobs = {name: bytes(corpus.read_blob(row, name, place)) for name, place in places.items()}
-    identity = corpus.header(row).identity
-    return EncodedScene(identity=identity, header=blobs.pop(HEADER), blobs=blobs, summary=summary_of(corpus, row))
+    return encoded_scene(blobs, summary_of(corpus, row))
+
+
+def encoded_scene(blobs: dict[str, bytes], summary: dict[str, Any]) -> EncodedScene:
+    """A scene from its verified blobs, the header among them."""
+    identity = SceneHeader(blobs[HEADER]).identity
+    rest = {name: blob for name, blob in blobs.items() if name != HEADER}
+    return EncodedScene(identity=identity, header=blobs[HEADER], blobs=rest, summary=summary)
 
 
 def summary_of(corpus: Corpus, row: int) -> dict[str, Any]:
     """The columns of the index that are no part of a scene's identity, as `encode_scene` made them."""
-    entry = corpus.index.slice(row, 1).select(METADATA.names).to_pylist()[0]
-    return {name: value for name, value in entry.items() if name != "key" and name not in Identity.__dataclass_fields__}
+    return summary_entries(corpus.index.slice(row, 1).to_pylist()[0])
+
+
+def summary_entries(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a row of the index, as `summary_of`."""
+    mine = [name for name in METADATA.names if name != "key" and name not in Identity.__dataclass_fields__]
+    return {name: entry[name] for name in mine}
 
 
 def rows_by_shard(corpus: Corpus) -> list[tuple[int, Sequence[int]]]:

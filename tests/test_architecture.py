@@ -105,6 +105,11 @@ def test_the_command_line_changes_only_on_purpose() -> None:
             ]
         ),
         "verify": sorted([*always, "--deep", "corpus"]),
+        "convert": sorted([*always, "--out", "--to", "corpus"]),
+        "repair": sorted([*always, "--corpus", "recipe"]),
+        "diff": sorted([*always, "first", "second"]),
+        "stats": sorted([*always, "corpus"]),
+        "select": sorted([*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "corpus"]),
         "show": sorted([*always, "--out", "scene", "target"]),
         "train": sorted([*always, "--corpus", "--out", "--seed", "recipe"]),
         "evaluate": sorted([*always, "--corpus", "--run", "recipe"]),

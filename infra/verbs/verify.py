@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     for problem in report.problems:
         print(problem, file=sys.stderr)
     if report.problems:
-        print("delete a damaged shard and run the same `brickyard build` again: only it is made anew", file=sys.stderr)
+        print("`brickyard repair` makes the damaged scenes anew from the raw data", file=sys.stderr)
     if not args.json:
         found = f"{len(report.problems)} problems" if report.problems else "no problems"
         print(f"{args.corpus}: {report.scenes} scenes, {report.blobs} blobs, {size(report.bytes)} read: {found}")

@@ -121,6 +121,61 @@ def test_bad_scenes_are_quarantined_and_good_ones_built(home: Path) -> None:
     assert code == 0
 
 
+def test_repair_makes_only_the_damaged_scenes_anew(home: Path) -> None:
+    build = ("build", "recipe.yaml", "--out", "corpus", "--in-process")
+    assert brickyard(home, *build)[0] == 0
+    whole = files(home / "corpus")
+    corpus = Corpus.open(home / "corpus")
+    shards = sorted((home / "corpus" / "shards").iterdir())
+    place = corpus.addresses(1)["points/xyz"]
+    data = bytearray((home / "corpus" / corpus.shard(1)).read_bytes())
+    data[place.offset + 40] ^= 8
+    (home / "corpus" / corpus.shard(1)).write_bytes(data)
+    data = shards[-1].read_bytes()
+    shards[-1].write_bytes(data[: len(data) // 2])
+    (home / "corpus" / "parts" / "00001.parquet").unlink()
+    (home / "corpus" / "index.parquet").write_bytes(b"PAR1")
+    assert brickyard(home, "verify", "corpus")[0] == 1
+    code, result, text = brickyard(home, "repair", "recipe.yaml", "--corpus", "corpus")
+    assert code == 0, text
+    assert files(home / "corpus") == whole
+    assert result["scenes"][0] == corpus.keys[1]
+    assert corpus.keys[0] not in result["scenes"]
+    assert len(result["shards"]) == 3
+    assert brickyard(home, "repair", "recipe.yaml", "--corpus", "corpus")[1]["scenes"] == []
+
+    (home / "corpus" / corpus.shard(1)).write_bytes(b"gone")
+    raw = home / "raw" / "training" / "velodyne" / f"{corpus.keys[1][-6:]}.bin"
+    scan = bytearray(raw.read_bytes())
+    scan[0] ^= 1
+    raw.write_bytes(scan)
+    code, result, text = brickyard(home, "repair", "recipe.yaml", "--corpus", "corpus")
+    assert code == 1
+    assert corpus.keys[1] in result["error"]
+    assert "no longer gives the bytes" in result["error"]
+
+
+def test_statistics_selections_and_differences(home: Path) -> None:
+    assert brickyard(home, "build", "recipe.yaml", "--out", "corpus", "--in-process")[0] == 0
+    code, found, text = brickyard(home, "stats", "corpus")
+    assert code == 0, text
+    (part,) = found["parts"].values()
+    corpus = Corpus.open(home / "corpus")
+    assert part["scenes"] == 8
+    assert part["n_points"] == int(corpus.points_per_scene.sum())
+    assert found["fields"]["points/xyz"]["blobs"] == 8
+    assert sum(entry["bytes"] for entry in found["fields"].values()) == part["bytes"] > 0
+    limit = f"n_pairs={int(np.median(corpus.index.column('n_pairs').to_numpy())) + 1}"
+    code, chosen, text = brickyard(home, "select", "corpus", "--at-least", limit, "--out", "chosen.parquet")
+    assert code == 0, text
+    assert 0 < chosen["scenes"] < 8
+    assert brickyard(home, "select", "corpus", "--at-least", "n_points", "--out", "x.parquet")[0] == 1
+    assert brickyard(home, "convert", "corpus", "--to", "webdataset", "--out", "tars")[0] == 0
+    assert brickyard(home, "diff", "corpus", "tars")[:2] == (
+        0, {"only_first": [], "only_second": [], "changed": {}, "same": 8}
+    )  # fmt: skip
+
+
 def test_a_damaged_corpus_is_mended_by_building_again(home: Path) -> None:
     build = ("build", "recipe.yaml", "--out", "corpus", "--in-process")
     assert brickyard(home, *build)[0] == 0

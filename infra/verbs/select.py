@@ -1,0 +1,37 @@
+"""`brickyard select`: choose scenes of a corpus by conditions; no data is moved."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from shards.corpus import Corpus
+from shards.errors import CorpusError
+from shards.selection import select, write_selection
+from shards.storage import Store
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    corpus = Corpus.open(args.corpus)
+    selection = select(
+        corpus,
+        datasets=args.dataset,
+        splits=args.split,
+        domains=args.domain,
+        at_least=dict(map(_limit, args.at_least)),
+        at_most=dict(map(_limit, args.at_most)),
+    )
+    out = Path(args.out).resolve()
+    write_selection(Store(out.parent), out.name, selection)
+    if not args.json:
+        print(f"{args.out}: {len(selection.keys)} of {len(corpus)} scenes")
+    return {"selection": args.out, "scenes": len(selection.keys), "of": len(corpus)}, 0
+
+
+def _limit(text: str) -> tuple[str, float]:
+    column, mark, value = text.partition("=")
+    try:
+        return column, float(value if mark else "none given")
+    except ValueError as problem:
+        raise CorpusError(f"expected COLUMN=NUMBER, such as n_points=1000, found {text!r}") from problem

@@ -1,0 +1,51 @@
+"""What a corpus holds and where its bytes go, from its index alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from shards.corpus import Corpus
+
+_COUNTS = ("n_points", "n_views", "n_pairs", "raw_bytes")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Sums over a corpus.
+
+    Attributes:
+        parts: "dataset/split" -> {"scenes", "n_points", "n_views", "n_pairs", "raw_bytes", "bytes"}.
+        fields: field, with * for the number of a view -> {"blobs", "bytes"}.
+        dropped: what readers left out, and how often.
+        quarantined: kind of reason (its numbers as #) -> scenes.
+    """
+
+    parts: dict[str, dict[str, int]]
+    fields: dict[str, dict[str, int]]
+    dropped: dict[str, int]
+    quarantined: dict[str, int]
+
+
+def stats(corpus: Corpus) -> Stats:
+    """Count; O(scenes * fields)."""
+    parts: dict[str, dict[str, int]] = {}
+    fields: dict[str, dict[str, int]] = {}
+    dropped: Counter[str] = Counter()
+    rows: list[dict[str, Any]] = corpus.index.select(["dataset", "split", "dropped", *_COUNTS]).to_pylist()
+    for number, row in enumerate(rows):
+        part = parts.setdefault(f"{row['dataset']}/{row['split']}", dict.fromkeys(("scenes", *_COUNTS, "bytes"), 0))
+        part["scenes"] += 1
+        for name in _COUNTS:
+            part[name] += row[name]
+        for field, place in corpus.addresses(number).items():
+            entry = fields.setdefault(re.sub(r"/\d+/", "/*/", field), {"blobs": 0, "bytes": 0})
+            entry["blobs"] += 1
+            entry["bytes"] += place.length
+            part["bytes"] += place.length
+        dropped.update(json.loads(row["dropped"]))
+    reasons = Counter(re.sub(r"\d+", "#", entry.reason) for entry in corpus.quarantine)
+    return Stats(parts, dict(sorted(fields.items())), dict(sorted(dropped.items())), dict(reasons.most_common()))
