@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -41,6 +41,9 @@ class Location(str):
         self = super().__new__(cls, redact(whole))
         self.whole = whole
         return self
+
+    def __str__(self) -> str:
+        return self  # so that `Store(str(uri))` opens it, too
 
     def __reduce__(self) -> tuple[type[Location], tuple[str]]:
         return Location, (self.whole,)
@@ -72,16 +75,15 @@ def open_filesystem(location: Location, policy: RetryPolicy) -> tuple[pafs.FileS
 
 
 def hide(text: str, uri: str) -> str:
-    """A message with the URI and each of its secrets replaced."""
+    """A message with the URI and each of its secrets (of 4 characters or more) replaced, however they are escaped."""
     text = text.replace(uri, redact(uri))
-    try:
-        parts = urlsplit(uri)
-        secrets = {parts.password, parts.username}
-        secrets |= {value for name, value in parse_qsl(parts.query) if _SECRET.search(name)}
-    except ValueError:
-        return text if redact(uri) == uri else "it cannot be parsed (is a secret in it not percent-encoded?)"
-    for secret in sorted((s for s in secrets if s and s != HIDDEN), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN).replace(unquote(secret), HIDDEN)
+    place, _, query = uri.partition("://")[2].partition("?")
+    login = place.rpartition("@")[0]
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    raw = {login, *login.split(":", 1), *(value for name, _, value in pairs if _SECRET.search(name))}
+    secrets = {form for value in raw for form in (value, unquote(value), unquote_plus(value)) if len(form) >= 4}
+    for secret in sorted(secrets - {HIDDEN}, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
     return text
 
 
