@@ -29,6 +29,7 @@ from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
 from shards.encode import FORMAT_VERSION, EncodedScene
 from shards.errors import NONSENSE, CorpusError
 from shards.index import SCHEMA, Quarantined, index_rows, read_index, write_index
+from shards.seal import is_whole
 from shards.storage import TEMPORARY, Store, digest64
 
 BUILD = "build.json"
@@ -126,7 +127,10 @@ def read_part(store: Store, task: int, build: str, *, need_shard: bool = True) -
     if not store.exists(name):
         return None
     try:
-        table, note = read_index(store.read(name), name)
+        data = store.read(name, whole=is_whole)
+        if not is_whole(data):
+            return None
+        table, note = read_index(data, name)
         entry = dict(note["part"])
         entry["quarantined"] = tuple(Quarantined(**q) for q in entry["quarantined"])
         part = Part(**entry)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from shards.encode import EncodedScene
 from shards.errors import CorpusError
+from shards.seal import UNSEALED, seal
 
 METADATA = pa.schema(
     [
@@ -102,13 +103,13 @@ def index_rows(
 
 
 def write_index(table: pa.Table, note: Mapping[str, Any]) -> pa.Buffer:
-    """Bytes of an index or part file; `note` is kept as JSON in the file's metadata."""
+    """Bytes of an index or part file, sealed; `note` is kept as JSON in the file's metadata."""
     sink = pa.BufferOutputStream()
     table = table.replace_schema_metadata({"brickyard": json.dumps(note, sort_keys=True)})
     with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=False) as out:
-        out.add_key_value_metadata({"brickyard": json.dumps(note, sort_keys=True)})
+        out.add_key_value_metadata({"brickyard": json.dumps(note, sort_keys=True)} | UNSEALED)
         out.write_table(table, row_group_size=8192)
-    return sink.getvalue()
+    return seal(sink.getvalue())
 
 
 def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:

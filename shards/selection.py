@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from shards.corpus import Corpus
 from shards.errors import NONSENSE, CorpusError
+from shards.seal import UNSEALED, is_whole, seal
 from shards.storage import Store
 
 _SCHEMA = pa.schema(
@@ -134,9 +135,9 @@ def write_selection(store: Store, name: str, selection: Selection) -> None:
     note = json.dumps({"corpus": selection.corpus, "about": dict(selection.about)}, sort_keys=True)
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, _SCHEMA, compression="zstd", write_page_checksum=True, store_schema=False) as writer:
-        writer.add_key_value_metadata({"brickyard-selection": note})
+        writer.add_key_value_metadata({"brickyard-selection": note} | UNSEALED)
         writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
-    store.write(name, sink.getvalue())
+    store.write(name, seal(sink.getvalue()))
 
 
 def read_selection(store: Store, name: str) -> Selection:
@@ -146,8 +147,11 @@ def read_selection(store: Store, name: str) -> Selection:
         raise CorpusError(
             f"{store.uri}/{name} " + ("does not exist" if size is None else f"has {size} bytes, too many")
         )
+    data = store.read(name, whole=is_whole)
+    if not is_whole(data):
+        raise CorpusError(f"{store.uri}/{name} is damaged or no selection: its bytes are not the ones that were sealed")
     try:
-        file = pq.ParquetFile(pa.BufferReader(store.read(name)), page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         note = json.loads((file.metadata.metadata or {})[b"brickyard-selection"])
         table = file.read(columns=_SCHEMA.names).cast(_SCHEMA)
         keys, reasons = (tuple(table.column(c).to_pylist()) for c in ("key", "reason"))
