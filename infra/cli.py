@@ -141,6 +141,7 @@ def _add_training(verbs: Any) -> None:
     train.add_argument("--corpus", required=True, help="folder or URI")
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
     train.add_argument("--seed", type=_natural, default=None, help="instead of the recipe's")
+    train.add_argument("--selection", type=Path, default=None, help="train on the scenes that `select` chose")
 
     evaluate = _verb(verbs, "evaluate", "probe a trained encoder against its random initialisation",
                      "brickyard evaluate recipe.yaml --run run/ --corpus corpus/")  # fmt: skip
@@ -153,7 +154,7 @@ def _add_worlds(verbs: Any) -> None:
     simulate = _verb(verbs, "simulate", "write small simulated raw datasets in their native layouts",
                      "brickyard simulate --out raw/ --datasets scannet,nuscenes,kitti")  # fmt: skip
     simulate.add_argument("--out", type=Path, required=True, help="folder to write to")
-    simulate.add_argument("--datasets", default="scannet,nuscenes,kitti", help="comma-separated (default: all)")
+    simulate.add_argument("--datasets", default="scannet,nuscenes,kitti", help="comma-separated, or all")
     simulate.add_argument("--seed", type=_natural, default=0)
     simulate.add_argument("--config", type=Path, default=None, help="YAML with sizes of the worlds")
 

@@ -23,7 +23,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
@@ -179,30 +179,27 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
 def _watch_store(folder: str) -> Iterator[_Watch]:
     """Count the reads of every `Store`, and notice local files below the folder that are opened past it."""
     watch, root, inside = _Watch(), Store(folder).path("") + "/", []
-    read, read_into = Store.read, Store.read_into
+    methods = {name: getattr(Store, name) for name in ("read", "read_range", "read_into")}
 
     def note(store: Store, name: str, count: int) -> str:
         path = store.path(name).removeprefix(root)
         watch.bytes[path] = watch.bytes.get(path, 0) + count
         return path
 
-    def counted_read(self: Store, name: str) -> bytes:
-        inside.append(name)
-        try:
-            data = read(self, name)
-        finally:
-            inside.pop()
-        watch.whole.add(note(self, name, len(data)))
-        return data
+    def counted(method: Any, count: Callable[[Any], int]) -> Any:
+        def call(self: Store, name: str, *arguments: Any) -> Any:
+            inside.append(name)
+            try:
+                result = method(self, name, *arguments)
+            finally:
+                inside.pop()
+            if not inside:  # one method may be written with another
+                path = note(self, name, count(result))
+                if method is methods["read"]:
+                    watch.whole.add(path)
+            return result
 
-    def counted_read_into(self: Store, name: str, offset: int, memory: memoryview) -> int:
-        inside.append(name)
-        try:
-            count = read_into(self, name, offset, memory)
-        finally:
-            inside.pop()
-        note(self, name, count)
-        return count
+        return call
 
     def opened(path: object) -> None:
         if not inside and isinstance(path, str) and path.startswith(root):
@@ -211,13 +208,15 @@ def _watch_store(folder: str) -> Iterator[_Watch]:
     if not getattr(_on_event, "installed", False):
         sys.addaudithook(_on_event)  # cannot be taken back; without listeners it does nothing
         _on_event.installed = True  # type: ignore[attr-defined]
-    Store.read, Store.read_into = counted_read, counted_read_into  # type: ignore[method-assign]
+    for name, method in methods.items():
+        setattr(Store, name, counted(method, int if name == "read_into" else len))
     _listeners.append(opened)
     try:
         yield watch
     finally:
         _listeners.remove(opened)
-        Store.read, Store.read_into = read, read_into  # type: ignore[method-assign]
+        for name, method in methods.items():
+            setattr(Store, name, method)
 
 
 def _read(source: Source, ref: SceneRef) -> Scene:

@@ -37,6 +37,9 @@ _OPEN_FILES = 128
 _REMOTE_HANDLES = 4096
 """A handle of a remote file is a name and a size: keeping it saves a request."""
 
+_STUCK: list[Any] = []
+"""File systems with an abandoned request: closing one would wait for it (the AWS SDK does), so they stay open."""
+
 _PIECE = 8 << 20
 _PARALLEL = 4
 
@@ -93,13 +96,24 @@ class Store:
         if self.local:
             return call()
         try:
-            return retry(lambda: bounded(call, self.retry.request_s), self.retry)
+            return retry(self._bounded(call), self.retry)
         except OSError as problem:
             shown = hide(str(problem), self.uri.whole) if isinstance(self.uri, Location) else str(problem)
             if shown == str(problem):
                 raise
             failure = type(refined(problem))(shown)
         raise failure  # without the cause, whose text has credentials in it
+
+    def _bounded(self, call: Callable[[], T]) -> Callable[[], T]:
+        def attempt() -> T:
+            try:
+                return bounded(call, self.retry.request_s)
+            except TimeoutError:
+                if self._fs not in _STUCK:
+                    _STUCK.append(self._fs)
+                raise
+
+        return attempt
 
     def path(self, name: str) -> str:
         """Full path of `name`; raises `BrickyardError` for an absolute name or one with '..' in it."""

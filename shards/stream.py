@@ -6,17 +6,30 @@ epoch they fall in; rank r of w takes the r-th of w equal slices. So every rank 
 two numbers. Threads read, verify, decode and call `prepare` (all of which release the GIL); a scene whose bytes are
 damaged is replaced by another one that depends on its place alone, recorded, and counted against a budget.
 
-Memory: (ahead + 1) batches of this rank, each the blobs as stored plus the decoded arrays of its scenes, plus at most
-1 GiB of buffers kept for reuse (`shards.buffers`), plus the indices.
+Memory: let S = (ahead + 2) * batch / world be the scenes of this rank that are ahead or in the caller's hands, and D
+the bytes of one scene's asked fields, as stored plus decoded (plus float32 coordinates if somebody asks for those),
+each rounded up to a power of two. Beyond the indices a stream takes at most
+
+    S * D                      without `prepare`, or if its items keep the sample's arrays
+    threads * D + S * item     with a `prepare` whose items are copies
+
+plus, where sizes differ between scenes, buffers kept for reuse (`shards.buffers`; 1 GiB at most). After a few batches
+nothing is allocated any more.
+
+Ending: threads end with the iterator: when it is used up, closed or dropped, and on any exception, Ctrl-C included. A
+call that does not return is waited for a few seconds and then left behind (`shards.workers`), and a batch that does not
+come within `watchdog_s` raises `StalledError`, after all stacks went to stderr, instead of hanging.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -26,13 +39,20 @@ from shards.batching import Place, PointBudget, by_count, by_points
 from shards.buffers import BufferPool, Lease
 from shards.corpus import Corpus
 from shards.encode import HEADER, SceneHeader
-from shards.errors import CorpusError, CorruptDataError
+from shards.errors import BrickyardError, CorpusError, CorruptDataError
 from shards.visits import Portion, Visits
+from shards.workers import GRACE_S, Workers, stacks
 
 STATE_VERSION = 2
 _REPLACEMENTS = 8
 
 Prepare = Callable[["Sample", np.random.Generator], Any]
+_Bins = list[list[tuple[int, "Future[tuple[Any, Lease]]"]]]
+"""(place, item to come) of the scenes of each bin."""
+
+
+class StalledError(BrickyardError, TimeoutError):
+    """The next batch did not come in time; the text says which scenes were waited for, and where each was stuck."""
 
 
 class Sample:
@@ -84,6 +104,7 @@ class Stream:
         state: from `state()`; raises `CorpusError` if it belongs to another corpus, selection, seed or batching.
         bad_scenes: how many damaged scenes may be replaced before the stream raises `CorruptDataError`.
         ahead: batches prepared in advance.
+        watchdog_s: longest wait for a batch, seconds; None waits for ever.
     """
 
     def __init__(
@@ -103,6 +124,7 @@ class Stream:
         state: Mapping[str, Any] | None = None,
         bad_scenes: int = 0,
         ahead: int = 2,
+        watchdog_s: float | None = 600.0,
     ) -> None:
         if isinstance(corpus, Corpus):
             portions: Sequence[Portion] = [Portion(corpus=corpus, rows=None if rows is None else np.asarray(rows))]
@@ -116,12 +138,13 @@ class Stream:
             raise ValueError(f"batch {batch} must be a positive multiple of world {world}, and rank {rank} below it")
         self.patterns, self.batch, self.seed = tuple(fields), batch, seed
         self.rank, self.world, self.threads, self.prepare = rank, world, max(1, threads), prepare
-        self.bad_scenes, self.ahead = bad_scenes, ahead
+        self.bad_scenes, self.ahead, self.watchdog_s = bad_scenes, ahead, watchdog_s
         self.replaced: dict[str, str] = {}
         self._end = None if epochs is None else epochs * self.visits.epoch_length
         self._lock = threading.Lock()
         self._pool = BufferPool()
         self._place: Place = (0, 0)
+        self._doing: dict[int, tuple[str, str]] = {}  # place -> (what a thread does there, scene)
         self._field_cache: dict[tuple[str, ...], tuple[str, ...]] = {}
         if state is not None:
             self._restore(state)
@@ -167,33 +190,69 @@ class Stream:
     # Iteration
 
     def __iter__(self) -> Iterator[list[Any]]:
-        pending: deque[tuple[Place, list[list[Future[tuple[Any, Lease]]]]]] = deque()
+        pending: deque[tuple[Place, _Bins]] = deque()
         leases: list[Lease] = []
         batches = self._batches()
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="brickyard-stream")
+        workers, grace = Workers(self.threads, "brickyard-stream"), GRACE_S
         try:
             while True:
                 while len(pending) <= self.ahead and (work := next(batches, None)) is not None:
-                    pending.append((work[0], [[pool.submit(self._load, p) for p in places] for places in work[1]]))
+                    after, places = work
+                    pending.append((after, [[(p, workers.submit(self._load, p)) for p in bin_] for bin_ in places]))
                 if not pending:
                     return
-                after, futures = pending.popleft()
-                results = [[future.result() for future in bin_] for bin_ in futures]
+                after, awaited = pending.popleft()
+                results = self._collect(awaited)
                 leases = [lease for lease in leases if not lease.end()]
                 leases += [lease for bin_ in results for _, lease in bin_]
                 items: list[Any] = [[item for item, _ in bin_] for bin_ in results]
-                del results, futures
+                del results, awaited
                 self._place = after
                 if isinstance(self.batch, PointBudget):
                     yield items
                 else:
                     yield items.pop()
                 del items
+        except StalledError:
+            grace = 0.0  # it was waited for long enough
+            raise
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            workers.close(grace)
+
+    def _collect(self, awaited: _Bins) -> list[list[tuple[Any, Lease]]]:
+        """The items of a batch; raises `StalledError` if they do not come within the time of the watchdog."""
+        deadline = None if self.watchdog_s is None else time.monotonic() + self.watchdog_s
+        results: list[list[tuple[Any, Lease]]] = []
+        for bin_ in awaited:
+            results.append([])
+            for _, future in bin_:
+                try:
+                    results[-1].append(future.result(deadline and max(0.0, deadline - time.monotonic())))
+                except TimeoutError:
+                    if future.done():  # its own error, such as that of a network
+                        results[-1].append(future.result())
+                        continue
+                    raise self._stalled(awaited) from None
+        return results
+
+    def _stalled(self, awaited: _Bins) -> StalledError:
+        """The error, after the stacks of all threads went to stderr."""
+        late = [place for bin_ in awaited for place, future in bin_ if not future.done()]
+        known = [(place, *self._doing[place]) for place in late if place in self._doing]
+        shown = [f"{what} of {scene} at place {place}" for place, what, scene in known[:4]]
+        shown += [f"{len(late) - len(shown)} more scenes"] if len(late) > len(shown) else []
+        text = f"no batch for {self.watchdog_s:g} s, waiting for " + ", ".join(shown)
+        print(f"brickyard: {text}; the threads are at:\n{stacks()}", file=sys.stderr, flush=True)
+        return StalledError(f"{text}; the stacks of all threads are on stderr (the limit is `watchdog_s`)")
 
     def _load(self, place: int) -> tuple[Any, Lease]:
         """The item of a place, replaced if its scene is damaged."""
+        try:
+            return self._attempts(place)
+        finally:
+            self._doing.pop(place, None)
+
+    def _attempts(self, place: int) -> tuple[Any, Lease]:
         portion, row = self.visits.at(place)
         corpus = self.visits.corpora[portion]
         for attempt in range(_REPLACEMENTS):
@@ -207,6 +266,7 @@ class Stream:
                 continue
             if self.prepare is None:
                 return sample, lease
+            self._doing[place] = ("`prepare`", sample.key)
             item = self.prepare(sample, np.random.default_rng((self.seed, place)))
             del sample
             lease.end()
@@ -214,6 +274,8 @@ class Stream:
         raise CorpusError(f"{_REPLACEMENTS} damaged scenes in a row at place {place}; run `brickyard verify`")
 
     def _read(self, corpus: Corpus, row: int, place: int, lease: Lease) -> Sample:
+        key = corpus.keys[row]
+        self._doing[place] = ("the read", key)
         places = corpus.addresses(row)
         asked = {name: places[name] for name in (HEADER, *self._wanted(tuple(places))) if name in places}
         ahead = corpus.fetch(row, asked, lease.allocate)
@@ -222,7 +284,7 @@ class Stream:
             name: corpus.read_field(row, header, name, places, lease.allocate, ahead=ahead)
             for name in self._wanted(tuple(header.fields))
         }
-        return Sample(corpus.keys[row], row, place, header, fields)
+        return Sample(key, row, place, header, fields)
 
     def _wanted(self, names: tuple[str, ...]) -> tuple[str, ...]:
         if names not in self._field_cache:

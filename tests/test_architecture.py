@@ -111,7 +111,7 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "stats": sorted([*always, "corpus"]),
         "select": sorted([*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "corpus"]),
         "show": sorted([*always, "--out", "scene", "target"]),
-        "train": sorted([*always, "--corpus", "--out", "--seed", "recipe"]),
+        "train": sorted([*always, "--corpus", "--out", "--seed", "--selection", "recipe"]),
         "evaluate": sorted([*always, "--corpus", "--run", "recipe"]),
         "simulate": sorted([*always, "--config", "--datasets", "--out", "--seed"]),
         "demo": sorted([*always, "--out", "--seeds"]),

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -95,13 +96,20 @@ class TrainConfig:
 
 
 def train(
-    config: TrainConfig, settings: ObjectiveConfig, corpus: Corpus, out: str | Path, *, resume: bool = True
+    config: TrainConfig,
+    settings: ObjectiveConfig,
+    corpus: Corpus,
+    out: str | Path,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    resume: bool = True,
 ) -> dict[str, Any]:
     """Train until the last step; returns the summary that is also in `final/summary.json`.
 
     Args:
         settings: of the objective, an instance of a class in `train.objectives.CONFIGS`.
         out: folder of the run, made if need be.
+        rows: of the corpus's index to train on (see `shards.selection`), instead of the configured dataset and split.
         resume: go on from the newest checkpoint; False refuses a folder that has one.
 
     Raises:
@@ -109,7 +117,7 @@ def train(
         BrickyardError: the loss is not finite; the message names the scenes.
     """
     with Group.join(config.device) as group:
-        return _Run(config, settings, corpus, Path(out), group).train(resume=resume)
+        return _Run(config, settings, corpus, Path(out), group, rows=rows).train(resume=resume)
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
@@ -121,9 +129,19 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 
 
 class _Run:
-    def __init__(self, config: TrainConfig, settings: ObjectiveConfig, corpus: Corpus, out: Path, group: Group) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        settings: ObjectiveConfig,
+        corpus: Corpus,
+        out: Path,
+        group: Group,
+        *,
+        rows: NDArray[np.int64] | None,
+    ) -> None:
         self.config, self.settings, self.corpus, self.out, self.group = config, settings, corpus, out, group
-        rows = corpus.select(**{k: v for k, v in (("split", config.split), ("dataset", config.dataset)) if v})
+        if rows is None:
+            rows = corpus.select(**{k: v for k, v in (("split", config.split), ("dataset", config.dataset)) if v})
         if not len(rows):
             raise RecipeError(f"the corpus has no scene of split {config.split!r} and dataset {config.dataset!r}")
         if config.batch % group.world:

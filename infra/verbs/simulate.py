@@ -8,12 +8,13 @@ from typing import Any
 from infra.config import load_file
 from infra.progress import Progress
 from infra.verbs.text import size
-from ingest.simulate import SimulationConfig, simulate
+from ingest.simulate import ALL_DATASETS, SimulationConfig, simulate
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     config = SimulationConfig() if args.config is None else load_file(args.config, SimulationConfig)
-    names = [name.strip() for name in args.datasets.split(",") if name.strip()]
+    wanted = ",".join(ALL_DATASETS) if args.datasets == "all" else args.datasets
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
     bars: dict[str, Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:

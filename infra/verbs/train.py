@@ -12,6 +12,8 @@ from infra.config import Deferred
 from infra.recipe import load_recipe
 from infra.verbs.text import duration
 from shards.corpus import Corpus
+from shards.selection import read_selection
+from shards.storage import Store
 from train.loop import TrainConfig, train
 from train.objectives import CONFIGS, ObjectiveConfig
 
@@ -21,7 +23,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     config, objective = training(recipe.train)
     if args.seed is not None:
         config = dataclasses.replace(config, seed=args.seed)
-    summary = train(config, objective, Corpus.open(args.corpus), Path(args.out))
+    corpus, rows = Corpus.open(args.corpus), None
+    if args.selection is not None:
+        path = args.selection.resolve()
+        rows = read_selection(Store(path.parent), path.name).rows(corpus, config.seed)
+    summary = train(config, objective, corpus, Path(args.out), rows=rows)
     if not args.json:
         print(
             f"{args.out}: {summary['objective']}, {summary['steps']} steps over {summary['scenes']} scenes in "
