@@ -109,7 +109,7 @@ class Store:
             try:
                 return bounded(call, self.retry.request_s)
             except TimeoutError:
-                if self._fs not in _STUCK:
+                if not any(self._fs is other for other in _STUCK):
                     _STUCK.append(self._fs)
                 raise
 
