@@ -23,11 +23,14 @@ class BufferPool:
 
     Args:
         limit: bytes kept for reuse at most.
+
+    Attributes:
+        made: bytes of all buffers made so far; it stops growing once there are enough.
     """
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self._free: dict[int, list[NDArray[np.uint8]]] = {}
-        self._kept = 0
+        self._kept = self.made = 0
         self._limit = limit
         self._lock = threading.Lock()
 
@@ -38,6 +41,7 @@ class BufferPool:
             if free := self._free.get(rank):
                 self._kept -= rank
                 return free.pop()
+            self.made += rank
         return np.empty(rank, np.uint8)
 
     def give(self, buffer: NDArray[np.uint8]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from shards.corpus import Corpus
 
+_ITEMS = {"views/*/pairs": "n_pairs", "views/*/pair_depth": "n_pairs"}
 _COUNTS = ("n_points", "n_views", "n_pairs", "raw_bytes")
 
 
@@ -19,7 +20,8 @@ class Stats:
 
     Attributes:
         parts: "dataset/split" -> {"scenes", "n_points", "n_views", "n_pairs", "raw_bytes", "bytes"}.
-        fields: field, with * for the number of a view -> {"blobs", "bytes"}.
+        fields: field, with * for the number of a view -> {"blobs", "bytes", "items"}; items are the points (or pairs)
+            of the scenes that have the field, 0 for fields that are per image.
         dropped: what readers left out, and how often.
         quarantined: kind of reason (its numbers as #) -> scenes.
     """
@@ -41,8 +43,13 @@ def stats(corpus: Corpus) -> Stats:
         part["scenes"] += 1
         for name in _COUNTS:
             part[name] += row[name]
+        met = set()
         for field, place in corpus.addresses(number).items():
-            entry = fields.setdefault(re.sub(r"/\d+/", "/*/", field), {"blobs": 0, "bytes": 0})
+            name = re.sub(r"/\d+/", "/*/", field)
+            entry = fields.setdefault(name, {"blobs": 0, "bytes": 0, "items": 0})
+            if name not in met:
+                met.add(name)
+                entry["items"] += row[_ITEMS[name]] if name in _ITEMS else row["n_points"] * name.startswith("points/")
             entry["blobs"] += 1
             entry["bytes"] += place.length
             part["bytes"] += place.length

@@ -28,13 +28,11 @@ def _print(found: Stats) -> None:
         for name, part in found.parts.items()
     ]  # fmt: skip
     print(table(["dataset/split", "scenes", "points", "views", "pairs", "raw", "stored"], rows), end="\n\n")
-    points, pairs = (sum(part[name] for part in found.parts.values()) for name in ("n_points", "n_pairs"))
     whole = sum(entry["bytes"] for entry in found.fields.values())
     rows = []
     for name, entry in found.fields.items():
-        per, unit = (points, "point") if name.startswith("points/") else (pairs, "pair")
-        counted = per and (name.startswith("points/") or "pair" in name)
-        each = f"{entry['bytes'] / per:.2f} B/{unit}" if counted else f"{size(entry['bytes'] / entry['blobs'])} each"
+        unit, per = "point" if name.startswith("points/") else "pair", entry["items"]
+        each = f"{entry['bytes'] / per:.2f} B/{unit}" if per else f"{size(entry['bytes'] / entry['blobs'])} each"
         rows.append([name, f"{entry['blobs']:,}", size(entry["bytes"]), f"{100 * entry['bytes'] / whole:.1f} %", each])
     print(table(["field", "blobs", "bytes", "share", ""], rows))
     for title, counts in (("dropped", found.dropped), ("quarantined", found.quarantined)):

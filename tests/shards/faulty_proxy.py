@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-FAULTS = ("unavailable", "slow_down", "reset", "truncated", "short", "stalled", "dripping", "wrong")
+FAULTS = ("unavailable", "slow_down", "reset", "truncated", "short", "stalled", "wrong")
 """503; 503 with Retry-After; a broken connection; half a body, then its end; half a body, declared whole; half a body,
-then silence; a byte at a time; a body with one bit flipped."""
+then silence; a body with one bit flipped. (`dripping`, a byte at a time, must be asked for.)"""
 
 
 class FaultyProxy:
