@@ -46,6 +46,8 @@ class Visits:
     """
 
     def __init__(self, portions: Sequence[Portion], seed: int, *, shuffle: bool = True) -> None:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"a seed must be at least 0 and less than 2**63, found {seed}")
         self.corpora = [portion.corpus for portion in portions]
         self.rows = [
             np.arange(len(p.corpus)) if p.rows is None else np.ascontiguousarray(p.rows, np.int64) for p in portions

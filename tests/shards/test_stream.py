@@ -150,3 +150,6 @@ def test_impossible_requests_are_refused(corpus: Corpus) -> None:
         Stream(corpus, FIELDS, batch=3, world=2)
     with pytest.raises(CorpusError, match="empty"):
         Stream(corpus, FIELDS, batch=2, rows=[])
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match="a seed must"):
+            Stream(corpus, FIELDS, batch=2, seed=seed)
