@@ -136,7 +136,7 @@ def read_part(store: Store, task: int, build: str, *, need_shard: bool = True) -
         part = Part(**entry)
     except (CorpusError, *NONSENSE):
         return None  # a damaged record is no record: the task is done again
-    if note.get("build") != build:
+    if note.get("build") != build or part.task != task:
         return None
     if need_shard and part.shard is not None and store.size(part.shard) != part.bytes:
         return None
