@@ -23,7 +23,7 @@ def curate(scene: Scene, config: CurateConfig) -> Scene:
     """The scene with what the config asks for; raises `SceneError` for images that cannot be decoded."""
     if config.normals is not None:
         scene = add_normals(scene, config.normals)
-    if config.superpixels is not None:
+    if config.superpixels is not None and scene.points is not None:  # a clip has nothing to pool over them
         scene = add_superpixels(scene, config.superpixels)
     if config.correspondences is not None:
         scene = add_correspondences(scene, config.correspondences)

@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_building(verbs: Any) -> None:
+    sources = _verb(verbs, "sources", "the datasets that can be read, and their options", "brickyard sources nuscenes")
+    sources.add_argument("name", nargs="?", help="explain the options of this one")
+
     plan = _verb(verbs, "plan", "what a build would do: scenes, bytes, time, memory; writes nothing",
                  "brickyard plan recipe.yaml --cpus 64")  # fmt: skip
     _recipe(plan)
@@ -109,6 +112,12 @@ def _add_corpora(verbs: Any) -> None:
     convert.add_argument("--to", choices=("parquet", "webdataset"), required=True, help="the container")
     convert.add_argument("--out", required=True, help="the new corpus: a folder or URI")
 
+    export = _verb(verbs, "export", "leave: the scenes in the layout of other tools",
+                   "brickyard export corpus/ --to pointcept --out data/scannet")  # fmt: skip
+    export.add_argument("corpus", help="folder or URI")
+    export.add_argument("--to", choices=("pointcept", "webdataset-plain"), required=True, help="the layout")
+    export.add_argument("--out", required=True, help="an empty folder, or one that this export began; may be a URI")
+
     diff = _verb(verbs, "diff", "what differs between two corpora; exit code 1 if anything does",
                  "brickyard diff old/ new/")  # fmt: skip
     diff.add_argument("first", help="folder or URI")
@@ -142,6 +151,8 @@ def _add_training(verbs: Any) -> None:
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
     train.add_argument("--seed", type=_natural, default=None, help="instead of the recipe's")
     train.add_argument("--selection", type=Path, default=None, help="train on the scenes that `select` chose")
+    train.add_argument("--cache", default=None, help="local folder that keeps what was read from an object store")
+    train.add_argument("--cache-gib", type=_positive, default=64, help="its size at most (default 64)")
 
     evaluate = _verb(verbs, "evaluate", "probe a trained encoder against its random initialisation",
                      "brickyard evaluate recipe.yaml --run run/ --corpus corpus/")  # fmt: skip

@@ -91,6 +91,7 @@ def test_the_command_line_changes_only_on_purpose() -> None:
     }
     always = ["--help", "--json"]
     assert flags == {
+        "sources": sorted([*always, "name"]),
         "plan": sorted([*always, "--cpus", "--samples", "recipe"]),
         "build": sorted(
             [
@@ -106,12 +107,13 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         ),
         "verify": sorted([*always, "--deep", "corpus"]),
         "convert": sorted([*always, "--out", "--to", "corpus"]),
+        "export": sorted([*always, "--out", "--to", "corpus"]),
         "repair": sorted([*always, "--corpus", "recipe"]),
         "diff": sorted([*always, "first", "second"]),
         "stats": sorted([*always, "corpus"]),
         "select": sorted([*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "corpus"]),
         "show": sorted([*always, "--out", "scene", "target"]),
-        "train": sorted([*always, "--corpus", "--out", "--seed", "--selection", "recipe"]),
+        "train": sorted([*always, "--corpus", "--out", "--seed", "--selection", "--cache", "--cache-gib", "recipe"]),
         "evaluate": sorted([*always, "--corpus", "--run", "recipe"]),
         "simulate": sorted([*always, "--config", "--datasets", "--out", "--seed"]),
         "demo": sorted([*always, "--out", "--seeds"]),

@@ -11,6 +11,7 @@ from typing import Any
 from infra.config import Deferred
 from infra.recipe import load_recipe
 from infra.verbs.text import duration
+from shards.cache import CacheConfig
 from shards.corpus import Corpus
 from shards.selection import read_selection
 from shards.storage import Store
@@ -23,7 +24,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     config, objective = training(recipe.train)
     if args.seed is not None:
         config = dataclasses.replace(config, seed=args.seed)
-    corpus, rows = Corpus.open(args.corpus), None
+    cache = None if args.cache is None else CacheConfig(folder=args.cache, max_bytes=args.cache_gib << 30)
+    corpus, rows = Corpus.open(args.corpus, cache=cache), None
     if args.selection is not None:
         path = args.selection.resolve()
         rows = read_selection(Store(path.parent), path.name).rows(corpus, config.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from infra.config import dump
 from infra.recipe import load_recipe
 from infra.verbs.evaluate import EvaluateConfig
 from infra.verbs.train import training
+from ingest.source import find_source, source_names
 
 RECIPES = sorted(Path(str(files("infra"))).joinpath("recipes").glob("*.yaml"))
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,14 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
     assert dump(loop)["batch"] == loop.batch
     assert objective.name in {"slidr", "stslidr", "ppkt"}
     assert recipe.evaluate.load(EvaluateConfig).linear_probe.taxonomy == "nuscenes16"
+
+
+def test_the_table_of_sources_names_every_option() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    for name in source_names():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        options = [field.name for field in dataclasses.fields(find_source(name).options)]
+        assert re.findall(r"`(\w+)`", row.split("|")[4]) == options, name
 
 
 def test_recipes_in_the_documentation_are_valid(tmp_path: Path) -> None:
