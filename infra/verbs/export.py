@@ -1,0 +1,27 @@
+"""`brickyard export`: leaving, in the layouts of others."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from infra.progress import Progress
+from shards.corpus import Corpus
+from shards.export.plain import export_plain
+from shards.export.pointcept import export_pointcept
+from shards.storage import Store
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    corpus, out, progress = Corpus.open(args.corpus), Store(args.out), Progress("exporting", "scenes")
+    if args.to == "pointcept":
+        summary = export_pointcept(corpus, out, progress=progress)
+        text = f"{summary['scenes']} scenes, {summary['points']:,} points"
+        if summary["without_points"]:
+            text += f"; {summary['without_points']} scenes without points are left out"
+    else:
+        summary = export_plain(corpus, out, progress=progress)
+        text = f"{summary['scenes']} scenes in {summary['shards']} tars"
+    if not args.json:
+        print(f"{args.out}: {text}; the data keep their licences, see LICENCES.txt")
+    return {"corpus": args.corpus, "layout": args.to, "out": args.out} | summary, 0

@@ -1,0 +1,1 @@
+"""Leaving: a corpus as folders and files that know nothing of this project."""
