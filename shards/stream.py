@@ -28,8 +28,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -176,8 +177,8 @@ class Stream:
         """Epoch of the next batch's first scene."""
         return self._place[0] // self.visits.epoch_length
 
-    def _batches(self) -> Iterator[tuple[Place, list[list[int]]]]:
-        """(place after the batch, this rank's bins of places) of every batch to come."""
+    def plan(self) -> Iterator[tuple[Place, list[list[int]]]]:
+        """(place after the batch, this rank's bins of places) of every batch to come; nothing is read."""
         if isinstance(self.batch, PointBudget):
             share = self.batch.bins // self.world
             for after, bins in by_points(self.visits, self.batch, self._place, self._end):
@@ -190,9 +191,13 @@ class Stream:
     # Iteration
 
     def __iter__(self) -> Iterator[list[Any]]:
+        return self.batches()
+
+    def batches(self, skip: int = 0, every: int = 1) -> Generator[list[Any], None, None]:
+        """The batches to come, from number `skip` on and of these every so many: for processes that take turns."""
         pending: deque[tuple[Place, _Bins]] = deque()
         leases: list[Lease] = []
-        batches = self._batches()
+        batches = islice(self.plan(), skip, None, every)
         workers, grace = Workers(self.threads, "brickyard-stream"), GRACE_S
         try:
             while True:
