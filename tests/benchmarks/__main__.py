@@ -10,7 +10,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported: one thread means one thread
 
-from tests.benchmarks import correspondences, encoding, loader
+from tests.benchmarks import correspondences, encoding, loader, readers
 from tests.benchmarks.report import arguments, environment
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     print(f"{place['cpu']}, {place['cores']} cores, load {place['load_before']:.1f}, Python {place['python']}")
     encoding.run(milliseconds=options.milliseconds, dry=options.dry)
     correspondences.run(milliseconds=options.milliseconds, dry=options.dry)
+    readers.run(dry=options.dry)
     loader.run(scenes=options.scenes, repeats=options.repeats, dry=options.dry)
 
 
