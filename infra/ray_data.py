@@ -3,9 +3,9 @@
     rows = read_corpus("s3://bucket/corpus", fields=("points/xyz", "views/0/image"))
 
 For analysis and batch inference. To train, use `shards.stream`: it keeps the order exact, resumes, reuses its memory,
-and is several times faster. Columns are plain Arrow, never Ray's tensor extension types (whose metadata once was code) nor
-lists (which Ray turns into a Python object for every number): an array is its bytes, beside its shape and dtype, and
-`array(row, field)` puts them together without a copy.
+and is several times faster. Columns are plain Arrow, never Ray's tensor extension types (whose metadata once was code)
+nor lists (which Ray turns into a Python object for every number): an array is its bytes, beside its shape and dtype,
+and `array(row, field)` puts them together without a copy.
 
 Cost: a task reads a run of neighbouring scenes; a block holds about 64 MB of them.
 """
