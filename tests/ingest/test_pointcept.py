@@ -118,6 +118,30 @@ def test_a_corpus_survives_leaving_and_coming_back(tmp_path: Path) -> None:
             assert (tmp_path / "out/train" / path).read_bytes() == again.read_bytes()
 
 
+@pytest.mark.real
+def test_a_real_room_leaves_and_comes_back(tmp_path: Path, samples: Path) -> None:
+    source, store = find_source("scannet"), Store(samples / "scannet")
+    refs = [ref for ref in source.plan(store, source.options(frames_every=1)) if isinstance(ref, SceneRef)]
+    scene = next(scene for scene in map(source.read, refs) if scene.points is not None and scene.points.semantic)
+    start_build(Store(tmp_path / "a"), {})
+    commit_task(Store(tmp_path / "a"), 0, "x", [encode_scene(scene)], [])
+    finish_build(Store(tmp_path / "a"), 1, "x", [], {})
+    assert export_pointcept(Corpus.open(tmp_path / "a"), Store(tmp_path / "out"))["scenes"] == 1
+    back = build(tmp_path / "b", tmp_path / "out", PointceptOptions()).scene(0)
+    assert scene.points is not None and back.points is not None and len(back.points) > 50_000
+    assert back.identity.sequence == scene.identity.sequence
+    assert np.abs(back.points.xyz - scene.points.xyz).max() <= 1 / 2048 + 1e-6
+    assert np.array_equal(back.points.color, scene.points.color)
+    assert back.points.semantic.keys() == scene.points.semantic.keys() == {"nyu40", "scannet20", "scannet200"}
+    for name, labels in scene.points.semantic.items():
+        assert np.array_equal(back.points.semantic[name], labels)
+    assert np.array_equal(back.points.instance, scene.points.instance)
+    assert scene.points.normal is not None and back.points.normal is not None
+    kept = np.linalg.norm(scene.points.normal, axis=1) > 0
+    cosine = np.einsum("nc,nc->n", scene.points.normal[kept], back.points.normal[kept])
+    assert cosine.min() > np.cos(np.radians(0.68))
+
+
 def test_folders_give_splits_and_sequences(tmp_path: Path) -> None:
     few = {"coord": arrays()["coord"]}
     for folder in ("waymo/validation/segment-7/0003", "waymo/validation/segment-7/0004", "s3dis/Area_5/office_1",
