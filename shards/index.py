@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from shards.encode import EncodedScene
 from shards.errors import CorpusError
+from shards.guard import open_parquet
 from shards.seal import UNSEALED, seal
 
 METADATA = pa.schema(
@@ -117,7 +118,7 @@ def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:
     if len(data) > _MAX_INDEX_BYTES:
         raise CorpusError(f"{name} has {len(data)} bytes, more than an index may have")
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        file = open_parquet(data)
         note = json.loads((file.metadata.metadata or {}).get(b"brickyard", b"null"))
         names = file.schema_arrow.names
         absent = [field for field in SCHEMA if field.name not in names]

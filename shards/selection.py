@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from shards.corpus import Corpus
 from shards.errors import NONSENSE, CorpusError
+from shards.guard import open_parquet
 from shards.seal import UNSEALED, is_whole, seal
 from shards.storage import Store
 
@@ -151,7 +152,7 @@ def read_selection(store: Store, name: str) -> Selection:
     if not is_whole(data):
         raise CorpusError(f"{store.uri}/{name} is damaged or no selection: its bytes are not the ones that were sealed")
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        file = open_parquet(data)
         note = json.loads((file.metadata.metadata or {})[b"brickyard-selection"])
         table = file.read(columns=_SCHEMA.names).cast(_SCHEMA)
         keys, reasons = (tuple(table.column(c).to_pylist()) for c in ("key", "reason"))
