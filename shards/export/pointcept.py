@@ -67,10 +67,11 @@ def scene_folders(corpus: Corpus) -> list[str]:
     groups: dict[str, list[tuple[int, str]]] = {}
     for number, row in enumerate(rows):
         parts, name = [row["split"]], row["scene_id"]
+        inner = name.removeprefix(f"{row['sequence']}/")
         if row["dataset"].startswith("waymo"):
-            parts = [_WAYMO_SPLITS.get(row["split"], row["split"]), row["sequence"]]
+            parts, name = [_WAYMO_SPLITS.get(row["split"], row["split"]), row["sequence"]], inner
         elif row["dataset"] == "s3dis":
-            parts, name = [row["sequence"]], name.removeprefix(f"{row['sequence']}/")
+            parts, name = [row["sequence"]], inner
         group = "/".join(map(safe_name, [row["dataset"], *parts] if several else parts))
         groups.setdefault(group, []).append((number, name))
     folders = [""] * len(rows)

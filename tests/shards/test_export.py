@@ -96,7 +96,7 @@ def test_each_dataset_has_its_own_ways(tmp_path: Path) -> None:
     (tmp_path / "c/LICENSE.waymo").write_text("the terms")
     done = export_pointcept(corpus, Store(tmp_path / "out"))
     assert done == {"scenes": 2, "points": 800, "without_points": 1}
-    strength = np.load(tmp_path / "out/waymo_v2/validation/segment-1/segment-1-15/strength.npy")
+    strength = np.load(tmp_path / "out/waymo_v2/validation/segment-1/15/strength.npy")
     found = corpus.scene(0).points
     assert found is not None and found.intensity is not None
     assert np.array_equal(strength[:, 0], np.tanh(found.intensity))
