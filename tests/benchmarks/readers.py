@@ -141,14 +141,15 @@ _SAMPLE_FOLDERS = {
 
 
 def compare(contest: Contest, base: Path, repeats: int) -> dict[str, Any] | None:
-    """CPU milliseconds of the first scene, medians of interleaved repeats; None if there is none."""
+    """CPU milliseconds of the first scene that both read, medians of interleaved repeats; None if there is none."""
     root = base / contest.folder
     if not root.is_dir():
         return None
     source = find_source(contest.dataset)
     options = source.options(**contest.options)
     planned = (item for item in source.plan(Store(root), options) if isinstance(item, SceneRef))
-    ref = next((ref for ref in planned if ref.files.get("points", "").endswith(contest.chooses)), None)
+    chosen = (ref for ref in planned if ref.files.get("points", "").endswith(contest.chooses))
+    ref = next((ref for ref in chosen if contest.theirs is None or _can(contest.theirs, root, ref)), None)
     if ref is None:
         return None
     scene = source.read(ref)
@@ -183,6 +184,15 @@ def compare(contest: Contest, base: Path, repeats: int) -> dict[str, Any] | None
         "of_floor": middle["ours"] / middle["bytes"],
         "spread_ms": statistics.quantiles(times["ours"], n=4)[2] - statistics.quantiles(times["ours"], n=4)[0],
     }
+
+
+def _can(theirs: Callable[[Path, SceneRef], Any], root: Path, ref: SceneRef) -> bool:
+    """Whether the other tool reads this scene at all: the defects of the originals are simulated, too."""
+    try:
+        theirs(root, ref)
+    except Exception:
+        return False
+    return True
 
 
 def run(*, samples: Path | None = None, repeats: int = 11, dry: bool = False) -> list[dict[str, Any]]:
