@@ -13,7 +13,9 @@ Every read is checked against the digest in the index.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -28,13 +30,17 @@ from shards.codecs import Allocate, fresh
 from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
 from shards.errors import NONSENSE, CorpusError, CorruptDataError
 from shards.fetch import fetch, from_cache
-from shards.index import Address, Quarantined, read_index
+from shards.index import MAX_INDEX_BYTES, Address, Quarantined, read_index
 from shards.scene import Scene
 from shards.storage import Store, digest64
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 MAX_BLOB_BYTES = 2**31 - 1024
+_SHARD_NAME = re.compile(r"shards/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_MAX_OFFSET = 1 << 50
+_MAX_MANIFEST_BYTES = 64 << 20
+_BOMB_FLOOR, _BOMB_RATIO = 32 << 20, 100
 NOTHING: Mapping[str, memoryview] = {}
 
 
@@ -45,6 +51,8 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
             isinstance(shard["name"], str) and isinstance(shard["scenes"], int) and isinstance(shard["digest"], str)
         ):
             raise TypeError("an entry of shards has values of the wrong type")
+        if not _SHARD_NAME.fullmatch(shard["name"]):
+            raise ValueError(f"a shard called {shard['name'][:80]!r}")
     for entry in manifest["quarantined"]:
         Quarantined(**entry)
 
@@ -64,22 +72,33 @@ def _is_manifest(data: bytes) -> bool:
         return False
 
 
-def _check_shape(header: SceneHeader, field: str, shard: str, key: str) -> None:
-    """Refuse a decompression bomb: a field must have the size that the scene's points or image give it."""
-    spec = header.fields.get(field)
+def check_shape(store: Store, shard: str, header: SceneHeader, field: str, *, key: str, layer: str = "") -> None:
+    """Refuse a decompression bomb: a field must have the size that the scene's points or image give it, and whatever it
+    is, not a hundred times the size of its whole shard.
+
+    Raises:
+        CorruptDataError: naming `shard`, scene and field (of `layer`, in whose names `field` is without the layer's).
+    """
+    spec = header.fields.get(f"{layer}/{field}" if layer else field)
     group, _, name = field.partition("/")
+    number, _, name = name.partition("/")
     wanted: list[Any] | None = None
     try:
+        if spec is None or "shape" not in spec:
+            return
         if group == "points" and header.points is not None:
             wanted = [header.points["count"]]
-        elif group == "views" and name.endswith("/superpixels"):
-            view = header.views[int(name.partition("/")[0])]
-            wanted = [view["height"], view["width"]]
-        found = None if spec is None or wanted is None else list(spec["shape"])[: len(wanted)]
+        elif group == "views" and (name in ("superpixels", "instance") or name.startswith("semantic.")):
+            wanted = [header.views[int(number)]["height"], header.views[int(number)]["width"]]
+        found = list(spec["shape"])[: len(wanted or ())]
+        size = math.prod(int(n) for n in spec["shape"]) * int(str(spec["dtype"])[-1])
     except NONSENSE as problem:
         raise CorruptDataError(f"impossible spec: {problem!r}", shard=shard, scene=key, field=field) from problem
-    if found is not None and found != wanted:
+    if wanted is not None and found != wanted:
         raise CorruptDataError(f"shape {found} where the scene has {wanted}", shard=shard, scene=key, field=field)
+    if size > _BOMB_FLOOR and size > _BOMB_RATIO * (store.size(shard) or 0):
+        bomb = f"{size} bytes, more than {_BOMB_RATIO} times the size of its shard"
+        raise CorruptDataError(f"it would decompress to {bomb}", shard=shard, scene=key, field=field)
 
 
 class Corpus:
@@ -122,6 +141,9 @@ class Corpus:
                 if unfinished
                 else f"{store.uri} is not a corpus (it has no {MANIFEST})"
             )
+        for name, most in ((MANIFEST, _MAX_MANIFEST_BYTES), (INDEX, MAX_INDEX_BYTES)):
+            if (size := store.size(name) or 0) > most:
+                raise CorpusError(f"{store.uri}/{name} has {size} bytes, more than one may have ({most})")
         try:
             manifest = json.loads(store.read(MANIFEST, whole=_is_manifest))
             version, digest = int(manifest["format"]), str(manifest["index_digest"])
@@ -140,7 +162,10 @@ class Corpus:
         data = store.read(INDEX, whole=lambda data: f"{digest64(data):016x}" == digest)
         if f"{digest64(data):016x}" != digest:
             raise CorpusError(f"{store.uri}/{INDEX} is damaged: its digest is not the one in {MANIFEST}")
-        return cls(store, manifest, read_index(data, INDEX)[0], cache)
+        corpus = cls(store, manifest, read_index(data, INDEX)[0], cache)
+        if unknown := set(corpus._shards) - {entry["name"] for entry in manifest["shards"]}:
+            raise CorpusError(f"{store.uri}/{INDEX} names {min(unknown)[:80]!r}, a shard that {MANIFEST} does not know")
+        return corpus
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -231,7 +256,7 @@ class Corpus:
         if field in ahead:
             return ahead[field]
         shard, key = self._shards[row], self._keys[row]
-        if address.offset < 0 or not 0 <= address.length <= MAX_BLOB_BYTES:
+        if not 0 <= address.offset <= _MAX_OFFSET or not 0 <= address.length <= MAX_BLOB_BYTES:
             raise CorruptDataError("the index gives an impossible address", shard=shard, scene=key, field=field)
         if self.cache is not None and (blob := from_cache(self.cache, shard, address, allocate)) is not None:
             return blob
@@ -285,7 +310,7 @@ class Corpus:
         shard, key = self._shards[row], self._keys[row]
         if field not in places:
             raise CorruptDataError("the index has no address", shard=shard, scene=key, field=field)
-        _check_shape(header, field, shard, key)
+        check_shape(self.store, shard, header, field, key=key)
         blob = self.read_blob(row, field, places[field], allocate, ahead=ahead)
         return decode_field(header.fields, field, blob, allocate, shard=shard, scene=key)
 

@@ -75,7 +75,7 @@ SCHEMA = METADATA.append(pa.field("shard", pa.string(), nullable=False)).append(
     pa.field("blobs", BLOBS, nullable=False)
 )
 
-_MAX_INDEX_BYTES = 4 << 30
+MAX_INDEX_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def write_index(table: pa.Table, note: Mapping[str, Any]) -> pa.Buffer:
 
 def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:
     """(table, note) of an index or part file; raises `CorpusError` naming it when it is damaged or not an index."""
-    if len(data) > _MAX_INDEX_BYTES:
+    if len(data) > MAX_INDEX_BYTES:
         raise CorpusError(f"{name} has {len(data)} bytes, more than an index may have")
     try:
         file = open_parquet(data)

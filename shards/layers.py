@@ -18,7 +18,7 @@ from typing import Any
 from shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
 from shards.codecs import Allocate, Spec, fresh
 from shards.convert import rows_by_shard, summary_of
-from shards.corpus import Corpus
+from shards.corpus import Corpus, check_shape
 from shards.encode import FORMAT_VERSION, HEADER, EncodedScene, SceneHeader, decode_field
 from shards.errors import NONSENSE, CorpusError, CorruptDataError
 from shards.index import Address
@@ -142,6 +142,7 @@ class LayeredCorpus(Corpus):
         other = layer.find(key)
         if other is None or field not in places:
             raise CorruptDataError("the layer has no such field", shard=f"layers/{name}", scene=key, field=field)
+        check_shape(layer.store, layer.shard(other), header, rest, key=key, layer=name)
         blob = layer.read_blob(other, rest, places[field], allocate)
         shard = f"layers/{name}/{layer.shard(other)}"
         return decode_field(header.fields, field, blob, allocate, shard=shard, scene=key)

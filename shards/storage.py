@@ -13,7 +13,9 @@ keeps up to 25 connections. pyarrow gives no access to `Retry-After`; the growin
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -166,7 +168,8 @@ class Store:
     def read(self, name: str, whole: Callable[[bytes], bool] = lambda data: True) -> bytes:
         """All bytes of a file; from a remote store once more while `whole` says that they are damaged."""
         if self.local:
-            return Path(self.path(name)).read_bytes()
+            with open(_regular(self.path(name)), "rb") as file:
+                return file.read()
         for _ in range(self.rereads + 1):
             self._forget(name)  # small files, such as a manifest, may be replaced
             memory = bytearray(self._ask(lambda: self._handle(name).size()))
@@ -291,11 +294,20 @@ class _LocalFile:
     """A descriptor that closes when nobody refers to it any more, so that no reader ever holds a reused one."""
 
     def __init__(self, path: str) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = _regular(path)
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
+
+
+def _regular(path: str) -> int:
+    """A descriptor of a file. A pipe or a device in a file's place could hold its reader up for ever: it is refused."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "there is no regular file", path)
+    return descriptor
 
 
 def _sync_folder(folder: Path) -> None:
