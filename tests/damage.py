@@ -167,6 +167,7 @@ def run(
     python: str = sys.executable,
     batch: int = 50,
     seconds: float = MAX_SECONDS,
+    imports: Sequence[str] = (),
 ) -> list[Outcome]:
     """The outcome of every case that changes anything.
 
@@ -176,10 +177,12 @@ def run(
         python: interpreter (of another virtual environment).
         batch: cases read by one process after another; 1 gives each its own.
         seconds: after which a case is slow.
+        imports: modules that the reader would otherwise import anew for every case.
     """
     with tempfile.TemporaryDirectory(prefix="brickyard-damage-") as scratch:
         job = Path(scratch) / "job.json"
         what = {"reader": reader, "folder": str(folder), "cases": cases, "batch": batch, "seconds": seconds}
+        what["imports"] = list(imports)
         job.write_text(json.dumps(what))
         done = subprocess.run(
             [python, "-m", "tests.damage", str(job)], cwd=ROOT, capture_output=True, text=True, check=False,
@@ -196,6 +199,8 @@ def main() -> None:
     job = json.loads(path.read_text())
     module, _, function = job["reader"].partition(":")
     reader: Reader = getattr(import_module(module), function)
+    for name in job["imports"]:
+        import_module(name)
     folder, cases = Path(job["folder"]), [Case(*case) for case in job["cases"]]
     truth: dict[str, str] = {}
     for kind, *words in _forked(reader, folder, [None], seconds=120.0):
