@@ -9,8 +9,9 @@ STAMP := $(VENV)/installed
 demo: $(STAMP)
 	$(BIN)/brickyard demo --out demo
 
+# One thread a process: workers that each start a thread pool of all cores only wait for each other.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -85,17 +85,17 @@ def test_planning_opens_no_payload_and_keeps_nothing(tmp_path: Path, monkeypatch
             with (tmp_path / "scans" / scan / (scan + suffix)).open("wb") as file:
                 file.truncate(size)
     opened: list[int] = []
-    read_into, read = Store.read_into, Store.read
+    read_range, read = Store.read_range, Store.read
 
-    def counted(self: Store, name: str, offset: int, memory: memoryview) -> int:
-        opened.append(len(memory))
-        return read_into(self, name, offset, memory)
+    def counted(self: Store, name: str, offset: int, length: int) -> bytes:
+        opened.append(length)
+        return read_range(self, name, offset, length)
 
     def whole(self: Store, name: str) -> bytes:
         opened.append(1 << 40)
         return read(self, name)
 
-    monkeypatch.setattr(Store, "read_into", counted)
+    monkeypatch.setattr(Store, "read_range", counted)
     monkeypatch.setattr(Store, "read", whole)
     began = time.process_time()
     tracemalloc.start()
