@@ -141,15 +141,12 @@ class Corpus:
                 if unfinished
                 else f"{store.uri} is not a corpus (it has no {MANIFEST})"
             )
-        for name, most in ((MANIFEST, _MAX_MANIFEST_BYTES), (INDEX, MAX_INDEX_BYTES)):
-            if (size := store.size(name) or 0) > most:
-                raise CorpusError(f"{store.uri}/{name} has {size} bytes, more than one may have ({most})")
         try:
-            manifest = json.loads(store.read(MANIFEST, whole=_is_manifest))
+            manifest = json.loads(store.read(MANIFEST, whole=_is_manifest, most=_MAX_MANIFEST_BYTES))
             version, digest = int(manifest["format"]), str(manifest["index_digest"])
             whole = manifest_digest(manifest) == manifest["digest"]
             _check_manifest(manifest)
-        except NONSENSE as problem:
+        except (FileNotFoundError, *NONSENSE) as problem:
             raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: {problem}") from problem
         if version > FORMAT_VERSION:
             raise CorpusError(
@@ -157,9 +154,10 @@ class Corpus:
             )
         if not whole:
             raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: it does not match its own digest")
-        if not store.exists(INDEX):
-            raise CorpusError(f"{store.uri} has no {INDEX}")
-        data = store.read(INDEX, whole=lambda data: f"{digest64(data):016x}" == digest)
+        try:
+            data = store.read(INDEX, whole=lambda data: f"{digest64(data):016x}" == digest, most=MAX_INDEX_BYTES)
+        except FileNotFoundError as problem:
+            raise CorpusError(f"{store.uri} has no {INDEX}") from problem
         if f"{digest64(data):016x}" != digest:
             raise CorpusError(f"{store.uri}/{INDEX} is damaged: its digest is not the one in {MANIFEST}")
         corpus = cls(store, manifest, read_index(data, INDEX)[0], cache)

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias, TypeVar
 import pyarrow.fs as pafs
 import xxhash
 
-from shards.errors import BrickyardError
+from shards.errors import BrickyardError, CorpusError
 from shards.retry import RetryPolicy, ShortRead, bounded, refined, retry
 from shards.uri import Location, hide, open_filesystem
 
@@ -165,18 +165,26 @@ class Store:
         for full in sorted(i.path for i in infos if i.type == pafs.FileType.File):
             yield full[len(self._root) + 1 :] if full.startswith(self._root) else full
 
-    def read(self, name: str, whole: Callable[[bytes], bool] = lambda data: True) -> bytes:
-        """All bytes of a file; from a remote store once more while `whole` says that they are damaged."""
+    def read(self, name: str, whole: Callable[[bytes], bool] = lambda data: True, *, most: int | None = None) -> bytes:
+        """All bytes of a file; from a remote store once more while `whole` says that they are damaged. A file of more
+        than `most` bytes is a `CorpusError`."""
         if self.local:
             with open(_regular(self.path(name)), "rb") as file:
+                self._check_size(name, os.fstat(file.fileno()).st_size, most)
                 return file.read()
         for _ in range(self.rereads + 1):
             self._forget(name)  # small files, such as a manifest, may be replaced
-            memory = bytearray(self._ask(lambda: self._handle(name).size()))
+            size = self._ask(lambda: self._handle(name).size())
+            self._check_size(name, size, most)
+            memory = bytearray(size)
             data = bytes(memoryview(memory)[: self.read_into(name, 0, memoryview(memory))])
             if whole(data):
                 break
         return data
+
+    def _check_size(self, name: str, size: int, most: int | None) -> None:
+        if most is not None and size > most:
+            raise CorpusError(f"{self.uri}/{name} has {size} bytes, more than it may have ({most})")
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`; fewer only where the file ends before."""

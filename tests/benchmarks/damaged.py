@@ -44,7 +44,7 @@ class Format(NamedTuple):
 
 
 PEERS = {
-    "mosaic": ("mosaicml-streaming==0.13.0", "torch==2.13.0"),
+    "mosaic": ("mosaicml-streaming==0.13.0", "torch==2.15.0"),
     "litdata": ("litdata==0.2.76", "torch==2.13.0"),
 }
 FORMATS = (
