@@ -15,6 +15,7 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 _jitter = random.Random()
 """Its own generator: a training's seeded one must not depend on the network."""
+
+_abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 _PERMANENT = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
@@ -131,5 +134,11 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
     if errors:
         raise errors[0]
     if not values:
+        _abandoned.add(thread)
         raise TimeoutError(f"no answer within {seconds:g} s")
     return values[0]
+
+
+def abandoned() -> int:
+    """How many abandoned calls have not ended yet."""
+    return sum(thread.is_alive() for thread in list(_abandoned))

@@ -7,8 +7,9 @@ whole: written to a temporary name, flushed to the disk, renamed, and the folder
 
 A remote store (s3://, gs://, ...) answers every request within bounded time or raises (see `shards.retry`). Ranges are
 positional reads over shared handles, from any number of threads; one longer than 8 MiB is split, and up to 4 pieces of
-a call are under way at once. Memory of a call beyond the caller's: the pieces under way, at most 4 * 8 MiB; the AWS SDK
-keeps up to 25 connections. pyarrow gives no access to `Retry-After`; the growing pauses stand in for it.
+a call are under way at once. Memory of a call beyond the caller's: the pieces under way, at most 4 * 8 MiB; the stores
+of one S3 endpoint share up to 25 connections (see `shards.clients`). pyarrow gives no access to `Retry-After`; the
+growing pauses stand in for it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, TypeAlias, TypeVar
 import pyarrow.fs as pafs
 import xxhash
 
+from shards.clients import admit
 from shards.errors import BrickyardError, CorpusError
 from shards.retry import RetryPolicy, ShortRead, bounded, refined, retry
 from shards.uri import Location, hide, open_filesystem
@@ -38,9 +40,6 @@ TEMPORARY = ".partial-"
 _OPEN_FILES = 128
 _REMOTE_HANDLES = 4096
 """A handle of a remote file is a name and a size: keeping it saves a request."""
-
-_STUCK: list[Any] = []
-"""File systems with an abandoned request: closing one would wait for it (the AWS SDK does), so they stay open."""
 
 _PIECE = 8 << 20
 _PARALLEL = 4
@@ -97,25 +96,19 @@ class Store:
         """The value of a request; a remote one is tried again as the policy says, and never hangs."""
         if self.local:
             return call()
+
+        def attempt() -> T:
+            admit()
+            return bounded(call, self.retry.request_s)
+
         try:
-            return retry(self._bounded(call), self.retry)
+            return retry(attempt, self.retry)
         except OSError as problem:
             shown = hide(str(problem), self.uri.whole) if isinstance(self.uri, Location) else str(problem)
             if shown == str(problem):
                 raise
             failure = type(refined(problem))(shown)
         raise failure  # without the cause, whose text has credentials in it
-
-    def _bounded(self, call: Callable[[], T]) -> Callable[[], T]:
-        def attempt() -> T:
-            try:
-                return bounded(call, self.retry.request_s)
-            except TimeoutError:
-                if not any(self._fs is other for other in _STUCK):
-                    _STUCK.append(self._fs)
-                raise
-
-        return attempt
 
     def path(self, name: str) -> str:
         """Full path of `name`; raises `BrickyardError` for an absolute name or one with '..' in it."""

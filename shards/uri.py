@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from shards.clients import shared
 from shards.errors import CorpusError
 from shards.retry import RetryPolicy
 
@@ -69,6 +70,8 @@ def open_filesystem(location: Location, policy: RetryPolicy) -> tuple[pafs.FileS
         if location.whole.startswith("s3://"):
             return _open_s3(location.whole, policy)
         return tuple(pafs.FileSystem.from_uri(location.whole))
+    except TimeoutError as problem:
+        raise CorpusError(f"{location} cannot be opened now: {problem}") from None
     except (pa.ArrowException, OSError, ValueError, TypeError) as problem:
         text = hide(str(problem), location.whole)
     raise CorpusError(f"{location} is no address this program can open: {text}")  # no cause: it may quote the secret
@@ -104,18 +107,20 @@ def _open_s3(uri: str, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
     options: dict[str, Any] = {name: given[name] for name in _TEXTS if name in given}
     options |= {name: given[name].lower() in ("true", "1") for name in _FLAGS if name in given}
     options = _endpoint(options, os.environ)
-    if "region" not in options:
-        options["region"] = (
-            os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-            if "endpoint_override" in options
-            else pafs.resolve_s3_region(bucket)
+    if "region" not in options and "endpoint_override" in options:
+        options["region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+    def make() -> pafs.FileSystem:
+        return pafs.S3FileSystem(
+            **({"region": pafs.resolve_s3_region(bucket)} | options if "region" not in options else options),
+            connect_timeout=policy.connect_s,
+            request_timeout=policy.idle_s,
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
         )
-    filesystem = pafs.S3FileSystem(
-        **options,
-        connect_timeout=policy.connect_s,
-        request_timeout=policy.idle_s,
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
-    )
+
+    place = "" if "region" in options else bucket  # whose region has to be asked for
+    key = (place, tuple(sorted(options.items())), policy.connect_s, policy.idle_s)
+    filesystem = shared(key, make, policy.request_s)
     return filesystem, unquote(f"{bucket}{parts.path}").strip("/")
 
 

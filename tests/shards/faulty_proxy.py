@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-FAULTS = ("unavailable", "slow_down", "reset", "truncated", "short", "stalled", "wrong")
+FAULTS = ("unavailable", "slow_down", "reset", "truncated", "short", "stalled", "dripping", "wrong")
 """503; 503 with Retry-After; a broken connection; half a body, then its end; half a body, declared whole; half a body,
-then silence; a body with one bit flipped. (`dripping`, a byte at a time, must be asked for.)"""
+then silence; half a body, then five bytes a second; a body with one bit flipped."""
 
 
 class FaultyProxy:
@@ -33,8 +33,9 @@ class FaultyProxy:
         self.latency_s = 0.0
         self.requests: Counter[str] = Counter()
         self.injected: Counter[str] = Counter()
-        self._random, self._lock = random.Random(seed), threading.Lock()
-        self.closing = threading.Event()
+        self._seed, self._lock = seed, threading.Lock()
+        self.over = threading.Event()
+        self.reset()
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -42,8 +43,11 @@ class FaultyProxy:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def reset(self, faults: Mapping[str, float] | None = None, latency_s: float = 0.0) -> None:
-        """Begin anew: these faults, counters at zero."""
+        """Begin anew: these faults, from the beginning of their order, counters at zero; hung answers end."""
         with self._lock:
+            self.over.set()
+            self.over = threading.Event()
+            self._random, self._places = random.Random(self._seed), random.Random(self._seed)
             self.faults, self.latency_s = dict(faults or {}), latency_s
             self.requests.clear()
             self.injected.clear()
@@ -62,11 +66,11 @@ class FaultyProxy:
 
     def flip(self, body: bytes) -> bytes:
         with self._lock:
-            place = self._random.randrange(len(body)) if body else 0
+            place = self._places.randrange(len(body)) if body else 0
         return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :] if body else body
 
     def close(self) -> None:
-        self.closing.set()
+        self.over.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -139,11 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("truncated", "stalled", "dripping"):
             self.close_connection = True
             self.wfile.write(half)
+            over = self.proxy.over
             if fault == "stalled":
-                self.proxy.closing.wait(60)
+                over.wait(60)
             for i in range(len(half), len(body)) if fault == "dripping" else ():
                 self.wfile.write(body[i : i + 1])
-                if self.proxy.closing.wait(0.2):
+                if over.wait(0.2):
                     return
         else:
             self.wfile.write(body)
