@@ -2,7 +2,7 @@
 
 Each is opened on its own copy of the corpus and gives, once for every epoch, all scenes in a new random order, in
 lists of four. A scene is a dictionary of arrays: name, xyz (float32), color (uint8), normal (float32), label (int16).
-Nobody has to concatenate the batch. A peer takes part if its package is installed; none is installed for this.
+Nobody has to concatenate the batch. Peers live in environments of their own (see `peers`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib import import_module
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import shards.corpus
+from shards.buffers import BufferPool
 from shards.build import commit_task, fingerprint_digest, finish_build, start_build
 from shards.codecs import Compressor
 from shards.corpus import Corpus
@@ -29,6 +29,7 @@ from shards.scene import Scene
 from shards.storage import Store
 from shards.stream import Sample, Stream
 from tests.benchmarks.material import LABELS
+from tests.benchmarks.peers import interpreter, version
 
 BATCH = 4
 PER_SHARD = 32
@@ -46,11 +47,13 @@ class Contestant:
     Attributes:
         layout: folder (below that of the run) with the corpus in its format.
         open: folder of the run -> function that starts the next epoch.
+        module: that must be importable.
     """
 
     name: str
     layout: str
     open: Callable[[Path], Epoch]
+    module: str = "numpy"
 
 
 # Ours
@@ -69,12 +72,14 @@ def write_bricks(folder: Path, scenes: Sequence[Scene], compressor: Compressor) 
 
 
 def open_bricks(folder: Path, *, compressor: str, threads: int, codes: bool = False) -> Epoch:
-    """A `Stream` that goes on for ever, taken up anew for every epoch."""
+    """A `Stream`, taken up anew for every epoch."""
     corpus = Corpus.open(folder / f"brickyard-{compressor}")
-    stream = Stream(corpus, FIELDS, batch=BATCH, threads=threads, prepare=partial(_prepare, codes=codes))
+    pool, number = BufferPool(), count()
 
     def epoch() -> Iterator[Batch]:
-        stream.epochs = stream.epoch + 1  # without this the next epoch would be begun before its clock is
+        prepare = partial(_prepare, codes=codes)
+        stream = Stream(corpus, FIELDS, batch=BATCH, threads=threads, prepare=prepare, seed=next(number), epochs=1)
+        stream._pool = pool  # a run over many epochs keeps its buffers, too
         return iter(stream)
 
     return epoch
@@ -253,8 +258,8 @@ def _copy(scene: dict[str, Any], name: str, buffers: dict[str, Any]) -> dict[str
 CEILING = Contestant("memory copy", "npy", open_copies)
 
 
-def contestants() -> list[Contestant]:
-    """The ceiling, ours, then every peer that is installed."""
+def contestants(*, only_installed: bool = True) -> list[Contestant]:
+    """The ceiling, ours, then every peer (that can be installed)."""
     found = [CEILING]
     for compressor in ("zstd", "lz4"):
         layout = f"brickyard-{compressor}"
@@ -264,32 +269,22 @@ def contestants() -> list[Contestant]:
         opener = partial(open_bricks, compressor=compressor, threads=2, codes=True)
         found.append(Contestant(f"brickyard {compressor}, 2 threads, xyz as codes", layout, opener))
     peers = [
-        ("npy folders + torch", "npy", open_npy, "torch"),
+        ("npy folders + DataLoader", "npy", open_npy, "torch"),
         ("WebDataset", "webdataset", open_webdataset, "webdataset"),
         ("MosaicML Streaming", "mosaic", open_mosaic, "streaming"),
         ("litData", "litdata", open_litdata, "litdata"),
     ]
-    for name, layout, open_peer, package in peers:
-        for workers in () if _problem(package) else (0, 2):
-            found.append(Contestant(f"{name}, {workers} workers", layout, partial(open_peer, workers=workers)))
-    return found
+    for name, layout, open_peer, module in peers:
+        for workers in (0, 2):
+            label = f"{name} {version(module)}".strip() + f", {workers} workers"
+            found.append(Contestant(label, layout, partial(open_peer, workers=workers), module))
+    return [entry for entry in found if not only_installed or interpreter(entry.module)[0]]
 
 
 def absent() -> dict[str, str]:
-    """Packages of peers that cannot be imported -> why."""
-    reasons = {package: _problem(package) for package in ("torch", "webdataset", "streaming", "litdata")}
-    return {package: reason for package, reason in reasons.items() if reason}
-
-
-@cache
-def _problem(package: str) -> str:
-    try:
-        import_module(package)
-    except ModuleNotFoundError as problem:
-        return "not installed" if problem.name == package else repr(problem)
-    except Exception as problem:  # a package that breaks while it is imported is not there
-        return repr(problem)
-    return ""
+    """Peers that cannot be imported -> why."""
+    reasons = {module: interpreter(module)[1] for module in ("torch", "webdataset", "streaming", "litdata")}
+    return {module: reason for module, reason in reasons.items() if reason}
 
 
 PEER_WRITERS = {"webdataset": write_webdataset, "mosaic": write_mosaic, "litdata": write_litdata}

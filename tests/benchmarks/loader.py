@@ -58,16 +58,18 @@ COST_COLUMNS = {
 }
 
 
-def write_layouts(folder: Path, rooms: Material, scenes: int, layouts: set[str]) -> dict[str, dict[str, float]]:
+def write_layouts(folder: Path, rooms: Material, scenes: int, entries: list[Contestant]) -> dict[str, dict[str, float]]:
     """Write the corpus in every format that is needed; returns layout -> files, megabytes, seconds to write."""
     copies = [room_copy(rooms.scenes, number) for number in range(scenes)]
-    about = {}
+    about, layouts = {}, {entry.layout for entry in entries}
     for layout in ["npy", *sorted(layouts - {"npy"})]:
         start, place = time.perf_counter(), folder / layout
         if layout == "npy":
             write_npy(place, copies)
         elif layout in PEER_WRITERS:
-            PEER_WRITERS[layout](place, folder / "npy")
+            entry = next(entry for entry in entries if entry.layout == layout)
+            with closing(Server(entry, folder)) as server:
+                server.ask("write")
         else:
             write_bricks(place, copies, "lz4" if layout.endswith("lz4") else "zstd")
         sizes = [path.stat().st_size for path in place.rglob("*") if path.is_file()]
@@ -165,7 +167,7 @@ def run(*, scenes: int = 400, repeats: int = 5, dry: bool = False) -> list[dict[
     rooms, entries = material("scannet"), contestants()
     with tempfile.TemporaryDirectory(prefix="brickyard-bench-") as place:
         folder = Path(place)
-        layouts = write_layouts(folder, rooms, scenes, {entry.layout for entry in entries})
+        layouts = write_layouts(folder, rooms, scenes, entries)
         answers = compare(folder, entries, repeats)
     check(answers, scenes)
     rows = [summarise(entry, answers[entry.name], layouts[entry.layout]) for entry in entries]

@@ -1,25 +1,41 @@
 """One process for each loader, which times its epochs when it is told to: so each has a peak of memory and a processor
-time of its own, and epochs of different loaders can be interleaved, which shares out the noise of a busy machine."""
+time of its own, and epochs of different loaders can be interleaved, which shares out the noise of a busy machine.
+
+The process runs in the loader's environment, as `python -m tests.benchmarks.measuring LOADER FOLDER`, reads what to do
+from stdin, a word a line, and answers in JSON on stdout, a line an answer.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import xxhash
 
 from shards.codecs import Quantised
-from tests.benchmarks.contestants import ARRAYS, BATCH, Contestant, Epoch, read_npy, unverified
+from tests.benchmarks.contestants import (
+    ARRAYS,
+    BATCH,
+    PEER_WRITERS,
+    Contestant,
+    Epoch,
+    contestants,
+    read_npy,
+    unverified,
+)
+from tests.benchmarks.peers import interpreter
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 PAGE = 4096
+ROOT = Path(__file__).parents[2]
 
 
 class Server:
@@ -31,55 +47,62 @@ class Server:
     """
 
     def __init__(self, entry: Contestant, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
         self.name = entry.name
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, entry.open, folder))
-        self._process.start()
-        theirs.close()
+        self._process = subprocess.Popen(
+            [interpreter(entry.module)[0], "-m", "tests.benchmarks.measuring", entry.name, str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
 
     def ask(self, what: str) -> dict[str, Any]:
         """One epoch: "timed" or "unverified" (seconds, cpu_seconds, points), "memory" (working_bytes) or "checked"
-        (checksum, errors)."""
-        try:
-            with suppress(BrokenPipeError):  # it may have failed while opening; then its reason waits to be read
-                self._pipe.send(what)
-            answer: dict[str, Any] = self._pipe.recv()
-        except (EOFError, ConnectionResetError):
-            raise RuntimeError(f"{self.name}: the process of this loader died") from None
+        (checksum, errors). Or "write": make the loader's layout from the npy folders."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):  # it may have failed while opening; then its reason waits to be read
+            self._process.stdin.write(what + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name}: the process of this loader died")
+        answer: dict[str, Any] = json.loads(line)
         if "failure" in answer:
             raise RuntimeError(f"{self.name}: {answer['failure']}")
         return answer
 
     def close(self) -> None:
         """End the process and its workers."""
-        self._pipe.close()
-        self._process.join(20)
-        if self._process.is_alive():
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.join()
+            self._process.wait()
+        self._process.stdout.close()
 
 
-def _serve(pipe: Connection, opener: Callable[[Path], Epoch], folder: Path) -> None:
+def _serve(entry: Contestant, folder: Path, answers: TextIO) -> None:
+    def tell(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
     tasks: dict[str, Callable[[Epoch, Path, int], dict[str, Any]]] = {
         "timed": _timed, "unverified": _unverified, "memory": _memory, "checked": _checked,
     }  # fmt: skip
-    multiprocessing.set_start_method("fork", force=True)  # what a loader's workers get where it is not itself spawned
-    try:
-        epoch = opener(folder)
-        start = _memory_of_tree()
-    except Exception as problem:
-        pipe.send({"failure": repr(problem)})
-        return
-    while True:
+    epoch, start = None, 0
+    for line in sys.stdin:
         try:
-            what = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(tasks[what](epoch, folder, start))
+            if line.strip() == "write":
+                PEER_WRITERS[entry.layout](folder / entry.layout, folder / "npy")
+                tell({})
+                continue
+            if epoch is None:
+                epoch = entry.open(folder)
+                start = _memory_of_tree()
+            tell(tasks[line.strip()](epoch, folder, start))
         except Exception as problem:
-            pipe.send({"failure": repr(problem)})
+            tell({"failure": repr(problem)})
 
 
 def _timed(epoch: Epoch, folder: Path, start: int) -> dict[str, Any]:
@@ -174,3 +197,13 @@ def _cpu_of_tree() -> float:
         if fields := _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split():
             total += (int(fields[11]) + int(fields[12])) * _TICK
     return total
+
+
+if __name__ == "__main__":
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    _serve(
+        next(entry for entry in contestants(only_installed=False) if entry.name == sys.argv[1]),
+        Path(sys.argv[2]),
+        channel,
+    )
