@@ -19,6 +19,9 @@ from PIL import Image, UnidentifiedImageError
 
 from shards.errors import BrickyardError
 
+MAX_PIXELS = 1 << 26
+"""Of an image that is decoded: 8192 x 8192."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CropConfig:
@@ -189,14 +192,16 @@ def crop_image(
     """
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            if image.size != size:
-                raise BrickyardError(f"the image has {image.size} pixels, its scene says {size}")
+            if image.size != size or size[0] * size[1] > MAX_PIXELS:
+                raise BrickyardError(
+                    f"the image has {image.size} pixels, its scene says {size}, of {MAX_PIXELS} at most"
+                )
             if reduced and (divisor := _divisor(box, config)) > 1:
                 image.draft("RGB", (-(-size[0] // divisor), -(-size[1] // divisor)))
             x, y = image.size[0] / size[0], image.size[1] / size[1]
             region = (box.left * x, box.top * y, (box.left + box.width) * x, (box.top + box.height) * y)
             resized = image.convert("RGB").resize((config.width, config.height), Image.Resampling.BILINEAR, region)
-    except (UnidentifiedImageError, OSError, SyntaxError) as problem:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as problem:
         raise BrickyardError(f"the image cannot be decoded: {problem}") from problem
     pixels = np.asarray(resized).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels[:, :, ::-1] if flip else pixels)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import stat
 import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +131,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     intact = tmp_path_factory.mktemp("intact")
     toy_corpus(intact, scenes=1)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(read_everything, (intact,))
+        pool.apply(_warm, (intact,))
 
         def refused(read: Callable[[Path], object], folder: Path) -> str:
             error, text, seconds, growth = pool.apply_async(_refused, (read, folder)).get(timeout=30)
@@ -137,6 +141,13 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
             return str(text)
 
         yield refused
+
+
+def _warm(folder: Path) -> None:
+    read_everything(folder)
+    for name in ("train.augment", "curate.images", "evaluate.show.camera"):
+        with suppress(ModuleNotFoundError):
+            import_module(name)
 
 
 def _refused(read: Callable[[Path], object], folder: Path) -> tuple[type, str, float, int]:
@@ -406,3 +417,56 @@ def test_hostile_tar_headers_mean_nothing(tmp_path: Path, name: str) -> None:
     again = Corpus.open(tmp_path)
     for row, scene in enumerate(before):
         assert repr(again.scene(row)) == repr(scene)
+
+
+# Images
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture of so many pixels in a few bytes: the header says it, hardly any data follows."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    mark = b"\x89PNG\r\n\x1a\n"
+    return mark + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1 << 20))) + chunk(b"IEND", b"")
+
+
+def view(width: int, height: int, says: tuple[int, int] | None) -> Any:
+    """A view with a picture of that size; the scene says the same of it, or another size."""
+    wide, high = says or (width, height)
+    return replace(toy_scene(0).views[0], image=png(width, height), width=wide, height=high, pairs=None)
+
+
+def crop(width: int, height: int, says: tuple[int, int] | None, folder: Path) -> None:
+    from train.augment import Box, CropConfig, crop_image
+
+    size = says or (width, height)
+    crop_image(png(width, height), size, Box(top=0, left=0, height=64, width=64), CropConfig(), flip=False)
+
+
+def superpixels(width: int, height: int, says: tuple[int, int] | None, folder: Path) -> None:
+    from curate.images import decode_rgb
+
+    decode_rgb(toy_scene(0), view(width, height, says))
+
+
+def page(width: int, height: int, says: tuple[int, int] | None, folder: Path) -> None:
+    from evaluate.show.camera import UndecodableImageError, decode
+
+    try:
+        decode(view(width, height, says))
+    except UndecodableImageError as problem:  # shown on the page, in the picture's place
+        raise CorruptDataError(str(problem), shard="") from problem
+
+
+@pytest.mark.parametrize("decoder", [crop, superpixels, page])
+@pytest.mark.parametrize("says", [None, (64, 40)])
+@pytest.mark.parametrize("size", [(60000, 60000), (20000, 8000)])
+def test_an_image_bomb_is_refused(
+    tmp_path: Path, elsewhere: Elsewhere, size: tuple[int, int], says: tuple[int, int] | None, decoder: Any
+) -> None:
+    """Whether or not the scene agrees with the picture's header, nothing of it is decoded."""
+    pytest.importorskip("torch")
+    assert re.search(r"pixels|\d+x\d+", elsewhere(partial(decoder, *size, says), tmp_path))
