@@ -6,8 +6,8 @@ belongs to. So a request that was abandoned but still drips (see `shards.retry`)
 waits for another; for a new one our own requests hold back for a moment, up to `_QUIET_S`; and where that does not
 help, the wait ends in an error.
 
-pyarrow's clean-up at the end of the process takes the same lock. It is left out where it would wait for an abandoned
-request; the AWS SDK then says so on stderr.
+pyarrow's clean-up at the end of the process takes the same lock. Where it would wait for an abandoned request, the
+process ends without it, with its own exit status (on Linux with glibc).
 
 Limits: each request abandoned and not ended keeps one of the client's 25 connections. Memory: clients are kept for
 good, a few hundred kB each; a job has one or two.
@@ -16,6 +16,7 @@ good, a few hundred kB each; a job has one or two.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Hashable
@@ -86,8 +87,17 @@ def _hold_back(future: Future[Any], seconds: float) -> None:
 
 
 def _leave() -> None:
-    if abandoned():
+    """End the process although a request has not ended: neither wait for it nor tear down the SDK under its feet.
+
+    glibc hands the exit status to `on_exit`'s functions, the one registered last first: here `_exit` itself. Elsewhere
+    the process ends when its requests do.
+    """
+    if not abandoned():
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "on_exit"):
         atexit.unregister(pafs.ensure_s3_finalized)
+        library.on_exit(library._exit, None)
 
 
 atexit.register(_leave)  # runs before pyarrow's clean-up, which was registered earlier

@@ -106,6 +106,7 @@ def _open_s3(uri: str, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
         raise ValueError(f"unknown options {', '.join(sorted(unknown))}; known are {', '.join((*_TEXTS, *_FLAGS))}")
     options: dict[str, Any] = {name: given[name] for name in _TEXTS if name in given}
     options |= {name: given[name].lower() in ("true", "1") for name in _FLAGS if name in given}
+    options.setdefault("allow_delayed_open", True)  # a small file is one request, not three
     options = _endpoint(options, os.environ)
     if "region" not in options and "endpoint_override" in options:
         options["region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"

@@ -100,7 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
         link = http.client.HTTPConnection(host, int(port), timeout=30)
         chunked = "Transfer-Encoding" in self.headers
         headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
-        link.request(self.command, self.path, iter([body]) if chunked else body, headers, encode_chunked=chunked)
+        try:
+            link.request(self.command, self.path, iter([body]) if chunked else body, headers, encode_chunked=chunked)
+        except ConnectionRefusedError:  # there is no store any more: so neither is there one behind the proxy
+            self.close_connection = True
+            return
         reply = link.getresponse()
         answer = reply.read()
         kept = {k: v for k, v in reply.getheaders() if k.lower() not in ("connection", "transfer-encoding")}
