@@ -1,7 +1,7 @@
 """What readers make of damaged files: our formats and others, the same kinds of damage, counted.
 
 python -m tests.benchmarks.corruption              the table, in about ten minutes; peers get environments of their own
-python -m tests.benchmarks.corruption --every 1    every kind of damage at every byte of our own formats (an hour)
+python -m tests.benchmarks.corruption --every 1    every kind of damage at every byte of our own formats (hours)
 
 Every format holds the same eight scenes in two files or more. Payload is what the arrays' values are stored in,
 structure what the format has around them (headers, offsets, padding), index what says where things are (a footer, an
