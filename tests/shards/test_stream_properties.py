@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from shards.batching import PointBudget
 from shards.corpus import Corpus
+from shards.order import permute_many
 from shards.stream import Sample, Stream
 from shards.visits import Portion
 from tests.worlds import toy_corpus
@@ -172,3 +173,16 @@ def test_a_mixture_goes_on_exactly_where_it_stopped(
     undisturbed = run(portions, [Stretch(1, 2, len(found))], batch, None, seed=seed)
     assert found == undisturbed
     assert [position for position, _, _ in flat(found)] == list(range(len(found) * batch))
+
+
+def test_the_order_is_as_good_as_a_full_shuffle() -> None:
+    """20,000 frames of 100 drives in batches of 8: how often a batch holds a drive twice, and whether place tells row."""
+    repeats, ranks, rng = {}, {}, np.random.default_rng(0)
+    orders = {"ours": [permute_many(np.arange(20_000), 20_000, seed, 0) for seed in range(5)],
+              "full": [rng.permutation(20_000) for _ in range(5)]}  # fmt: skip
+    for name, epochs in orders.items():
+        batches = [batch for order in epochs for batch in (order // 200).reshape(-1, 8).tolist()]
+        repeats[name] = 1 - np.mean([len(set(batch)) for batch in batches]) / 8
+        ranks[name] = max(abs(np.corrcoef(np.arange(20_000), order)[0, 1]) for order in epochs)
+    assert repeats["ours"] == pytest.approx(repeats["full"], abs=0.003)  # three standard deviations of either
+    assert ranks["ours"] < 0.03 > ranks["full"]
