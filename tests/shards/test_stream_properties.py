@@ -176,7 +176,7 @@ def test_a_mixture_goes_on_exactly_where_it_stopped(
 
 
 def test_the_order_is_as_good_as_a_full_shuffle() -> None:
-    """20,000 frames of 100 drives in batches of 8: how often a batch holds a drive twice, and whether place tells row."""
+    """20,000 frames of 100 drives in batches of 8: how often one holds a drive twice, and whether place tells row."""
     repeats, ranks, rng = {}, {}, np.random.default_rng(0)
     orders = {"ours": [permute_many(np.arange(20_000), 20_000, seed, 0) for seed in range(5)],
               "full": [rng.permutation(20_000) for _ in range(5)]}  # fmt: skip
