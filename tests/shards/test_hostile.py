@@ -154,7 +154,8 @@ def _warm(folder: Path) -> None:
 def _refused(read: Callable[[Path], object], folder: Path) -> tuple[type, str, float, int]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, began = _memory("VmRSS"), time.process_time()
-    error, text = type(None), ""
+    error: type = type(None)
+    text = ""
     try:
         read(folder)
     except Exception as problem:
