@@ -104,7 +104,7 @@ def test_bad_scenes_are_quarantined_and_good_ones_built(home: Path) -> None:
     (raw / "calib" / "000002.txt").write_text("P2: 1 2 three")
     (raw / "image_2" / "000003.png").write_bytes(b"\x89PNG\r\n\x1a\n not an image")
     code, result, text = brickyard(home, "build", "recipe.yaml", "--out", "corpus", "--in-process")
-    assert code == 3
+    assert code == 3, text
     reasons = {q["key"].rsplit("/", 1)[-1]: q["reason"] for q in result["quarantined"]}
     assert sorted(reasons) == ["000001", "000002", "000003"]
     assert "velodyne/000001.bin" in reasons["000001"]

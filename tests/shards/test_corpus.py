@@ -12,6 +12,7 @@ from shards.build import commit_task, fingerprint_digest, finish_build, start_bu
 from shards.corpus import Corpus
 from shards.encode import encode_scene
 from shards.errors import BrickyardError, CorpusError
+from shards.index import SCHEMA, read_index, write_index
 from shards.storage import Readable, Store
 from shards.verify import verify
 from tests.shards.test_scene import scenes_differ
@@ -39,6 +40,11 @@ def test_a_scene_can_be_named_by_a_unique_ending(tmp_path: Path) -> None:
         corpus.row("scene-009")
     with pytest.raises(CorpusError, match="3 scenes match"):
         corpus.row("toy/")
+
+
+def test_a_part_of_no_scenes_is_a_part(tmp_path: Path) -> None:
+    table, note = read_index(write_index(SCHEMA.empty_table(), {"scenes": 0}).to_pybytes(), "a part")
+    assert (len(table), table.schema, note) == (0, SCHEMA, {"scenes": 0})
 
 
 def test_stock_pyarrow_and_duckdb_read_it(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_keys_may_stand_in_the_query(remote: Corpus, proxy: FaultyProxy) -> None
 _PLACES = st.lists(st.builds(Address, st.integers(0, 5000), st.integers(1, 900), st.just(0)), max_size=30, unique=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_PLACES, st.integers(0, 300), st.integers(1, 2000))
 def test_coalescing(places: list[Address], gap: int, longest: int) -> None:
     groups = coalesce(places, gap, longest)
