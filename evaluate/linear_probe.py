@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,8 @@ from shards.errors import RecipeError
 from shards.scene import UNLABELLED
 from shards.stream import Stream
 from shards.taxonomy import taxonomy
-from train.student import Student, StudentConfig, join_clouds, read_cloud
+from train.clouds import Cloud
+from train.student import Rows, Student, build_student
 
 if TYPE_CHECKING:
     from shards.stream import Sample
@@ -104,11 +105,11 @@ class ProbeResult:
     scenes: tuple[int, int]
 
 
-def random_student(config: StudentConfig, seed: int, device: torch.device | str = "cpu") -> Student:
+def random_student(config: Any, seed: int, device: torch.device | str = "cpu") -> Student:
     """The student a training run with this seed starts from; leaves torch's random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Student(config, device)
+        return build_student(config, device)
 
 
 def probe(student: Student, corpus: Corpus, config: ProbeConfig) -> ProbeResult:
@@ -127,9 +128,9 @@ def probe(student: Student, corpus: Corpus, config: ProbeConfig) -> ProbeResult:
     classifier = fit(features, labels, len(names), config)
     held_out = _rows(corpus, config, config.val_split)
     confusion = np.zeros((len(names), len(names)), np.int64)
-    for scene in _encode(student, corpus, config, held_out):
+    for scene, truth in _encode(student, corpus, config, held_out):
         predicted = classifier(scene.features).argmax(1)[scene.inverse]
-        confusion += confusion_matrix(scene.labels.cpu().numpy(), predicted.cpu().numpy(), len(names))
+        confusion += confusion_matrix(truth.cpu().numpy(), predicted.cpu().numpy(), len(names))
     return ProbeResult(
         miou=mean_iou(confusion),
         iou=dict(zip(names, class_iou(confusion).tolist(), strict=True)),
@@ -145,19 +146,20 @@ def calibrate(student: Student, corpus: Corpus, rows: NDArray[np.int64], *, thre
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average
-    device = next(student.parameters()).device
+    if not norms:
+        return
 
-    def prepare(sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def prepare(sample: Sample, rng: np.random.Generator) -> Cloud:
         del rng
-        xyz, intensity = read_cloud(sample, student.config)
-        return torch.from_numpy(xyz), torch.from_numpy(intensity)
+        return student.read(sample)
 
-    fields = student.config.fields
-    stream = Stream(corpus, fields, batch=batch, rows=rows, threads=threads, prepare=prepare, epochs=1, shuffle=False)
+    stream = Stream(
+        corpus, student.fields, batch=batch, rows=rows, threads=threads, prepare=prepare, epochs=1, shuffle=False
+    )
     student.train()
     with torch.no_grad():
         for items in stream:
-            student(join_clouds(items, device))
+            student.encode(items)
     student.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -199,24 +201,14 @@ def fit(features: Tensor, labels: Tensor, classes: int, config: ProbeConfig) -> 
     return linear.requires_grad_(False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Encoded:
-    """A scene: features (V, C) of its voxels; labels (N,) and voxels (N,) of its points; representatives (V,)."""
-
-    features: Tensor
-    labels: Tensor
-    inverse: Tensor
-    representative: Tensor
-
-
 def _training_set(
     student: Student, corpus: Corpus, config: ProbeConfig, rows: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
     """Features and labels of the labelled voxels of all training scenes."""
     features, labels, size = [], [], 0
     generator = torch.Generator().manual_seed(config.seed)
-    for scene in _encode(student, corpus, config, rows):
-        label = scene.labels[scene.representative]
+    for scene, truth in _encode(student, corpus, config, rows):
+        label = truth[scene.representative]
         chosen = (label != UNLABELLED).nonzero().squeeze(1)
         if config.voxels_per_scene is not None:
             order = torch.randperm(len(chosen), generator=generator)[: config.voxels_per_scene]
@@ -234,22 +226,21 @@ def _training_set(
     return joined, torch.cat(labels)
 
 
-def _encode(student: Student, corpus: Corpus, config: ProbeConfig, rows: NDArray[np.int64]) -> Iterator[_Encoded]:
-    """The frozen features of each scene, in the order of `rows`."""
+def _encode(
+    student: Student, corpus: Corpus, config: ProbeConfig, rows: NDArray[np.int64]
+) -> Iterator[tuple[Rows, Tensor]]:
+    """(frozen features, labels (N,) of the points) of each scene, in the order of `rows`."""
     field = f"points/semantic.{config.taxonomy}"
-    device = next(student.parameters()).device
 
-    def prepare(sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def prepare(sample: Sample, rng: np.random.Generator) -> tuple[Cloud, Tensor]:
         del rng
         if field not in sample:
             raise RecipeError(f"scene {sample.key} has no labels of {config.taxonomy!r}; select a dataset that has")
-        xyz, intensity = read_cloud(sample, student.config)
-        labels = np.asarray(sample[field]).astype(np.int64)
-        return torch.from_numpy(xyz), torch.from_numpy(intensity), torch.from_numpy(labels)
+        return student.read(sample), torch.from_numpy(np.asarray(sample[field]).astype(np.int64))
 
     stream = Stream(
         corpus,
-        (*student.config.fields, field),
+        (*student.fields, field),
         batch=1,
         rows=rows,
         threads=config.threads,
@@ -258,15 +249,9 @@ def _encode(student: Student, corpus: Corpus, config: ProbeConfig, rows: NDArray
         shuffle=False,
     )
     for items in stream:
-        for xyz, intensity, labels in items:
+        for cloud, labels in items:
             with torch.no_grad():
-                features, voxels = student(join_clouds([(xyz, intensity)], device))
-            yield _Encoded(
-                features=features,
-                labels=labels.to(device),
-                inverse=voxels.inverse,
-                representative=voxels.representative,
-            )
+                yield student.encode([cloud]), labels.to(student.device)
 
 
 def _rows(corpus: Corpus, config: ProbeConfig, split: str) -> NDArray[np.int64]:

@@ -48,7 +48,7 @@ class Voxels:
     Attributes:
         indices: int32 (V, 4): scene, and the cell along each axis, counted from 0 within `shape`.
         features: float32 (V, C), those of each voxel's representative.
-        representative: int64 (V,), the first point in each voxel.
+        representative: int64 (V,), the point that speaks for each voxel.
         inverse: int64 (N,), the voxel of each point: `values[inverse]` takes voxel values back to the points.
         shape: cells per axis of the smallest grid that holds all scenes.
         batch: number of scenes.
@@ -76,7 +76,7 @@ def cells(xyz: Tensor, config: VoxelConfig) -> Tensor:
     return torch.stack([torch.floor(v / size) for v, size in zip(axes, config.size, strict=True)], 1).long()
 
 
-def voxelise(xyz: Tensor, features: Tensor, scene: Tensor, batch: int, config: VoxelConfig) -> Voxels:
+def voxelise(xyz: Tensor, features: Tensor, scene: Tensor, batch: int, config: VoxelConfig, *, turn: int = 0) -> Voxels:
     """The occupied voxels.
 
     Args:
@@ -84,6 +84,7 @@ def voxelise(xyz: Tensor, features: Tensor, scene: Tensor, batch: int, config: V
         features: float32 (N, C) of the points.
         scene: int64 (N,), number of each point's scene, 0..batch-1.
         batch: number of scenes.
+        turn: see `representatives`.
 
     Raises:
         BrickyardError: without points, or where a coordinate is more than 32,767 cells from the origin.
@@ -97,9 +98,7 @@ def voxelise(xyz: Tensor, features: Tensor, scene: Tensor, batch: int, config: V
     code = scene.long()
     for axis in range(3):
         code = (code << 16) + (cell[:, axis] + _LIMIT)
-    unique, inverse = torch.unique(code, return_inverse=True)
-    order = torch.arange(len(xyz), device=xyz.device)
-    first = torch.full_like(unique, len(xyz)).scatter_reduce_(0, inverse, order, reduce="amin")
+    inverse, first = representatives(code, turn)
     occupied = cell[first]
     floor = torch.div(occupied.amin(0), _PHASE, rounding_mode="floor") * _PHASE
     local = occupied - floor
@@ -113,3 +112,15 @@ def voxelise(xyz: Tensor, features: Tensor, scene: Tensor, batch: int, config: V
         shape=(a, b, c),
         batch=batch,
     )
+
+
+def representatives(code: Tensor, turn: int = 0) -> tuple[Tensor, Tensor]:
+    """(group of every point (N,), point that speaks for each group (G,)) of points with equal codes, sorted by code.
+
+    Args:
+        code: int64 (N,).
+        turn: number of the point that speaks, in the points' order, counted round and round within each group.
+    """
+    _, inverse, sizes = torch.unique(code, return_inverse=True, return_counts=True)
+    members = inverse.argsort(stable=True)
+    return inverse, members[sizes.cumsum(0) - sizes + turn % sizes]

@@ -64,7 +64,7 @@ def test_pairs_lead_to_the_colour_of_the_points_class(corpus: Corpus, objective:
         for point, image, (row, column) in zip(
             item.pair_point.tolist(), item.pair_image.tolist(), item.pair_pixel.tolist(), strict=True
         ):
-            nearest = np.abs(exact - item.xyz[point].numpy()).sum(1).argmin()
+            nearest = np.abs(exact - item.cloud.xyz[point].numpy()).sum(1).argmin()
             kind = points.semantic["nuscenes16"][nearest]
             seen = item.images[image, :, row, column].numpy().astype(int)
             checked += int(np.abs(COLOURS.astype(int) - seen).sum(1).argmin() == kind)

@@ -23,6 +23,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from shards.errors import RecipeError
 from train.models.point_blocks import Pool, Projection, drop_paths, initialise, stage
@@ -48,6 +49,8 @@ class PointTransformerConfig:
         shuffle: draw the sequence of `orders` anew at every level in training (torch's CPU generator).
         size: edge of the finest cells, metres.
         mask_token: whether there is a learned vector that stands for masked points.
+        checkpoint: compute each block a second time in the backward pass instead of keeping what it computed: about a
+            third more time for the memory of all blocks but one.
         published: "off", or "flash" for what the released code does with flash attention and "plain" for what it does
             without. Both count the cells of all scenes from the minimum of the batch and give all curves the bits of
             the largest scene, so batch-mates move a scene's grid and turn its curves, and both shuffle the orders in
@@ -67,6 +70,7 @@ class PointTransformerConfig:
     shuffle: bool = True
     size: float = 0.02
     mask_token: bool = True
+    checkpoint: bool = False
     published: Published = "off"
 
     def __post_init__(self) -> None:
@@ -188,7 +192,10 @@ class PointTransformer(nn.Module):
                 level = coarser(level, self._walking())
                 x = self.pools[number - 1](x, level)
             for block in cast(nn.ModuleList, blocks):
-                x = block(x, level)
+                if self.config.checkpoint and self.training:
+                    x = checkpoint(block, x, level, use_reentrant=False)
+                else:
+                    x = block(x, level)
             levels.append(level)
             outputs.append(x)
         return Encoded(levels=tuple(levels), features=tuple(outputs))

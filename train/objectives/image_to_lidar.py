@@ -30,7 +30,7 @@ from train.models.sparse_unet import head
 from train.objectives import contrastive
 from train.objectives.objective import Loss, Objective, ObjectiveConfig
 from train.objectives.paired import PairedBatch, PairedScene, collate, prepare
-from train.student import Student, StudentConfig
+from train.student import StudentConfig, UNetStudent
 from train.teachers import Teacher, TeacherConfig, load_teacher
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ class ImageToLidarObjective(Objective):
         self.config = config
         superpixels = ("views/*/superpixels",) if config.unit == "superpixel" else ()
         self.fields = (*config.student.fields, "views/*/image", "views/*/pairs", *superpixels)
-        self.student = Student(config.student, device)  # first, so that a seed gives the same one to every objective
+        self.student = UNetStudent(
+            config.student, device
+        )  # first, so that a seed gives the same one to every objective
         teacher = load_teacher(config.teacher, device)
         self._frozen: tuple[Teacher] = (teacher,)  # in a tuple, so that torch does not see it
         self.point_head = head(self.student.channels, config.dimensions).to(device)
@@ -132,7 +134,7 @@ class ImageToLidarObjective(Objective):
         return prepare(sample, rng, self.config)
 
     def collate(self, items: Sequence[PairedScene], device: torch.device) -> PairedBatch:
-        return collate(items, device)
+        return collate(items, self.config.student.inputs, device)
 
     def forward(self, batch: PairedBatch) -> Loss:
         if not len(batch.pair_point):

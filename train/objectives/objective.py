@@ -43,6 +43,17 @@ class Objective(nn.Module):
     fields: tuple[str, ...]
     student: Student
 
+    def rate(self, parameter: str) -> float:
+        """Factor on the learning rate of a parameter, by its name in `named_parameters`."""
+        del parameter
+        return 1.0
+
+    def begin_step(self, step: int, steps: int) -> None:
+        """Set everything that follows a schedule; called before optimiser step `step` (from 0) of `steps`."""
+
+    def end_step(self, step: int, steps: int) -> None:
+        """Called after the optimiser has made that step: for a teacher that follows the student."""
+
     def prepare(self, sample: Sample, rng: np.random.Generator) -> Any:
         """One scene, in a thread of the stream: decode, crop, and draw every random number from `rng`."""
         raise NotImplementedError

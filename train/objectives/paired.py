@@ -9,7 +9,7 @@ may end up without any; it stays in the batch and is counted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from train.augment import (
     random_box,
     rotation_and_flips,
 )
-from train.student import Clouds, join_clouds, read_cloud
+from train.clouds import Cloud, Clouds, join_clouds, read_cloud
 
 if TYPE_CHECKING:
     from shards.stream import Sample
@@ -39,7 +39,7 @@ class PairedScene:
     """One scene; V images of h x w pixels, P pairs.
 
     Attributes:
-        xyz: float32 (N, 3). intensity: float32 (N,).
+        cloud: its points, less those dropped.
         transform: float32 (3, 3), to be applied to xyz.
         images: uint8 (V, 3, h, w).
         labels: int64 (V, h, w), superpixels with pairs numbered 0..superpixels-1 over all images, -1 elsewhere;
@@ -48,9 +48,7 @@ class PairedScene:
         seed: for what is drawn per batch.
     """
 
-    key: str
-    xyz: Tensor
-    intensity: Tensor
+    cloud: Cloud
     transform: Tensor
     images: Tensor
     labels: Tensor
@@ -95,7 +93,8 @@ class _View:
 
 def prepare(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> PairedScene:
     """See the module's text; raises `BrickyardError` for a scene without points or with an image nobody can decode."""
-    xyz, intensity = read_cloud(sample, config.student)
+    cloud = read_cloud(sample, config.student.inputs)
+    xyz = cloud.xyz.numpy()
     pairs = {number: _pairs(sample, number, visible_only=config.visible_only) for number in _usable(sample, config)}
     pairs = {number: pair for number, pair in pairs.items() if len(pair[0])}
     order = [list(pairs)[i] for i in rng.permutation(len(pairs))][: config.views]
@@ -113,9 +112,7 @@ def prepare(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> P
     starts = np.cumsum([0, *(view.superpixels for view in views)])
     labels = [np.where(v.labels >= 0, v.labels + start, -1) for v, start in zip(views, starts, strict=False)]
     return PairedScene(
-        key=sample.key,
-        xyz=torch.from_numpy(xyz[keep]),
-        intensity=torch.from_numpy(intensity[keep]),
+        cloud=cloud.take(torch.from_numpy(keep)),
         transform=torch.from_numpy(rotation_and_flips(rng)),
         images=_stack([view.image for view in views], (3, crop.height, crop.width), np.uint8),
         labels=_stack(labels, label_size, np.int64),
@@ -128,15 +125,15 @@ def prepare(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> P
     )
 
 
-def collate(items: Sequence[PairedScene], device: torch.device) -> PairedBatch:
+def collate(items: Sequence[PairedScene], inputs: Sequence[str], device: torch.device) -> PairedBatch:
     """Join scenes on a device and transform their points there."""
-    points = _starts([len(item.xyz) for item in items])
+    points = _starts([len(item.cloud.xyz) for item in items])
     images = _starts([len(item.images) for item in items])
     superpixels = _starts([item.superpixels for item in items])
-    clouds = join_clouds([(item.xyz, item.intensity) for item in items], device)
+    clouds = join_clouds([item.cloud for item in items], inputs, device)
     transform = torch.stack([item.transform for item in items]).to(device)
     turned = torch.einsum("nij,nj->ni", transform[clouds.scene], clouds.xyz)
-    clouds = Clouds(xyz=turned, intensity=clouds.intensity, scene=clouds.scene, batch=clouds.batch)
+    clouds = replace(clouds, xyz=turned)
 
     def joined(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts).to(device, non_blocking=True)
@@ -145,7 +142,7 @@ def collate(items: Sequence[PairedScene], device: torch.device) -> PairedBatch:
         torch.where(item.labels >= 0, item.labels + start, -1) for item, start in zip(items, superpixels, strict=False)
     ]
     return PairedBatch(
-        keys=tuple(item.key for item in items),
+        keys=tuple(item.cloud.key for item in items),
         clouds=clouds,
         images=joined([item.images for item in items]),
         labels=joined(shifted),

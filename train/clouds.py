@@ -1,0 +1,206 @@
+"""Points of a scene on their way into a network: what there is of them, and what there is not.
+
+Coordinates every scene has; colour, normals and intensity it may lack. A missing modality is zeros behind a flag, never
+zeros that look like black points: a network that takes "valid" gets the flags as further inputs, for one that does not,
+a scene without what it needs is refused. So datasets with and without colours can train one network, and training can
+withhold a modality (`train.views`), which is what makes the network work without it later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shards.errors import BrickyardError
+
+if TYPE_CHECKING:
+    from shards.stream import Sample
+
+Input = Literal["xyz", "color", "normal", "intensity", "height", "range", "valid"]
+WIDTHS: dict[str, int] = {"xyz": 3, "color": 3, "normal": 3, "intensity": 1, "height": 1, "range": 1}
+MODALITIES = ("color", "normal", "intensity")
+"""What a scene may lack, in the order of the flags."""
+
+_MAX_CELLS = (1 << 16) - 1
+_FULL_SCALE = {"unit": 1.0, "byte": 255.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """The points of one scene, on the CPU, in memory of its own.
+
+    Attributes:
+        key: of the scene. domain: "indoor", "outdoor", ...
+        xyz: float32 (N, 3), metres, z up.
+        values: modality -> float32 (N, width): "color" 0..1, unit "normal", "intensity" 0..1. Only what there is.
+    """
+
+    key: str
+    domain: str
+    xyz: Tensor
+    values: Mapping[str, Tensor]
+
+    def take(self, points: Tensor) -> Cloud:
+        """The cloud of some points, given by numbers or as a mask."""
+        return replace(self, xyz=self.xyz[points], values={name: v[points] for name, v in self.values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clouds:
+    """The points of a batch, one scene after another, on a device.
+
+    Attributes:
+        xyz: float32 (N, 3), metres.
+        values: modality -> float32 (N, width), zeros where a scene lacks it.
+        valid: modality -> bool (batch,), which scenes have it.
+        scene: int64 (N,), number of each point's scene.
+        counts: points of every scene.
+    """
+
+    xyz: Tensor
+    values: Mapping[str, Tensor]
+    valid: Mapping[str, Tensor]
+    scene: Tensor
+    counts: tuple[int, ...]
+
+    @property
+    def batch(self) -> int:
+        """Number of scenes."""
+        return len(self.counts)
+
+    def take(self, points: Tensor) -> Clouds:
+        """The clouds of some points, given by ascending numbers or as a mask."""
+        scene = self.scene[points]
+        return replace(
+            self,
+            xyz=self.xyz[points],
+            values={name: value[points] for name, value in self.values.items()},
+            scene=scene,
+            counts=tuple(torch.bincount(scene, minlength=self.batch).tolist()),
+        )
+
+    def extreme(self, how: Literal["amin", "amax"]) -> Tensor:
+        """Least or greatest coordinates of every scene, (batch, 3); 0 for a scene without points."""
+        index = self.scene[:, None].expand_as(self.xyz)
+        return self.xyz.new_zeros(self.batch, 3).scatter_reduce_(0, index, self.xyz, how, include_self=False)
+
+    def centred(self) -> Clouds:
+        """Every scene with the middle of its box above the origin and its lowest point at height 0."""
+        low, high = self.extreme("amin"), self.extreme("amax")
+        shift = torch.cat(((low[:, :2] + high[:, :2]) / 2, low[:, 2:]), dim=1)
+        return replace(self, xyz=self.xyz - shift[self.scene])
+
+    def cells(self, size: float) -> Tensor:
+        """int64 (N, 3): the cell of every point, counted from its scene's least coordinates; in float64, so that GPU
+        and CPU agree. Raises `BrickyardError` where a scene spans 65,535 cells or more."""
+        cells = ((self.xyz.double() - self.extreme("amin").double()[self.scene]) / size).floor()
+        if len(cells) and not float(cells.max()) < _MAX_CELLS:
+            raise BrickyardError(
+                f"a scene spans {float(cells.max()):.0f} cells of {size} m, more than {_MAX_CELLS - 1}; scale it down,"
+                " or use a larger size"
+            )
+        return cells.long()
+
+    def cell_codes(self, cells: Tensor) -> Tensor:
+        """int64 (N,): scene and cell as one number."""
+        code = self.scene
+        for axis in range(3):
+            code = code << 16 | cells[:, axis]
+        return code
+
+
+def modalities(inputs: Sequence[str]) -> tuple[str, ...]:
+    """Those of `MODALITIES` that a network with these inputs takes."""
+    return tuple(name for name in MODALITIES if name in inputs)
+
+
+def fields(inputs: Sequence[str]) -> tuple[str, ...]:
+    """What such a network asks of the stream."""
+    return ("points/xyz", *(f"points/{name}" for name in modalities(inputs)))
+
+
+def channels(inputs: Sequence[str]) -> int:
+    """Features of a point with these inputs; "valid" is one flag for each modality among them."""
+    return sum(len(modalities(inputs)) if name == "valid" else WIDTHS[name] for name in inputs)
+
+
+def read_cloud(sample: Sample, inputs: Sequence[str]) -> Cloud:
+    """The cloud of a sample, in new memory; inside a stream's `prepare`.
+
+    Raises:
+        BrickyardError: a scene without points; without a modality that is taken, unless "valid" is among the inputs; or
+            with intensities in a unit whose full scale is unknown.
+    """
+    if "points/xyz" not in sample:
+        raise BrickyardError(f"scene {sample.key} has no points, which this student needs; leave it out by selection")
+    values = {}
+    for name in modalities(inputs):
+        if f"points/{name}" in sample:
+            values[name] = torch.from_numpy(_read(sample, name))
+        elif "valid" not in inputs:
+            raise BrickyardError(
+                f"scene {sample.key} has no {name}, which this student needs; select other scenes, take {name!r} out of"
+                " its inputs, or add 'valid' to them, so that it learns to do without"
+            )
+    return Cloud(
+        key=sample.key,
+        domain=sample.header.identity.domain,
+        xyz=torch.from_numpy(np.array(sample["points/xyz"].dequantise(), np.float32)),
+        values=values,
+    )
+
+
+def _read(sample: Sample, name: str) -> NDArray[np.float32]:
+    stored, scale = sample[f"points/{name}"], 255.0 if name == "color" else 1.0
+    if name == "intensity":
+        unit = (sample.header.points or {}).get("intensity_unit")
+        if unit not in _FULL_SCALE:
+            raise BrickyardError(
+                f"scene {sample.key} has intensity in unit {unit!r}, this student needs one of {sorted(_FULL_SCALE)};"
+                " select other scenes or take 'intensity' out of the student's inputs"
+            )
+        scale = _FULL_SCALE[unit]
+    values = stored.dequantise() if hasattr(stored, "dequantise") else np.asarray(stored)
+    result: NDArray[np.float32] = values.reshape(len(values), WIDTHS[name]).astype(np.float32)
+    return result if scale == 1.0 else result / np.float32(scale)
+
+
+def join_clouds(clouds: Sequence[Cloud], inputs: Sequence[str], device: torch.device | str) -> Clouds:
+    """The clouds of several scenes on a device."""
+    counts = tuple(len(cloud.xyz) for cloud in clouds)
+    values, valid = {}, {}
+    for name in modalities(inputs):
+        parts = [c.values.get(name, c.xyz.new_zeros(len(c.xyz), WIDTHS[name])) for c in clouds]
+        values[name] = torch.cat(parts).to(device, non_blocking=True)
+        valid[name] = torch.tensor([name in cloud.values for cloud in clouds]).to(device, non_blocking=True)
+    scene = torch.arange(len(clouds)).repeat_interleave(torch.tensor(counts))
+    return Clouds(
+        xyz=torch.cat([cloud.xyz for cloud in clouds]).to(device, non_blocking=True),
+        values=values,
+        valid=valid,
+        scene=scene.to(device, non_blocking=True),
+        counts=counts,
+    )
+
+
+def point_features(clouds: Clouds, inputs: Sequence[str]) -> Tensor:
+    """float32 (N, channels(inputs)): the inputs side by side, in their order."""
+    columns = []
+    for name in inputs:
+        if name == "xyz":
+            columns.append(clouds.xyz)
+        elif name == "height":
+            columns.append(clouds.xyz[:, 2:])
+        elif name == "range":
+            columns.append(torch.hypot(clouds.xyz[:, 0], clouds.xyz[:, 1])[:, None])
+        elif name == "valid":
+            columns += [clouds.valid[m][clouds.scene][:, None].float() for m in modalities(inputs)]
+        else:
+            columns.append(clouds.values[name])
+    return torch.cat(columns, dim=1)

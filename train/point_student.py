@@ -1,0 +1,120 @@
+"""A point transformer as student: one row for every occupied cell, all levels side by side.
+
+The cloud is scaled to the metric of the network (an outdoor scan is shrunk, so that a cell means as much there as
+indoors), and one point speaks for each cell. Features of the coarser levels are handed down to their children and
+joined (`Encoded.upcast`), which needs no parameter: the classifier of a probe sees every scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from train.clouds import Cloud, Clouds, Input, channels, join_clouds, point_features
+from train.models.point_transformer import (
+    CONFIGS,
+    Encoded,
+    PointTransformer,
+    PointTransformerConfig,
+    Published,
+)
+from train.student import Rows, Student
+from train.voxels import representatives
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointStudentConfig:
+    """A point transformer.
+
+    Attributes:
+        network: name in `train.models.point_transformer.CONFIGS`.
+        inputs: features of a point; the published nine are coordinates, colour and normal.
+        size: edge of a cell, metres after scaling.
+        scale: domain -> factor on the coordinates; 1 where it is not named. The joint recipe has outdoor: 0.4, which
+            makes a cell of 0.02 one of 0.05 m there.
+        upcast: levels joined to the finest of them; 4 reaches the cells themselves, None all.
+        patch, drop_path: instead of the network's own.
+        checkpoint: compute each block a second time in the backward pass instead of keeping what it computed.
+        published: see `PointTransformerConfig.published`.
+    """
+
+    kind: ClassVar[str] = "point_transformer"
+
+    network: str = "base"
+    inputs: tuple[Input, ...] = ("xyz", "color", "normal")
+    size: float = 0.02
+    scale: dict[str, float] = field(default_factory=dict)
+    upcast: int | None = None
+    patch: int | None = None
+    drop_path: float | None = None
+    checkpoint: bool = False
+    published: Published = "off"
+
+    def __post_init__(self) -> None:
+        if "xyz" not in self.inputs:
+            raise ValueError('a point transformer needs "xyz" among its inputs')
+        if self.network not in CONFIGS:
+            raise ValueError(f"unknown point transformer {self.network!r}; known: {', '.join(CONFIGS)}")
+        if self.size <= 0 or any(factor <= 0 for factor in self.scale.values()):
+            raise ValueError("size and scale must be positive")
+
+    @property
+    def sizes(self) -> PointTransformerConfig:
+        """The network's sizes with what is set here instead."""
+        changed: dict[str, Any] = {"size": self.size, "published": self.published, "checkpoint": self.checkpoint}
+        changed |= {name: v for name in ("patch", "drop_path") if (v := getattr(self, name)) is not None}
+        return replace(CONFIGS[self.network], **changed)
+
+
+class PointStudent(Student):
+    """`student(clouds)` gives features of all levels; clouds are scaled and centred already, one point a cell."""
+
+    config: PointStudentConfig
+
+    def __init__(self, config: PointStudentConfig, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.config, self.inputs = config, config.inputs
+        self.network = PointTransformer(config.sizes, channels(config.inputs), device)
+        self.levels = len(self.network.config.channels) - 1 if config.upcast is None else config.upcast
+        self.channels = self.network.config.width(self.levels)
+
+    def forward(
+        self,
+        clouds: Clouds,
+        *,
+        xyz: Tensor | None = None,
+        masked: Tensor | None = None,
+        origin: Tensor | None = None,
+        cells: Tensor | None = None,
+    ) -> Encoded:
+        """See `PointTransformer.forward`; `xyz` are other coordinates to sort the points by than those they show."""
+        encoded: Encoded = self.network(
+            point_features(clouds, self.inputs),
+            clouds.xyz if xyz is None else xyz,
+            clouds.counts,
+            masked=masked,
+            origin=origin,
+            cells=cells,
+        )
+        return encoded
+
+    def scaled(self, cloud: Cloud) -> Cloud:
+        """The cloud in the metric of the network."""
+        return replace(cloud, xyz=cloud.xyz * self.config.scale.get(cloud.domain, 1.0))
+
+    def encode(self, clouds: Sequence[Cloud], turn: int = 0) -> Rows:
+        joined = join_clouds([self.scaled(cloud) for cloud in clouds], self.inputs, self.device)
+        joined = joined.centred()
+        cells = joined.cells(self.config.size)
+        inverse, chosen = representatives(joined.cell_codes(cells), turn)
+        encoded = self(joined.take(chosen), cells=cells[chosen])
+        for level in encoded.levels[1 : len(encoded.levels) - self.levels]:
+            assert level.children is not None
+            inverse = level.children.inverse[inverse]
+        if self.levels < len(encoded.levels) - 1:  # rows are coarser than the cells
+            inverse, chosen = representatives(inverse, turn)
+        return Rows(features=encoded.upcast(self.levels).float(), inverse=inverse, representative=chosen)
