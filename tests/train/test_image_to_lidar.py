@@ -51,7 +51,7 @@ def items(corpus: Corpus, objective: ImageToLidarObjective, batch: int = 5) -> l
 def batch_of(corpus: Corpus, config: ImageToLidar) -> tuple[ImageToLidarObjective, PairedBatch]:
     torch.manual_seed(0)
     built = config.build()
-    return built, collate(items(corpus, built), CPU)
+    return built, collate(items(corpus, built), SMALL.inputs, CPU)
 
 
 def test_pairs_lead_to_the_colour_of_the_points_class(corpus: Corpus, objective: ImageToLidarObjective) -> None:
@@ -75,7 +75,7 @@ def test_pairs_lead_to_the_colour_of_the_points_class(corpus: Corpus, objective:
 
 def test_collate_shifts_every_index_into_its_scene(corpus: Corpus, objective: ImageToLidarObjective) -> None:
     scenes = items(corpus, objective)
-    batch = collate(scenes, CPU)
+    batch = collate(scenes, SMALL.inputs, CPU)
     assert len(batch.keys) == 5
     assert batch.empty == 1
     place = batch.labels[batch.pair_image, batch.pair_pixel[:, 0], batch.pair_pixel[:, 1]]
@@ -84,7 +84,7 @@ def test_collate_shifts_every_index_into_its_scene(corpus: Corpus, objective: Im
     owner = batch.clouds.scene[batch.pair_point]
     counts = torch.bincount(owner, minlength=5).tolist()
     assert counts == [len(scene.pair_point) for scene in scenes]
-    turned = scenes[2].xyz @ scenes[2].transform.T
+    turned = scenes[2].cloud.xyz @ scenes[2].transform.T
     torch.testing.assert_close(batch.clouds.xyz[batch.clouds.scene == 2], turned)
 
 
@@ -92,6 +92,7 @@ def test_items_depend_on_the_generator_alone(corpus: Corpus, objective: ImageToL
     first, second = items(corpus, objective), items(corpus, objective)
     for a, b in zip(first, second, strict=True):
         assert all(torch.equal(x, getattr(b, name)) for name, x in vars(a).items() if isinstance(x, torch.Tensor))
+        assert torch.equal(a.cloud.xyz, b.cloud.xyz)
         assert a.seed == b.seed
 
 
@@ -181,7 +182,7 @@ def test_visible_pairs_and_fewer_views_are_options(corpus: Corpus) -> None:
 def test_a_batch_without_pairs_gives_a_zero_loss_that_reaches_every_parameter(
     corpus: Corpus, objective: ImageToLidarObjective
 ) -> None:
-    blind = collate(items(corpus, objective, batch=1), CPU)
+    blind = collate(items(corpus, objective, batch=1), SMALL.inputs, CPU)
     assert blind.empty == 1
     objective.zero_grad()
     loss = objective(blind)
