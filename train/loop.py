@@ -225,7 +225,8 @@ class _Run:
         """One optimiser step; its metrics are means over the accumulated batches (of this rank)."""
         rate = learning_rate(self.config, step, self.steps)
         for entry in self.optimiser.param_groups:
-            entry["lr"] = rate
+            entry["lr"] = rate * entry["rate"]
+        self.objective.begin_step(step, self.steps)
         self.optimiser.zero_grad(set_to_none=True)
         self.model.train()
         sums: dict[str, float] = {}
@@ -249,6 +250,7 @@ class _Run:
                 norm: Tensor = nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip)
                 sums["gradient_norm"] = float(norm)
             self.optimiser.step()
+            self.objective.end_step(step, self.steps)
         else:
             self.skipped += 1
         return {**sums, "lr": rate, "data_seconds": waited}
@@ -316,12 +318,17 @@ def environment(group: Group) -> dict[str, Any]:
     }
 
 
-def _optimiser(config: TrainConfig, model: nn.Module) -> Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _optimiser(config: TrainConfig, model: Objective) -> Optimizer:
+    """One group of parameters for each factor on the learning rate."""
+    rates: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rates.setdefault(model.rate(name), []).append(parameter)
+    groups = [{"params": parameters, "rate": rate} for rate, parameters in rates.items()]
     if config.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         dampening=config.dampening,
