@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,7 +207,9 @@ def open_mosaic(folder: Path, *, workers: int) -> Epoch:
 
 
 def _from_mosaic(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [tensors({name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in s.items()}) for s in batch]
+    with warnings.catch_warnings():  # its arrays are read-only views, which torch takes with a warning, without a copy
+        warnings.simplefilter("ignore")
+        return [tensors(scene) for scene in batch]
 
 
 def write_litdata(folder: Path, source: Path) -> None:
