@@ -20,10 +20,8 @@ a linear map too, so the classifier remains linear; it only makes one learning r
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,28 +29,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evaluate.features import EncodedScene, Encoder, frozen
 from evaluate.lovasz import lovasz_softmax
 from evaluate.metrics import class_iou, confusion_matrix, mean_iou
+from evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
 from shards.corpus import Corpus
 from shards.errors import RecipeError
 from shards.scene import UNLABELLED
-from shards.stream import Stream
 from shards.taxonomy import taxonomy
-from train.clouds import Cloud
-from train.student import Rows, Student, build_student
-
-if TYPE_CHECKING:
-    from shards.stream import Sample
+from train.student import Student
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """How the classifier is trained.
+class ProbeConfig(DataConfig):
+    """How the classifier is trained, beside what `DataConfig` says of the data.
 
     Attributes:
-        taxonomy: of the labels, such as "nuscenes16".
-        dataset: probe on this dataset of the corpus only.
-        train_split, val_split: of the corpus.
         scenes: use at most so many training scenes (the first ones of a random order given by `seed`).
         voxels_per_scene: keep a random subset of this size for training; None keeps all.
         steps: of the optimiser.
@@ -63,13 +55,8 @@ class ProbeConfig:
         seed: of the batches.
         cache_gib: largest memory for cached training features.
         calibrate: measure the batch norms' statistics on the training scenes first.
-        threads: of the stream.
     """
 
-    taxonomy: str = "nuscenes16"
-    dataset: str | None = None
-    train_split: str = "train"
-    val_split: str = "val"
     scenes: int | None = None
     voxels_per_scene: int | None = None
     steps: int = 1000
@@ -81,9 +68,9 @@ class ProbeConfig:
     seed: int = 0
     cache_gib: float = 8.0
     calibrate: bool = True
-    threads: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.batch < 1 or self.lr <= 0 or self.lovasz < 0:
             raise ValueError("steps, batch and lr must be positive, lovasz not negative")
 
@@ -105,64 +92,40 @@ class ProbeResult:
     scenes: tuple[int, int]
 
 
-def random_student(config: Any, seed: int, device: torch.device | str = "cpu") -> Student:
-    """The student a training run with this seed starts from; leaves torch's random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_student(config, device)
-
-
 def probe(student: Student, corpus: Corpus, config: ProbeConfig) -> ProbeResult:
     """Train a linear classifier on the frozen student and score it; the student is not changed.
 
     Raises:
         RecipeError: no scenes with these labels in a split, or features larger than the cache.
     """
+    rows = probe_rows(corpus, config)
+    student = frozen(student, corpus, rows, measure=config.calibrate, threads=config.threads)
+    return probe_features(Encoder(student, corpus, config.taxonomy, threads=config.threads), config)
+
+
+def probe_rows(corpus: Corpus, config: ProbeConfig) -> NDArray[np.int64]:
+    """The training scenes, in the order in which they are encoded."""
+    rows = train_rows(corpus, config)
+    return np.random.default_rng(config.seed).permutation(rows)[: config.scenes]
+
+
+def probe_features(encoder: Encoder, config: ProbeConfig) -> ProbeResult:
+    """`probe` of a student that is frozen already."""
     names = taxonomy(config.taxonomy).classes
-    rows = _rows(corpus, config, config.train_split)
-    rows = np.random.default_rng(config.seed).permutation(rows)[: config.scenes]
-    student = copy.deepcopy(student).eval()
-    if config.calibrate:
-        calibrate(student, corpus, rows, threads=config.threads)
-    features, labels = _training_set(student, corpus, config, rows)
+    rows = probe_rows(encoder.corpus, config)
+    features, labels = training_set(encoder, config, rows)
     classifier = fit(features, labels, len(names), config)
-    held_out = _rows(corpus, config, config.val_split)
+    held_out = split_rows(encoder.corpus, config, config.val_split)
     confusion = np.zeros((len(names), len(names)), np.int64)
-    for scene, truth in _encode(student, corpus, config, held_out):
-        predicted = classifier(scene.features).argmax(1)[scene.inverse]
-        confusion += confusion_matrix(truth.cpu().numpy(), predicted.cpu().numpy(), len(names))
+    for scene in encoder.scenes(held_out):
+        predicted = classifier(scene.rows.features).argmax(1)[scene.rows.inverse]
+        confusion += confusion_matrix(scene.labels.cpu().numpy(), predicted.cpu().numpy(), len(names))
     return ProbeResult(
         miou=mean_iou(confusion),
         iou=dict(zip(names, class_iou(confusion).tolist(), strict=True)),
         confusion=confusion,
         scenes=(len(rows), len(held_out)),
     )
-
-
-def calibrate(student: Student, corpus: Corpus, rows: NDArray[np.int64], *, threads: int = 2, batch: int = 4) -> None:
-    """Set the running statistics of every batch norm, in place, to their mean over batches of the scenes in `rows`."""
-    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm1d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average
-    if not norms:
-        return
-
-    def prepare(sample: Sample, rng: np.random.Generator) -> Cloud:
-        del rng
-        return student.read(sample)
-
-    stream = Stream(
-        corpus, student.fields, batch=batch, rows=rows, threads=threads, prepare=prepare, epochs=1, shuffle=False
-    )
-    student.train()
-    with torch.no_grad():
-        for items in stream:
-            student.encode(items)
-    student.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def fit(features: Tensor, labels: Tensor, classes: int, config: ProbeConfig) -> nn.Linear:
@@ -201,19 +164,18 @@ def fit(features: Tensor, labels: Tensor, classes: int, config: ProbeConfig) -> 
     return linear.requires_grad_(False)
 
 
-def _training_set(
-    student: Student, corpus: Corpus, config: ProbeConfig, rows: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
+def training_set(encoder: Encoder, config: ProbeConfig, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Features and labels of the labelled voxels of all training scenes."""
     features, labels, size = [], [], 0
     generator = torch.Generator().manual_seed(config.seed)
-    for scene, truth in _encode(student, corpus, config, rows):
-        label = truth[scene.representative]
+    kept = LabelledPoints(config)
+    for scene in encoder.scenes(rows):
+        label = row_labels(scene, kept)
         chosen = (label != UNLABELLED).nonzero().squeeze(1)
         if config.voxels_per_scene is not None:
             order = torch.randperm(len(chosen), generator=generator)[: config.voxels_per_scene]
             chosen = chosen[order.to(chosen.device)]
-        features.append(scene.features[chosen])
+        features.append(scene.rows.features[chosen])
         labels.append(label[chosen])
         size += features[-1].nbytes
         if size > config.cache_gib * 2**30:
@@ -226,36 +188,16 @@ def _training_set(
     return joined, torch.cat(labels)
 
 
-def _encode(
-    student: Student, corpus: Corpus, config: ProbeConfig, rows: NDArray[np.int64]
-) -> Iterator[tuple[Rows, Tensor]]:
-    """(frozen features, labels (N,) of the points) of each scene, in the order of `rows`."""
-    field = f"points/semantic.{config.taxonomy}"
-
-    def prepare(sample: Sample, rng: np.random.Generator) -> tuple[Cloud, Tensor]:
-        del rng
-        if field not in sample:
-            raise RecipeError(f"scene {sample.key} has no labels of {config.taxonomy!r}; select a dataset that has")
-        return student.read(sample), torch.from_numpy(np.asarray(sample[field]).astype(np.int64))
-
-    stream = Stream(
-        corpus,
-        (*student.fields, field),
-        batch=1,
-        rows=rows,
-        threads=config.threads,
-        prepare=prepare,
-        epochs=1,
-        shuffle=False,
-    )
-    for items in stream:
-        for cloud, labels in items:
-            with torch.no_grad():
-                yield student.encode([cloud]), labels.to(student.device)
+def row_labels(scene: EncodedScene, kept: LabelledPoints) -> Tensor:
+    """int64 (V,): the label of each row's representative; where few points are labelled, that of a labelled point in
+    the row (the one with the greatest class, should there be several)."""
+    if not kept.few:
+        return scene.labels[scene.rows.representative]
+    few = torch.from_numpy(kept.keep(scene.key, scene.labels.cpu().numpy())).to(scene.labels.device)
+    return spread_labels(few, scene.rows.inverse, len(scene.rows.features))
 
 
-def _rows(corpus: Corpus, config: ProbeConfig, split: str) -> NDArray[np.int64]:
-    rows = corpus.select(split=split, dataset=config.dataset)
-    if not len(rows):
-        raise RecipeError(f"the corpus has no scene of split {split!r} and dataset {config.dataset!r} to probe")
-    return rows
+def spread_labels(labels: Tensor, inverse: Tensor, rows: int) -> Tensor:
+    """int64 (rows,): the greatest label of each row's points, UNLABELLED where none has any."""
+    result = labels.new_full((rows,), UNLABELLED)
+    return result.scatter_reduce_(0, inverse, labels, "amax")

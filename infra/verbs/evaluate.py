@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluate.linear_probe import ProbeConfig, ProbeResult, probe, random_student
+from evaluate.features import random_student
+from evaluate.linear_probe import ProbeConfig, ProbeResult, probe
 from infra.recipe import load_recipe
 from infra.verbs.text import table
 from infra.verbs.train import training

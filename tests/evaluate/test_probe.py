@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate.linear_probe import ProbeConfig, calibrate, fit, probe, random_student
+from evaluate.features import calibrate, random_student
+from evaluate.linear_probe import ProbeConfig, fit, probe
 from shards.corpus import Corpus
 from shards.errors import RecipeError
 from shards.taxonomy import taxonomy

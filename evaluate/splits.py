@@ -1,0 +1,205 @@
+"""Which scenes a protocol trains and scores on, and which of their points may be looked at: data-efficient splits.
+
+A share of the training scenes, or a few labelled points in each, as in the data-efficient benchmark of ScanNet (Hou et
+al., CVPR 2021, arXiv 2012.09165): 1, 5, 10, 20 % of the scenes; 20, 50, 100, 200 points a scene. The official choices
+are files that only the user can have; they are named in the recipe. Without them the choice is drawn: a scene's place
+in the order is a digest of its key and `draw_seed`, so it stays the same on every machine, 1 % of the scenes are among
+the 5 %, 20 points among the 50, and adding scenes to a corpus moves few others. Results say which of the two it was.
+
+A list of scenes is a text file, one scene a line: a scene's id, its whole key, or its sequence. A list of points is a
+folder with `<scene id>.npy` (integers) or `.txt` (numbers), or one text file of lines "<scene id> number number ...";
+the numbers count the points of the raw scan from 0, which is the order of the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from shards.corpus import Corpus
+from shards.errors import RecipeError
+from shards.scene import UNLABELLED
+
+_MAX_LIST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What every protocol is told about its data.
+
+    Attributes:
+        taxonomy: of the labels, such as "nuscenes16".
+        dataset: evaluate on this dataset of the corpus only.
+        train_split, val_split: of the corpus.
+        fraction: share of the training scenes that is used, at least one scene.
+        scene_list: file with the training scenes, instead of a drawn share.
+        points_per_scene: of the training scenes, only so many points keep their labels.
+        points_list: file or folder with those points, instead of drawn ones.
+        draw_seed: of what is drawn.
+        threads: of the stream.
+    """
+
+    taxonomy: str = "nuscenes16"
+    dataset: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    fraction: float | None = None
+    scene_list: Path | None = None
+    points_per_scene: int | None = None
+    points_list: Path | None = None
+    draw_seed: int = 0
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError("fraction must be in (0, 1]")
+        if self.points_per_scene is not None and self.points_per_scene < 1:
+            raise ValueError("points_per_scene must be positive")
+        if self.threads < 1:
+            raise ValueError("threads must be positive")
+
+    @property
+    def choice(self) -> str:
+        """In words, what of the training data is used and who chose it."""
+        words = []
+        if self.scene_list is not None:
+            words.append(f"scenes of {self.scene_list.name}")
+        elif self.fraction is not None:
+            words.append(f"{100 * self.fraction:g} % of the scenes, drawn by seed {self.draw_seed}")
+        if self.points_list is not None:
+            words.append(f"labelled points of {self.points_list.name}")
+        elif self.points_per_scene is not None:
+            words.append(f"{self.points_per_scene} labelled points a scene, drawn by seed {self.draw_seed}")
+        return "; ".join(words) or "all"
+
+
+def split_rows(corpus: Corpus, config: DataConfig, split: str) -> NDArray[np.int64]:
+    """All rows of a split; raises `RecipeError` where there is none."""
+    rows = corpus.select(split=split, dataset=config.dataset)
+    if not len(rows):
+        raise RecipeError(f"the corpus has no scene of split {split!r} and dataset {config.dataset!r} to probe")
+    return rows
+
+
+def train_rows(corpus: Corpus, config: DataConfig) -> NDArray[np.int64]:
+    """The training rows, ascending, after the choice of scenes.
+
+    Raises:
+        RecipeError: no scenes; a list that cannot be read, or names none of them.
+    """
+    rows = split_rows(corpus, config, config.train_split)
+    if config.scene_list is not None:
+        return _listed(corpus, rows, config.scene_list)
+    if config.fraction is None:
+        return rows
+    place = np.array([_digest(config.draw_seed, corpus.keys[row]) for row in rows.tolist()], np.uint64)
+    count = max(1, round(config.fraction * len(rows)))
+    return np.sort(rows[np.argsort(place, kind="stable")[:count]])
+
+
+def _listed(corpus: Corpus, rows: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
+    wanted = {line.strip() for line in _read_text(path).splitlines() if line.strip()}
+    scene_ids, sequences = (corpus.index.column(name).to_pylist() for name in ("scene_id", "sequence"))
+    names = {row: {corpus.keys[row], scene_ids[row], sequences[row]} for row in rows.tolist()}
+    chosen = [row for row in rows.tolist() if names[row] & wanted]
+    missing = sorted(wanted - set().union(*names.values()))
+    if missing:
+        raise RecipeError(
+            f"{path}: {len(missing)} of its {len(wanted)} scenes are not in the training split, {missing[0]!r} first;"
+            " build them, or take them out of the list"
+        )
+    return np.array(chosen, np.int64)
+
+
+class LabelledPoints:
+    """Which points of a training scene keep their labels; all, unless the config says otherwise."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        self._lines: Mapping[str, NDArray[np.int64]] | None = None
+        if config.points_list is not None and not config.points_list.is_dir():
+            self._lines = _read_lines(config.points_list)
+
+    @property
+    def few(self) -> bool:
+        """Whether labels are taken away."""
+        return self._config.points_list is not None or self._config.points_per_scene is not None
+
+    def keep(self, key: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Labels (N,) of the scene `key`, with UNLABELLED for all points but the chosen ones."""
+        if not self.few:
+            return labels
+        if self._config.points_list is not None:
+            chosen = self._listed(key)
+            if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(labels):
+                raise RecipeError(
+                    f"{self._config.points_list}: scene {key} has {len(labels)} points, but the list names"
+                    f" {chosen.min()}..{chosen.max()}: it belongs to another version of the scan"
+                )
+        else:
+            assert self._config.points_per_scene is not None
+            known = np.flatnonzero(labels != UNLABELLED)
+            order = np.random.default_rng(_digest(self._config.draw_seed, key)).permutation(known)
+            chosen = order[: self._config.points_per_scene]
+        result = np.full_like(labels, UNLABELLED)
+        result[chosen] = labels[chosen]
+        return result
+
+    def _listed(self, key: str) -> NDArray[np.int64]:
+        path, scene = self._config.points_list, key.rpartition("/")[2]
+        assert path is not None
+        if self._lines is not None:
+            if scene not in self._lines:
+                raise RecipeError(f"{path} has no line for scene {scene!r}")
+            return self._lines[scene]
+        for file, read in ((path / f"{scene}.npy", _read_npy), (path / f"{scene}.txt", _read_numbers)):
+            if file.is_file():
+                return read(file)
+        raise RecipeError(f"{path} has neither {scene}.npy nor {scene}.txt")
+
+
+def _digest(seed: int, key: str) -> int:
+    return xxhash.xxh3_64_intdigest(f"{seed} {key}".encode())
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_LIST_BYTES:
+            raise RecipeError(f"{path} has more than {_MAX_LIST_BYTES >> 20} MiB, which no list of scenes has")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"{path} cannot be read as a list: {problem}") from problem
+
+
+def _integers(words: list[str], where: str) -> NDArray[np.int64]:
+    try:
+        return np.array([int(word) for word in words], np.int64)
+    except (ValueError, OverflowError) as problem:
+        raise RecipeError(f"{where}: expected numbers of points: {problem}") from problem
+
+
+def _read_lines(path: Path) -> dict[str, NDArray[np.int64]]:
+    lines = [line.split() for line in _read_text(path).splitlines()]
+    return {words[0]: _integers(words[1:], f"{path} line {number}") for number, words in enumerate(lines, 1) if words}
+
+
+def _read_numbers(path: Path) -> NDArray[np.int64]:
+    return _integers(_read_text(path).split(), str(path))
+
+
+def _read_npy(path: Path) -> NDArray[np.int64]:
+    try:
+        if path.stat().st_size > _MAX_LIST_BYTES:
+            raise RecipeError(f"{path} has more than {_MAX_LIST_BYTES >> 20} MiB, which no list of points has")
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as problem:
+        raise RecipeError(f"{path} cannot be read as an array: {problem}") from problem
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise RecipeError(f"{path} holds {array.dtype} of shape {array.shape}; expected a row of integers")
+    return array.astype(np.int64)
