@@ -20,6 +20,7 @@ a linear map too, so the classifier remains linear; it only makes one learning r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,19 +114,27 @@ def probe_features(encoder: Encoder, config: ProbeConfig) -> ProbeResult:
     """`probe` of a student that is frozen already."""
     names = taxonomy(config.taxonomy).classes
     rows = probe_rows(encoder.corpus, config)
-    features, labels = training_set(encoder, config, rows)
+    features, labels = training_set(
+        encoder,
+        config,
+        rows,
+        voxels_per_scene=config.voxels_per_scene,
+        seed=config.seed,
+        cache_gib=config.cache_gib,
+    )
     classifier = fit(features, labels, len(names), config)
     held_out = split_rows(encoder.corpus, config, config.val_split)
     confusion = np.zeros((len(names), len(names)), np.int64)
     for scene in encoder.scenes(held_out):
         predicted = classifier(scene.rows.features).argmax(1)[scene.rows.inverse]
         confusion += confusion_matrix(scene.labels.cpu().numpy(), predicted.cpu().numpy(), len(names))
-    return ProbeResult(
-        miou=mean_iou(confusion),
-        iou=dict(zip(names, class_iou(confusion).tolist(), strict=True)),
-        confusion=confusion,
-        scenes=(len(rows), len(held_out)),
-    )
+    return score(confusion, names, (len(rows), len(held_out)))
+
+
+def score(confusion: NDArray[np.int64], names: Sequence[str], scenes: tuple[int, int]) -> ProbeResult:
+    """The result of a confusion matrix."""
+    iou = dict(zip(names, class_iou(confusion).tolist(), strict=True))
+    return ProbeResult(miou=mean_iou(confusion), iou=iou, confusion=confusion, scenes=scenes)
 
 
 def fit(features: Tensor, labels: Tensor, classes: int, config: ProbeConfig) -> nn.Linear:
@@ -164,23 +173,31 @@ def fit(features: Tensor, labels: Tensor, classes: int, config: ProbeConfig) -> 
     return linear.requires_grad_(False)
 
 
-def training_set(encoder: Encoder, config: ProbeConfig, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def training_set(
+    encoder: Encoder,
+    config: DataConfig,
+    rows: NDArray[np.int64],
+    *,
+    voxels_per_scene: int | None,
+    seed: int,
+    cache_gib: float,
+) -> tuple[Tensor, Tensor]:
     """Features and labels of the labelled voxels of all training scenes."""
     features, labels, size = [], [], 0
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(seed)
     kept = LabelledPoints(config)
     for scene in encoder.scenes(rows):
         label = row_labels(scene, kept)
         chosen = (label != UNLABELLED).nonzero().squeeze(1)
-        if config.voxels_per_scene is not None:
-            order = torch.randperm(len(chosen), generator=generator)[: config.voxels_per_scene]
+        if voxels_per_scene is not None:
+            order = torch.randperm(len(chosen), generator=generator)[:voxels_per_scene]
             chosen = chosen[order.to(chosen.device)]
         features.append(scene.rows.features[chosen])
         labels.append(label[chosen])
         size += features[-1].nbytes
-        if size > config.cache_gib * 2**30:
+        if size > cache_gib * 2**30:
             raise RecipeError(
-                f"training features exceed {config.cache_gib} GiB; raise cache_gib or lower scenes or voxels_per_scene"
+                f"training features exceed {cache_gib} GiB; raise cache_gib or lower scenes or voxels_per_scene"
             )
     joined = torch.cat(features)
     if not len(joined):
