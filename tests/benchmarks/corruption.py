@@ -16,7 +16,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import venv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,8 @@ from typing import Any
 
 from tests import damage
 from tests.benchmarks import damaged
-from tests.benchmarks.damaged import ARRAYS, FORMATS, PEERS, SCENES, Format
+from tests.benchmarks.damaged import ARRAYS, FORMATS, SCENES, Format
+from tests.benchmarks.peers import PINS, interpreter
 from tests.benchmarks.report import append, environment, table
 from tests.damage import Case, Outcome, Region
 
@@ -33,22 +33,14 @@ PARTS = ("payload", "structure", "index")
 COLUMNS = {"format": "s format", "part": "s where", "cases": "d cases"} | {name: f"d {name}" for name in RESULTS}
 
 
-def peer_python(peer: str | None, scratch: Path) -> str:
-    """The interpreter of a peer's environment, made if it is not there; raises OSError if it cannot be."""
+def peer_python(peer: str | None) -> str:
+    """The interpreter of a peer's environment, ours for None; raises OSError if it cannot be made."""
     if peer is None:
         return sys.executable
-    folder = scratch / peer
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        print(f"installing {', '.join(PEERS[peer])} into {folder}", flush=True)
-        venv.create(folder, with_pip=True, clear=True)
-        done = subprocess.run(
-            [python, "-m", "pip", "install", "-q", *PEERS[peer]], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise OSError(done.stderr.strip().splitlines()[-1] if done.stderr else "pip failed")
-        (folder / "complete").touch()
-    return str(python)
+    python, problem = interpreter(peer)
+    if problem:
+        raise OSError(problem)
+    return python
 
 
 def write(form: Format, folder: Path, python: str) -> None:
@@ -144,7 +136,7 @@ def rows(name: str, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return found
 
 
-def run(places: int, step: int, scratch: Path, only: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def run(places: int, step: int, only: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """(rows of the table, format -> why it is missing)."""
     found: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
@@ -154,7 +146,7 @@ def run(places: int, step: int, scratch: Path, only: str) -> tuple[list[dict[str
         with tempfile.TemporaryDirectory(prefix="brickyard-corruption-") as place:
             folder = Path(place) / "data"
             try:
-                python = peer_python(form.peer, scratch)
+                python = peer_python(form.peer)
                 write(form, folder, python)
                 cases = every(folder, step) if step else draw(folder, places)
                 outcomes = damage.run(
@@ -176,13 +168,12 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=10, help="cases of each kind and part (default 10)")
     parser.add_argument("--every", type=int, default=0, help="instead: every kind at every n-th byte, ours only")
     parser.add_argument("--only", default="", help="formats whose name contains this")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "brickyard-peers")
     parser.add_argument("--dry", action="store_true", help="print, but append nothing to the results")
     options = parser.parse_args()
-    found, missing = run(options.places, options.every, options.scratch, options.only)
+    found, missing = run(options.places, options.every, options.only)
     table("Damaged files, and what came of reading them", found, COLUMNS)
     if not options.dry:
-        settings = {"places": options.places, "every": options.every, "peers": PEERS, "missing": missing}
+        settings = {"places": options.places, "every": options.every, "peers": PINS, "missing": missing}
         print(f"\nappended to {append('corruption', settings, found)}")
     print(json.dumps(environment()["versions"]))
 

@@ -1,7 +1,7 @@
 """Small corpora in our formats and in what one would use instead, and a reader for each, as its documentation shows it.
 
 A reader yields (name, digest) of every sample and lets errors pass. Everything here also runs in a peer's own virtual
-environment, where there are only numpy and the peer: `python -m tests.benchmarks.damaged write_mosaic <folder>`.
+environment: `python -m tests.benchmarks.damaged write_mosaic <folder>`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Format(NamedTuple):
 
     Attributes:
         write, read: names of functions of this module.
-        peer: key of `PEERS` whose environment both need, or None for ours.
+        peer: module whose environment (see `peers`) both need, or None for ours.
         imports: what the reader needs; imported once.
         batch: cases that may share a process.
     """
@@ -43,10 +43,6 @@ class Format(NamedTuple):
     batch: int = 50
 
 
-PEERS = {
-    "mosaic": ("mosaicml-streaming==0.13.0", "torch==2.15.0"),
-    "litdata": ("litdata==0.2.76", "torch==2.13.0"),
-}
 FORMATS = (
     Format("npy folders", "write_npy", "read_npy", ()),
     Format("WebDataset", "write_webdataset", "read_webdataset", ("webdataset",)),
@@ -58,12 +54,12 @@ FORMATS = (
         "read_parquet_checked",
         ("pyarrow.parquet",),
     ),
-    Format("MDS", "write_mosaic", "read_mosaic", ("streaming",), "mosaic", 1),
-    Format("MDS, hashes + validate_hash, local", "write_mosaic", "read_mosaic_hashed", ("streaming",), "mosaic", 1),
+    Format("MDS", "write_mosaic", "read_mosaic", ("streaming",), "streaming", 1),
+    Format("MDS, hashes + validate_hash, local", "write_mosaic", "read_mosaic_hashed", ("streaming",), "streaming", 1),
     Format(
-        "MDS, hashes + validate_hash, downloaded", "write_mosaic", "read_mosaic_remote", ("streaming",), "mosaic", 1
+        "MDS, hashes + validate_hash, downloaded", "write_mosaic", "read_mosaic_remote", ("streaming",), "streaming", 1
     ),
-    Format("the same, opened once more", "write_mosaic", "read_mosaic_again", ("streaming",), "mosaic", 1),
+    Format("MDS, downloaded, opened once more", "write_mosaic", "read_mosaic_again", ("streaming",), "streaming", 1),
     Format("litData", "write_litdata", "read_litdata", ("litdata",), "litdata", 1),
     Format("Brickyard, Parquet", "write_bricks", "read_bricks", ("shards.stream",)),
     Format("Brickyard, WebDataset", "write_bricks_tar", "read_bricks", ("shards.stream",)),

@@ -115,6 +115,13 @@ def table(title: str, rows: Sequence[dict[str, Any]], columns: dict[str, str]) -
         print("  ".join([first, *rest]).rstrip(), flush=True)
 
 
+def markdown(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
+    """The same as a table for documents; `columns` as in `table`."""
+    lines = [[spec.partition(" ")[2] for spec in columns.values()], ["---"] * len(columns)]
+    lines += [[_cell(row.get(key), spec.partition(" ")[0]) for key, spec in columns.items()] for row in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
 def _cell(value: Any, spec: str) -> str:
     if value is None:
         return "-"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,39 @@ def test_by_count_every_epoch_is_exact(
     for epoch in range(epochs):
         assert Counter(key for _, key, _ in items[epoch * length : (epoch + 1) * length]) == wanted
     assert found == run(corpus, [], batch, epochs, rows=rows, seed=seed)
+
+
+@FAST
+@given(
+    parts=st.lists(
+        st.builds(Stretch, world=st.integers(1, 16), threads=st.integers(1, 4), steps=st.integers(0, 3)),
+        min_size=1, max_size=4,
+    ),
+    each=st.integers(1, 3),
+    epochs=st.integers(1, 6),
+    seed=st.integers(0, 2**63 - 1),
+)  # fmt: skip
+def test_any_number_of_ranks_from_1_to_16_takes_over_from_any_other(
+    corpus: Corpus, *, parts: list[Stretch], each: int, epochs: int, seed: int
+) -> None:
+    """Primes, too: the global batch is `each` scenes a rank here, so it changes with the ranks; the order does not."""
+    items: list[Item] = []
+    state: dict[str, Any] | None = None
+    for part in [*parts, Stretch(1, 2, 10**6)]:
+        ranks = [
+            Stream(corpus, ["points/color"], batch=each * part.world, prepare=item, rank=rank, world=part.world,
+                   threads=part.threads, epochs=epochs, seed=seed, state=state)
+            for rank in range(part.world)
+        ]  # fmt: skip
+        shares = [list(islice(rank, part.steps)) for rank in ranks]
+        assert len({len(share) for share in shares}) == 1  # as many steps on every rank
+        items += [one for step in zip(*shares, strict=True) for share in step for one in share]
+        assert len({json.dumps(rank.state()) for rank in ranks}) == 1
+        state = json.loads(json.dumps(ranks[0].state()))
+    assert items == flat(run(corpus, [], 4, epochs, seed=seed))
+    for epoch in range(epochs):
+        keys = [key for _, key, _ in items[epoch * SCENES : (epoch + 1) * SCENES]]
+        assert sorted(keys) == sorted(corpus.keys)
 
 
 @FAST
