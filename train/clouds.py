@@ -85,6 +85,23 @@ class Clouds:
             counts=tuple(torch.bincount(scene, minlength=self.batch).tolist()),
         )
 
+    def first(self, scenes: int) -> Clouds:
+        """The clouds of the first so many scenes."""
+        counts = self.counts[:scenes]
+        points = sum(counts)
+        return Clouds(
+            xyz=self.xyz[:points],
+            values={name: value[:points] for name, value in self.values.items()},
+            valid={name: value[:scenes] for name, value in self.valid.items()},
+            scene=self.scene[:points],
+            counts=counts,
+        )
+
+    def numbers(self) -> Tensor:
+        """int64 (N,): the number of every point within its scene."""
+        sizes = torch.tensor(self.counts, device=self.xyz.device)
+        return torch.arange(len(self.xyz), device=self.xyz.device) - (sizes.cumsum(0) - sizes)[self.scene]
+
     def extreme(self, how: Literal["amin", "amax"]) -> Tensor:
         """Least or greatest coordinates of every scene, (batch, 3); 0 for a scene without points."""
         index = self.scene[:, None].expand_as(self.xyz)

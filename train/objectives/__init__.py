@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from train.objectives.image_to_lidar import PPKT, SLidR, STSLidR
 from train.objectives.objective import Loss, Objective, ObjectiveConfig
+from train.objectives.sonata import Sonata
 
-CONFIGS: dict[str, type[ObjectiveConfig]] = {"ppkt": PPKT, "slidr": SLidR, "stslidr": STSLidR}
+CONFIGS: dict[str, type[ObjectiveConfig]] = {"ppkt": PPKT, "slidr": SLidR, "stslidr": STSLidR, "sonata": Sonata}
 """name in a recipe -> its settings."""
 
-__all__ = ["CONFIGS", "PPKT", "Loss", "Objective", "ObjectiveConfig", "SLidR", "STSLidR"]
+__all__ = ["CONFIGS", "PPKT", "Loss", "Objective", "ObjectiveConfig", "SLidR", "STSLidR", "Sonata"]

@@ -1,0 +1,269 @@
+"""Sonata: a point transformer that teaches itself (CVPR 2025, arXiv 2503.16429), indoors, outdoors and both.
+
+A student sees two global views of a scene with most of their cubes masked, and four local views whole; a teacher, a
+moving average of the student, sees the global views whole. Where both look at the same place, the student should say
+what the teacher says, in terms of learned prototypes: for a masked view what the teacher says of that view and of the
+other global one, for a local view what it says of the first. There is no decoder: both speak of coarse cells, whose
+features are joined from the coarsest levels, because finer ones can be guessed from geometry alone.
+
+All quantities with a schedule follow the share of the training that is over. The published code differs in details
+that this one does not keep: see `train.views.masks` and `PointTransformerConfig.published`. What an image network knows
+can be added as a further term (`train.objectives.sonata_images`).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.clouds import Cloud, Clouds, join_clouds
+from train.ema import follow
+from train.models.point_transformer import Encoded, block_of
+from train.objectives.matching import match
+from train.objectives.objective import Loss, Objective, ObjectiveConfig
+from train.objectives.prototypes import PrototypeHead, cross_entropy, sinkhorn
+from train.point_student import PointStudent, PointStudentConfig
+from train.schedules import cosine, linear_then_constant
+from train.views.views import ViewConfig, Views, make_views
+
+if TYPE_CHECKING:
+    from shards.stream import Sample
+
+Range = tuple[float, float]
+_COLLAPSED_RANK, _COLLAPSED_STEPS = 2.0, 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sonata(ObjectiveConfig):
+    """Settings; defaults are those published for rooms.
+
+    Attributes:
+        student: the network.
+        views: crops and augmentations.
+        upcast: levels joined to the coarsest one for the loss.
+        mask_size: edge of masked cubes, metres, at the start and from `ramp` on. mask_ratio: share of them, likewise.
+        ramp: share of the training over which masks and the teacher's temperature change.
+        radius: rows of two views match if they are closer than this before augmentation, metres.
+        prototypes, hidden, dimensions: of the heads.
+        temperature: of the student. teacher_temperature: at the start and from `ramp` on.
+        momentum: of the teacher, at the start and at the end.
+        mask_weight, roll_weight, local_weight: of the three terms.
+        teacher_head: which of its heads the teacher uses for local views: "own", or "mask", as a later release does.
+        block_decay: factor on the learning rate from each block of the encoder to the one before it.
+    """
+
+    name: ClassVar[str] = "sonata"
+
+    student: PointStudentConfig = field(default_factory=PointStudentConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    upcast: int = 2
+    mask_size: Range = (0.1, 0.4)
+    mask_ratio: Range = (0.3, 0.7)
+    ramp: float = 0.05
+    radius: float = 0.32
+    prototypes: int = 4096
+    hidden: int = 4096
+    dimensions: int = 256
+    temperature: float = 0.1
+    teacher_temperature: Range = (0.04, 0.07)
+    momentum: Range = (0.994, 1.0)
+    mask_weight: float = 0.25
+    roll_weight: float = 0.25
+    local_weight: float = 0.5
+    teacher_head: Literal["own", "mask"] = "own"
+    block_decay: float = 0.9
+
+    def __post_init__(self) -> None:
+        levels = len(self.student.sizes.channels)
+        if not 0 <= self.upcast < levels:
+            raise ValueError(f"upcast must be within 0..{levels - 1}, the network's levels")
+        if self.views.withhold and "valid" not in self.student.inputs:
+            raise ValueError('views.withhold needs "valid" among the student\'s inputs')
+        if not all(0 <= ratio <= 1 for ratio in self.mask_ratio) or min(self.mask_size) <= 0 or self.radius <= 0:
+            raise ValueError("mask_ratio must be within 0..1, mask_size and radius positive")
+        if min(self.temperature, *self.teacher_temperature) <= 0 or not 0 < self.block_decay <= 1:
+            raise ValueError("temperatures and block_decay must be positive, block_decay at most 1")
+
+    def build(self, device: torch.device | str = "cpu") -> SonataObjective:
+        return SonataObjective(self, torch.device(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SonataScene:
+    """A scene from the stream: its cloud, and the seed that all of its views follow from."""
+
+    cloud: Cloud
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SonataBatch:
+    """Views of a batch on the device."""
+
+    keys: tuple[str, ...]
+    views: Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse:
+    """What a network says of every view: features (n, C) of coarse rows and where these were before augmentation."""
+
+    features: Tensor
+    origins: list[Tensor]
+
+    @staticmethod
+    def of(encoded: Encoded, upcast: int) -> Coarse:
+        level = encoded.levels[len(encoded.levels) - 1 - upcast]
+        assert level.origin is not None
+        return Coarse(features=encoded.upcast(upcast), origins=list(level.origin.split(level.counts)))
+
+    def rows(self, views: int) -> int:
+        """Number of rows of the first so many views."""
+        return sum(len(origin) for origin in self.origins[:views])
+
+
+class _Network(nn.Module):
+    """Student or teacher: encoder and two heads."""
+
+    def __init__(self, config: Sonata, device: torch.device) -> None:
+        super().__init__()
+        self.encoder = PointStudent(config.student, device)
+        width = self.encoder.network.config.width(config.upcast)
+        sizes = {"hidden": config.hidden, "dimensions": config.dimensions, "prototypes": config.prototypes}
+        self.mask_head = PrototypeHead(width, **sizes).to(device)
+        self.local_head = PrototypeHead(width, **sizes).to(device)
+
+
+class SonataObjective(Objective):
+    """See the module's text."""
+
+    def __init__(self, config: Sonata, device: torch.device) -> None:
+        super().__init__()
+        self.config = config
+        self.trained = _Network(config, device)
+        self.teacher = copy.deepcopy(self.trained).requires_grad_(False).eval()
+        self.fields = self.student.fields
+        self._starved = 0
+        self.begin_step(0, 1)
+
+    @property
+    def student(self) -> PointStudent:  # type: ignore[override]
+        """The encoder that is exported: the student's, as in published evaluations."""
+        return self.trained.encoder
+
+    def train(self, mode: bool = True) -> SonataObjective:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def rate(self, parameter: str) -> float:
+        prefix = "trained.encoder.network."
+        sizes = self.student.network.config
+        block = block_of(parameter.removeprefix(prefix), sizes) if parameter.startswith(prefix) else None
+        return 1.0 if block is None else self.config.block_decay ** (sum(sizes.depths) - 1 - block)
+
+    def begin_step(self, step: int, steps: int) -> None:
+        config, progress = self.config, step / steps
+        self.mask_size = linear_then_constant(*config.mask_size, config.ramp, progress)
+        self.mask_ratio = linear_then_constant(*config.mask_ratio, config.ramp, progress)
+        self.teacher_temperature = linear_then_constant(*config.teacher_temperature, config.ramp, progress)
+
+    def end_step(self, step: int, steps: int) -> None:
+        follow(self.teacher, self.trained, cosine(*self.config.momentum, step / steps))
+
+    def prepare(self, sample: Sample, rng: np.random.Generator) -> SonataScene:
+        return SonataScene(cloud=self.student.scaled(self.student.read(sample)), seed=int(rng.integers(2**62)))
+
+    def collate(self, items: Sequence[SonataScene], device: torch.device) -> SonataBatch:
+        scenes = join_clouds([item.cloud for item in items], self.student.inputs, device)
+        views = make_views(
+            scenes,
+            torch.tensor([item.seed for item in items]).to(device),
+            self.config.views,
+            size=self.config.student.size,
+            mask_size=self.mask_size,
+            mask_ratio=self.mask_ratio,
+        )
+        return SonataBatch(keys=tuple(item.cloud.key for item in items), views=views)
+
+    def forward(self, batch: SonataBatch) -> Loss:
+        views, whole = batch.views, 2 * batch.views.scenes
+        points = sum(views.clouds.counts[:whole])
+        with torch.no_grad():
+            seen = self.teacher.encoder(views.clouds.first(whole), origin=views.origin[:points])
+            taught = Coarse.of(seen, self.config.upcast)
+        encoded = self.trained.encoder(views.shown, xyz=views.xyz, masked=views.masked, origin=views.origin)
+        said = Coarse.of(encoded, self.config.upcast)
+        return self._compare(said, taught, views.scenes)
+
+    def _compare(self, said: Coarse, taught: Coarse, scenes: int) -> Loss:
+        """The three terms; the loss is their weighted sum."""
+        config, views = self.config, len(said.origins) // scenes
+        split = said.rows(2 * scenes)
+        masked = self.trained.mask_head(said.features[:split])
+        local = self.trained.local_head(said.features[split:])
+        with torch.no_grad():
+            answer = self.teacher.mask_head(taught.features)
+            head = self.teacher.local_head if config.teacher_head == "own" else self.teacher.mask_head
+            principal = head(taught.features[: taught.rows(scenes)])
+        whole = [(v * scenes + b) for v in range(2) for b in range(scenes)]
+        terms = {
+            "mask": (masked, answer, said.origins[: 2 * scenes], [(view, view) for view in whole]),
+            "roll": (masked, answer, said.origins[: 2 * scenes], [(v, (v + scenes) % (2 * scenes)) for v in whole]),
+            "local": (
+                local, principal, said.origins[2 * scenes :],
+                [(v * scenes + b, b) for v in range(views - 2) for b in range(scenes)],
+            ),
+        }  # fmt: skip
+        weights = {"mask": config.mask_weight, "roll": config.roll_weight, "local": config.local_weight}
+        total, metrics, targets = masked.sum() * 0 + local.sum() * 0, {}, []
+        for name, (similarity, teacher, origins, pairs) in terms.items():
+            if not pairs or weights[name] == 0:
+                continue
+            rows, others, owner = match(origins, taught.origins, pairs, config.radius)
+            target = sinkhorn(teacher[others], self.teacher_temperature)
+            loss = cross_entropy(similarity[rows], target, config.temperature)
+            term = _mean_of_means(loss, owner, len(pairs))
+            total = total + weights[name] * term
+            metrics |= {f"loss_{name}": term.detach(), f"matched_{name}": len(rows) / max(1, len(similarity))}
+            targets.append(target)
+        metrics |= self._health(taught.features, torch.cat(targets))
+        metrics |= {"mask_ratio": self.mask_ratio, "mask_size": self.mask_size}
+        return Loss(total=total, metrics=metrics, usable=any(len(target) for target in targets))
+
+    @torch.no_grad()
+    def _health(self, features: Tensor, targets: Tensor) -> dict[str, float | Tensor]:
+        """Signs of collapse: the share of prototypes in use and the entropy of single assignments (both 0..1; a
+        prototype is in use by exp(entropy) of the mean assignment), and the number of directions features vary in."""
+        prototypes = torch.tensor(float(targets.shape[1]))
+        mean = targets.mean(0)
+        used = torch.exp(-(mean * mean.clamp(min=1e-12).log()).sum()) / prototypes
+        entropy = -(targets * targets.clamp(min=1e-12).log()).sum(1).mean() / prototypes.log()
+        spread = (features - features.mean(0)).float()
+        gram = spread.T @ spread
+        rank = gram.trace() ** 2 / gram.square().sum().clamp(min=1e-12)
+        self._watch(float(rank))
+        return {"prototypes_used": used, "teacher_entropy": entropy, "feature_rank": rank}
+
+    def _watch(self, rank: float) -> None:
+        self._starved = self._starved + 1 if rank < _COLLAPSED_RANK else 0
+        if self._starved == _COLLAPSED_STEPS:
+            warnings.warn(
+                f"the features have collapsed: for {_COLLAPSED_STEPS} batches they vary in {rank:.1f} directions; lower"
+                " the learning rate, or raise the teacher's momentum or the number of prototypes",
+                stacklevel=2,
+            )
+
+
+def _mean_of_means(values: Tensor, owner: Tensor, owners: int) -> Tensor:
+    """Mean over each owner's values, then over the owners that have any; 0 where there are none."""
+    sums = values.new_zeros(owners).index_add(0, owner, values)
+    counts = torch.bincount(owner, minlength=owners)
+    return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
