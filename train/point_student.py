@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from train.models.point_transformer import (
     PointTransformerConfig,
     Published,
 )
+from train.models.sonata_weights import load_sonata, read_checkpoint
 from train.student import Rows, Student
 from train.voxels import representatives
 
@@ -40,6 +42,8 @@ class PointStudentConfig:
         patch, drop_path: instead of the network's own.
         checkpoint: compute each block a second time in the backward pass instead of keeping what it computed.
         published: see `PointTransformerConfig.published`.
+        weights: a checkpoint in the public Sonata layout to begin with, instead of random weights; see
+            `train.models.sonata_weights.read_checkpoint`.
     """
 
     kind: ClassVar[str] = "point_transformer"
@@ -53,6 +57,7 @@ class PointStudentConfig:
     drop_path: float | None = None
     checkpoint: bool = False
     published: Published = "off"
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         if "xyz" not in self.inputs:
@@ -77,8 +82,11 @@ class PointStudent(Student):
 
     def __init__(self, config: PointStudentConfig, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self.config, self.inputs = config, config.inputs
+        # What is exported needs the file of its first weights no more.
+        self.config, self.inputs = replace(config, weights=None), config.inputs
         self.network = PointTransformer(config.sizes, channels(config.inputs), device)
+        if config.weights is not None:
+            load_sonata(self.network, read_checkpoint(config.weights)[0])
         self.levels = len(self.network.config.channels) - 1 if config.upcast is None else config.upcast
         self.channels = self.network.config.width(self.levels)
 

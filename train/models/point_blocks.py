@@ -9,11 +9,12 @@ torch's own would sort or add atomically. Memory of a block: some 20 C values pe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from train.models import sparse
 from train.models.point_levels import Level, Walk
@@ -125,6 +126,14 @@ def stage(channels: int, heads: int, rates: Sequence[float], *, ratio: int, devi
     return nn.ModuleList(
         Block(channels, heads, ratio=ratio, turn=turn, drop_path=rate, device=device) for turn, rate in enumerate(rates)
     )
+
+
+def run(blocks: nn.Module, x: Tensor, level: Level, *, again: bool) -> Tensor:
+    """The blocks one after another; with `again` the backward pass computes each a second time instead of remembering
+    it, with the same random numbers."""
+    for block in cast(nn.ModuleList, blocks):
+        x = checkpoint(block, x, level, use_reentrant=False) if again else block(x, level)
+    return x
 
 
 def drop_paths(highest: float, depths: Sequence[int]) -> list[list[float]]:

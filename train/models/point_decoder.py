@@ -7,12 +7,11 @@ which walk the encoder's walks. For `base` it has 16.3 million parameters; it co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from train.models.point_blocks import Projection, drop_paths, initialise, stage
+from train.models.point_blocks import Projection, drop_paths, initialise, run, stage
 from train.models.point_transformer import Encoded, PointTransformerConfig
 
 
@@ -53,7 +52,7 @@ class PointDecoder(nn.Module):
 
     Args:
         config: sizes.
-        encoder: sizes of the encoder, with one stage more.
+        encoder: sizes of the encoder, with one stage more; its `checkpoint` holds for the decoder too.
         device: as the encoder's.
     """
 
@@ -63,7 +62,7 @@ class PointDecoder(nn.Module):
         super().__init__()
         if len(encoder.channels) != len(config.channels) + 1:
             raise ValueError(f"an encoder of {len(encoder.channels)} stages needs a decoder of one stage fewer")
-        self.config, device = config, torch.device(device)
+        self.config, self.again, device = config, encoder.checkpoint, torch.device(device)
         coarse = (*config.channels[1:], encoder.channels[-1])
         rates = drop_paths(config.drop_path, config.depths)
         with device:
@@ -85,6 +84,5 @@ class PointDecoder(nn.Module):
             children = encoded.levels[number + 1].children
             assert children is not None
             x = self.joints[number](x, encoded.features[number], children.inverse)
-            for block in cast(nn.ModuleList, self.stages[number]):
-                x = block(x, encoded.levels[number])
+            x = run(self.stages[number], x, encoded.levels[number], again=self.again and self.training)
         return x

@@ -19,14 +19,13 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from shards.errors import RecipeError
-from train.models.point_blocks import Pool, Projection, drop_paths, initialise, stage
+from train.models.point_blocks import Pool, Projection, drop_paths, initialise, run, stage
 from train.models.point_levels import Level, Walking, coarser, finest
 from train.models.serialization import ORDERS, Order
 
@@ -191,11 +190,7 @@ class PointTransformer(nn.Module):
             if number:
                 level = coarser(level, self._walking())
                 x = self.pools[number - 1](x, level)
-            for block in cast(nn.ModuleList, blocks):
-                if self.config.checkpoint and self.training:
-                    x = checkpoint(block, x, level, use_reentrant=False)
-                else:
-                    x = block(x, level)
+            x = run(blocks, x, level, again=self.config.checkpoint and self.training)
             levels.append(level)
             outputs.append(x)
         return Encoded(levels=tuple(levels), features=tuple(outputs))

@@ -2,17 +2,21 @@
 
 A released checkpoint holds a table "state_dict" of a network whose parts are called `embedding`, `enc.enc<stage>` and
 `dec.dec<stage>`; a pretraining checkpoint holds the same below `student.backbone.`. The tensors themselves mean the
-same in both (also spconv's kernels: outputs, x, y, z, inputs), only the mask token has one axis more there. Reading
-the checkpoint's file is the caller's; it is a pickle, so only with `torch.load(..., weights_only=True)`.
+same in both (also spconv's kernels: outputs, x, y, z, inputs), only the mask token has one axis more there.
 
 The released weights are licensed for non-commercial use: Brickyard neither contains nor fetches them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from shards.errors import BrickyardError
@@ -39,6 +43,8 @@ KEYS = {
 }
 """Our module -> theirs; what follows (".weight", ".bias") is the same. Their pooling belongs to the stage after it."""
 
+_ENCODER, _DECODER = ("embedding.", "enc."), ("dec.",)
+_TOKEN, _PROBE = "embedding.mask_token", "enc.enc0.block0.attn.qkv.weight"
 _WRAPPINGS = ("", "module.", "backbone.", "module.backbone.", "student.backbone.", "module.student.backbone.")
 
 
@@ -64,19 +70,19 @@ def to_sonata(network: PointTransformer | PointDecoder) -> dict[str, Tensor]:
 def load_sonata(network: PointTransformer | PointDecoder, state: Mapping[str, Tensor]) -> None:
     """Copy weights under public names, wrapped as in a release or a training checkpoint, into a network.
 
-    Weights of other parts (the decoder's for an encoder, heads, a teacher) are left alone.
+    Weights of other parts (the decoder's for an encoder, heads, a teacher) are left alone. A mask token that only one
+    side has is too: networks trained with labels come without.
 
     Raises:
         BrickyardError: where a weight is missing, has another shape, or belongs to a stage or block that the network
             does not have; the network is then unchanged.
     """
-    expected = to_sonata(network)
-    probe = next(name for name in expected if name.endswith("weight"))
-    wrapping = next((w for w in _WRAPPINGS if w + probe in state), None)
-    if wrapping is None:
-        raise BrickyardError(f"no weight {probe!r}, wrapped or not: these are not weights in Sonata's layout")
-    parts = ("dec.",) if isinstance(network, PointDecoder) else ("embedding.", "enc.")
-    given = {n.removeprefix(wrapping): v for n, v in state.items() if n.startswith(tuple(wrapping + p for p in parts))}
+    decoder = isinstance(network, PointDecoder)
+    expected, given = to_sonata(network), part_of(unwrapped(state), decoder=decoder)
+    if _TOKEN in expected:
+        given.setdefault(_TOKEN, expected[_TOKEN])
+    else:
+        given.pop(_TOKEN, None)
     wrong = sorted(given.keys() ^ expected.keys())
     if wrong:
         where = "missing" if wrong[0] in expected else "not in this network"
@@ -90,6 +96,56 @@ def load_sonata(network: PointTransformer | PointDecoder, state: Mapping[str, Te
             )
     values = {}
     for ours in network.state_dict():
-        value = given[sonata_name(ours, decoder=isinstance(network, PointDecoder))]
+        value = given[sonata_name(ours, decoder=decoder)]
         values[ours] = value[0] if ours == "mask_token" else value
     network.load_state_dict(values)
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the encoder and, where there is one, the decoder under their names in a release; no others.
+
+    Raises:
+        BrickyardError: where there is no encoder, or no decoder either.
+    """
+    for wrapping in _WRAPPINGS:
+        starts = tuple(wrapping + part for part in (*_ENCODER, *_DECODER))
+        found = {name.removeprefix(wrapping): v for name, v in state.items() if name.startswith(starts)}
+        if found:
+            return found
+    raise BrickyardError(
+        f"no weight is called {_PROBE!r} or the like, wrapped or not: these are not weights in Sonata's layout"
+    )
+
+
+def part_of(state: Mapping[str, Tensor], *, decoder: bool) -> dict[str, Tensor]:
+    """Those of unwrapped weights that belong to the decoder, or to the encoder."""
+    return {name: value for name, value in state.items() if name.startswith(_DECODER if decoder else _ENCODER)}
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a checkpoint, and its table "config" ({} where there is none): the arguments of their network.
+
+    Args:
+        path: `.safetensors` with the table as JSON in its metadata, or any other name for what `torch.save` wrote, of
+            which only tensors and plain tables are read (`weights_only`): a file that asks for code is refused.
+
+    Raises:
+        BrickyardError: where there is no such file, or it holds something else.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+                config = json.loads((file.metadata() or {}).get("config", "{}"))
+        else:
+            table = torch.load(path, map_location="cpu", weights_only=True)
+            state, config = table.get("state_dict", table), table.get("config", {})
+    except Exception as problem:  # the unpickler's own error has no common base with the others
+        raise BrickyardError(
+            f"{path} holds no weights that can be read without running code: {problem}; from a training checkpoint,"
+            ' save its "state_dict" alone'
+        ) from problem
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BrickyardError(f'{path} holds no table of weights, neither as "state_dict" nor as the whole')
+    return dict(state), dict(config) if isinstance(config, Mapping) else {}
