@@ -4,6 +4,8 @@
                                 optimiser.safetensors   its per-parameter tensors, by parameter name
                                 state.json              step, stream, schedule, random states, counters
 
+The newest few are kept, and the best one where the caller knows which it is.
+
 A checkpoint is written into a folder with a temporary name, every file and the folder flushed, then renamed: a folder
 named step-* is whole. If the power fails before the rename, the previous checkpoint is the newest and the leftover is
 removed by the next save. Nothing is pickled: what cannot be a tensor is JSON.
@@ -33,9 +35,16 @@ VERSION = 1
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimiser: Optimizer, state: Mapping[str, Any], *, keep: int = 2
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimiser: Optimizer,
+    state: Mapping[str, Any],
+    *,
+    keep: int = 2,
+    best: int | None = None,
 ) -> Path:
-    """Commit `folder/step-<step>` and remove all but the newest `keep` checkpoints.
+    """Commit `folder/step-<step>` and remove all but the newest `keep` checkpoints and that of step `best`.
 
     Args:
         state: JSON-able; `load_checkpoint` returns it.
@@ -43,7 +52,7 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(leftover)
-    target = folder / f"step-{step:06d}"
+    target = folder / _name(step)
     temporary = folder / f"{_PARTIAL}{target.name}"
     temporary.mkdir()
     save_file(_contiguous(model.state_dict()), temporary / "weights.safetensors")
@@ -58,8 +67,13 @@ def save_checkpoint(
     temporary.rename(target)
     _flush(folder)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if best is None or old.name != _name(best):
+            shutil.rmtree(old)
     return target
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def checkpoints(folder: Path) -> list[Path]:

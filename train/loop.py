@@ -1,63 +1,55 @@
-"""The training loop: one for every objective, on a CPU, a GPU, or several under torchrun.
+"""The training loop: one for every objective, on a CPU, a GPU, or several under torchrun or Ray Train.
 
-A run is a folder. Starting the same run again goes on from its newest checkpoint, and on a CPU the losses that follow
-are the ones that an undisturbed run would have had, bit for bit: weights, optimiser, stream position and random states
-are all restored, and everything a scene draws depends on its place in the global order alone. Another configuration or
-corpus in the same folder is refused, with the difference.
-
-    run/config.json  environment.json  metrics.jsonl  tensorboard/  checkpoints/step-000100/  final/
+A run is a folder (`train.run_folder`). Starting the same run again goes on from its newest checkpoint, and on a CPU the
+losses that follow are the ones that an undisturbed run would have had, bit for bit: weights, optimiser, teacher, stream
+position, random states and what the guards remember are restored, schedules are functions of the step, and everything a
+scene draws depends on its place in the global order alone. On another number of ranks the global batches stay the same.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import math
-import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from shards.build import differences
+from shards.batching import PointBudget, by_points
 from shards.corpus import Corpus
-from shards.errors import BrickyardError, RecipeError
+from shards.errors import RecipeError
 from shards.stream import Stream
-from train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from shards.visits import Portion, Visits
+from train.checkpoint import load_checkpoint, save_checkpoint
 from train.distributed import Group
+from train.memory import memory_report, peak_bytes
 from train.metrics import MetricsLog, ProgressLine, read_metrics
-from train.objectives.objective import Loss, Objective, ObjectiveConfig
-from train.student import export_student
-
-_FREE = ("checkpoint_every", "keep_last", "log_every", "threads", "bad_scenes", "device")
+from train.objectives.objective import Objective, ObjectiveConfig
+from train.run_folder import RunFolder
+from train.step import Report, StepConfig, Stepper
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How long, on what, and with which optimiser; defaults are those published for SLidR.
+class TrainConfig(StepConfig):
+    """How long, and on what; how a step is computed and weights are moved is in the classes this one extends.
 
     Attributes:
         steps: optimiser steps; or None, then `epochs` decides.
         epochs: passes over the selection.
         batch: scenes per forward pass, over all ranks.
         accumulate: forward passes per optimiser step.
+        budget: batches by points instead of `batch` and `accumulate`: each of its bins is a forward pass of one rank,
+            all of them together are an optimiser step. So memory stays bounded although scenes differ in size. Its
+            `cap` must be what the objective crops scenes to.
         dataset: train on this dataset of the corpus only.
         split: train on this split; None takes all.
-        optimiser: "sgd" or "adamw".
-        lr: peak learning rate; cosine to 0 at the last step, after `warmup` steps of linear growth.
-        momentum, dampening: of SGD. betas: of AdamW.
-        clip: largest global norm of the gradient, or None.
-        bf16: autocast on CUDA (sparse convolutions stay in float32).
-        seed: of initial weights, order and augmentations.
-        checkpoint_every: steps. keep_last: checkpoints kept.
+        checkpoint_every: steps. keep_last: checkpoints kept. keep_best: also keep the one before which the mean loss
+            since its predecessor was lowest.
         log_every: steps between lines of metrics.jsonl.
         threads: of the stream.
         bad_scenes: damaged scenes that may be replaced before training stops.
@@ -68,31 +60,26 @@ class TrainConfig:
     epochs: float = 50.0
     batch: int = 16
     accumulate: int = 1
+    budget: PointBudget | None = None
     dataset: str | None = None
     split: str | None = "train"
-    optimiser: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.5
-    momentum: float = 0.9
-    dampening: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-4
-    warmup: int = 0
-    clip: float | None = None
-    bf16: bool = True
-    seed: int = 0
     checkpoint_every: int = 500
     keep_last: int = 2
+    keep_best: bool = True
     log_every: int = 1
     threads: int = 4
     bad_scenes: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive = ("batch", "accumulate", "checkpoint_every", "keep_last", "log_every", "threads")
         if bad := [name for name in positive if getattr(self, name) < 1]:
             raise ValueError(f"{bad[0]} must be positive")
-        if self.lr <= 0 or self.epochs <= 0 or self.warmup < 0 or (self.steps is not None and self.steps < 1):
-            raise ValueError("lr, epochs and steps must be positive, warmup not negative")
+        if self.epochs <= 0 or (self.steps is not None and self.steps < 1):
+            raise ValueError("epochs and steps must be positive")
+        if self.budget is not None and self.accumulate > 1:
+            raise ValueError("with a budget, `bins` says how many passes make a step: leave out accumulate")
 
 
 def train(
@@ -108,24 +95,16 @@ def train(
 
     Args:
         settings: of the objective, an instance of a class in `train.objectives.CONFIGS`.
-        out: folder of the run, made if need be.
+        out: folder of the run, made if need be; all ranks must see it.
         rows: of the corpus's index to train on (see `shards.selection`), instead of the configured dataset and split.
         resume: go on from the newest checkpoint; False refuses a folder that has one.
 
     Raises:
         RecipeError: an impossible configuration, or a folder of another run.
-        BrickyardError: the loss is not finite; the message names the scenes.
+        BrickyardError: the loss is not finite or explodes, or memory is used up; the message names the scenes.
     """
     with Group.join(config.device) as group:
         return _Run(config, settings, corpus, Path(out), group, rows=rows).train(resume=resume)
-
-
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Of optimiser step `step` (from 0) of `steps`."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, steps - config.warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class _Run:
@@ -139,198 +118,161 @@ class _Run:
         *,
         rows: NDArray[np.int64] | None,
     ) -> None:
-        self.config, self.settings, self.corpus, self.out, self.group = config, settings, corpus, out, group
-        if rows is None:
-            rows = corpus.select(**{k: v for k, v in (("split", config.split), ("dataset", config.dataset)) if v})
-        if not len(rows):
-            raise RecipeError(f"the corpus has no scene of split {config.split!r} and dataset {config.dataset!r}")
-        if config.batch % group.world:
-            raise RecipeError(f"batch {config.batch} must be a multiple of the {group.world} ranks")
-        self.rows = rows
-        per_step = config.batch * config.accumulate
-        self.steps = config.steps or max(1, math.ceil(config.epochs * len(rows) / per_step))
+        self.config, self.settings, self.corpus, self.group = config, settings, corpus, group
+        self.rows = _chosen(config, corpus) if rows is None else rows
+        self.numbers = _numbers_of_passes(config, group)
+        self.steps = config.steps or _steps_of_epochs(config, corpus, self.rows)
         torch.manual_seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - libraries may use the global generator
         self.objective: Objective = settings.build(group.device)
-        self.model: nn.Module = group.wrap(self.objective)
-        self.optimiser = _optimiser(config, self.objective)
-        self.skipped = 0
+        self.stepper = Stepper(config, self.objective, group, self._points)
+        self.folder = RunFolder(out, group, config=config, settings=settings, corpus=corpus, rows=self.rows)
+        self.seconds = self.waited = 0.0
+        self.best: dict[str, float] | None = None
+        self.since_checkpoint: list[float] = []
 
     def train(self, *, resume: bool) -> dict[str, Any]:
         started = time.monotonic()
-        step, state = self._open(resume=resume)
+        checkpoint = self.folder.open(resume=resume)
+        first, place = (0, None) if checkpoint is None else self._restore(checkpoint)
+        if first >= self.steps and (done := self.folder.finished()):
+            return done
         stream = Stream(
             self.corpus,
             self.objective.fields,
-            batch=self.config.batch,
+            batch=self.config.budget or self.config.batch,
             seed=self.config.seed,
             rows=self.rows,
             rank=self.group.rank,
             world=self.group.world,
             threads=self.config.threads,
             prepare=self.objective.prepare,
-            state=state,
+            state=place,
             bad_scenes=self.config.bad_scenes,
         )
-        finished = self.out / "final" / "summary.json"
-        if step >= self.steps and finished.exists():
-            done: dict[str, Any] = json.loads(finished.read_text())
-            return done
-        self._loop(step, stream)
+        base = peak_bytes(self.group.device)
+        before = self.seconds
+        if first < self.steps:
+            self._loop(first, stream)
         self.group.barrier()
+        memory = memory_report(self.objective, self.stepper.optimiser, self.group.device, base, self.stepper.largest)
         summary = {
             "objective": self.settings.name,
             "steps": self.steps,
             "scenes": len(self.rows),
-            "last_loss": read_metrics(self.out)[-1]["loss"],
-            "steps_without_pairs": self.skipped,
+            "last_loss": read_metrics(self.folder.out)[-1]["loss"],
+            "best": self.best,
+            "steps_without_pairs": self.stepper.unusable,
+            "steps_left_out": self.stepper.skipped,
             "replaced_scenes": dict(stream.replaced),
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(before + time.monotonic() - started, 1),
+            "data_wait": round(self.waited / max(self.seconds, 1e-9), 4),
+            "memory": memory,
             "corpus": self.corpus.fingerprint,
+            "selection": self.folder.identity["selection"],
         }
-        if self.group.rank == 0:
-            finished.parent.mkdir(exist_ok=True)
-            export_student(self.objective.student, finished.parent)
-            finished.write_text(json.dumps(summary, indent=2) + "\n")  # last: it says that the export is whole
+        self.folder.finish(self.objective.student, summary)
         return summary
 
     def _loop(self, first: int, stream: Stream) -> None:
-        if first >= self.steps:
-            return
-        log = MetricsLog(self.out, first) if self.group.rank == 0 else None
-        progress = ProgressLine(self.steps, first) if self.group.rank == 0 else None
-        batches: Any = iter(stream)
-        try:
+        with contextlib.ExitStack() as stack:
+            passes = stack.enter_context(contextlib.closing(self._passes(stream)))
+            chief = self.group.rank == 0
+            log = stack.enter_context(contextlib.closing(MetricsLog(self.folder.out, first))) if chief else None
+            line = stack.enter_context(contextlib.closing(ProgressLine(self.steps, first))) if chief else None
             for step in range(first, self.steps):
                 begun = time.monotonic()
-                metrics = self._step(step, batches)
+                report = self.stepper.make(step, self.steps, passes, self.numbers)
                 seconds = max(time.monotonic() - begun, 1e-9)
-                wait = metrics.pop("data_seconds") / seconds
-                scenes = self.config.batch * self.config.accumulate / seconds
-                done = step + 1
+                self.seconds, self.waited = self.seconds + seconds, self.waited + report.waited
+                if report.learned:
+                    self.since_checkpoint.append(report.metrics["loss"])
+                done, peak = step + 1, peak_bytes(self.group.device)
                 if log and (done % self.config.log_every == 0 or done == self.steps):
-                    log.write(done, {**metrics, "data_wait": round(wait, 4), "scenes_per_second": round(scenes, 2)})
-                if progress:
-                    progress.update(done, metrics["loss"], scenes, wait)
+                    log.write(done, report.metrics | _speed(report, seconds, peak))
+                if line:
+                    rate, wait = report.scenes / seconds, report.waited / seconds
+                    line.update(done, report.metrics["loss"], rate, wait, peak)
                 if done % self.config.checkpoint_every == 0 or done == self.steps:
                     self._save(done, stream)
-        finally:
-            batches.close()
-            if progress:
-                progress.close()
-            if log:
-                log.close()
 
-    def _step(self, step: int, batches: Iterator[list[Any]]) -> dict[str, float]:
-        """One optimiser step; its metrics are means over the accumulated batches (of this rank)."""
-        rate = learning_rate(self.config, step, self.steps)
-        for entry in self.optimiser.param_groups:
-            entry["lr"] = rate * entry["rate"]
-        self.objective.begin_step(step, self.steps)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.model.train()
-        sums: dict[str, float] = {}
-        usable, waited = False, 0.0
-        for number in range(self.config.accumulate):
-            begun = time.monotonic()
-            items = next(batches)
-            waited += time.monotonic() - begun
-            batch = self.objective.collate(items, self.group.device)
-            last = number == self.config.accumulate - 1
-            with self.group.synchronised(self.model, last), self._autocast():
-                loss: Loss = self.model(batch)
-                (loss.total / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
-            usable = usable or loss.usable
-            for name, value in {"loss": loss.total.detach(), **loss.metrics}.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / self.config.accumulate
-            if not math.isfinite(sums["loss"]):
-                raise BrickyardError(f"the loss is {sums['loss']} at step {step + 1}; scenes: {', '.join(batch.keys)}")
-        if self.group.any(usable):
-            if self.config.clip is not None:
-                norm: Tensor = nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip)
-                sums["gradient_norm"] = float(norm)
-            self.optimiser.step()
-            self.objective.end_step(step, self.steps)
-        else:
-            self.skipped += 1
-        return {**sums, "lr": rate, "data_seconds": waited}
+    def _passes(self, stream: Stream) -> Generator[list[Any], None, None]:
+        """The items of each pass of this rank: those of a batch, or those of each bin of one."""
+        with contextlib.closing(stream.batches()) as batches:
+            for batch in batches:
+                if self.config.budget is None:
+                    yield batch
+                else:
+                    yield from batch
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config.bf16 and self.group.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+    def _points(self, key: str) -> int:
+        row, cap = self.corpus.find(key), self.config.budget.cap if self.config.budget else None
+        points = 0 if row is None else int(self.corpus.points_per_scene[row])
+        return points if cap is None else min(points, cap)
 
-    # Folder
+    # Checkpoints
 
-    def _open(self, *, resume: bool) -> tuple[int, dict[str, Any] | None]:
-        """Prepare the folder; the step to go on from and the stream's state."""
-        identity = {
-            "train": dataclasses.asdict(self.config),
-            "objective": {"name": self.settings.name, **dataclasses.asdict(self.settings)},
-            "corpus": self.corpus.fingerprint,
-        }
-        path, saved = self.out / "config.json", checkpoints(self.out / "checkpoints")
-        if saved and not resume:
-            raise RecipeError(f"{self.out} already holds a run; resume it, or choose another folder")
-        if not saved:
-            if self.group.rank == 0:
-                self.out.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(identity, indent=2) + "\n")
-                (self.out / "environment.json").write_text(json.dumps(environment(self.group), indent=2) + "\n")
-            self.group.barrier()
-            return 0, None
-        changed = differences(_numerics(json.loads(path.read_text())), _numerics(json.loads(json.dumps(identity))))
-        if changed:
-            raise RecipeError(f"{self.out} holds another run; resuming would mix them:\n  " + "\n  ".join(changed))
-        state = load_checkpoint(saved[-1], self.objective, self.optimiser)
-        self.skipped = int(state["skipped"])
+    def _restore(self, checkpoint: Path) -> tuple[int, dict[str, Any]]:
+        """(step to go on from, place of the stream)."""
+        state = load_checkpoint(checkpoint, self.objective, self.stepper.optimiser)
+        self.stepper.restore(state)
+        self.best = state.get("best")
+        self.seconds, self.waited = state.get("seconds", 0.0), state.get("waited", 0.0)
         return int(state["step"]), state["stream"]
 
     def _save(self, step: int, stream: Stream) -> None:
+        """Rank 0 writes; the others wait."""
+        if self.since_checkpoint:
+            mean = sum(self.since_checkpoint) / len(self.since_checkpoint)
+            if self.best is None or mean < self.best["loss"]:
+                self.best = {"step": step, "loss": mean}
+            self.since_checkpoint = []
         if self.group.rank == 0:
-            state = {"stream": stream.state(), "skipped": self.skipped}
-            folder = self.out / "checkpoints"
-            save_checkpoint(folder, step, self.objective, self.optimiser, state, keep=self.config.keep_last)
+            times = {"seconds": self.seconds, "waited": self.waited}
+            save_checkpoint(
+                self.folder.checkpoints,
+                step,
+                self.objective,
+                self.stepper.optimiser,
+                {"stream": stream.state(), "best": self.best, **times, **self.stepper.state()},
+                keep=self.config.keep_last,
+                best=int(self.best["step"]) if self.best and self.config.keep_best else None,
+            )
         self.group.barrier()
 
 
-def _numerics(identity: dict[str, Any]) -> dict[str, Any]:
-    """What decides the numbers of a run; the rest may change when it is resumed."""
-    return {**identity, "train": {k: v for k, v in identity["train"].items() if k not in _FREE}}
+def _chosen(config: TrainConfig, corpus: Corpus) -> NDArray[np.int64]:
+    rows = corpus.select(dataset=config.dataset, split=config.split)
+    if not len(rows):
+        raise RecipeError(f"the corpus has no scene of split {config.split!r} and dataset {config.dataset!r}")
+    return rows
 
 
-def environment(group: Group) -> dict[str, Any]:
-    """What a run depended on besides its configuration."""
-    from importlib.metadata import PackageNotFoundError, version
+def _numbers_of_passes(config: TrainConfig, group: Group) -> list[int]:
+    """The passes of a step that are this rank's, by their numbers among those of all ranks."""
+    if config.budget is None:
+        if config.batch % group.world:
+            raise RecipeError(f"batch {config.batch} must be a multiple of the {group.world} ranks")
+        return [number * group.world + group.rank for number in range(config.accumulate)]
+    if config.budget.bins % group.world:
+        raise RecipeError(f"budget.bins {config.budget.bins} must be a multiple of the {group.world} ranks")
+    share = config.budget.bins // group.world
+    return list(range(group.rank * share, (group.rank + 1) * share))
 
-    versions = {}
-    for package in ("brickyard", "torch", "spconv-cu120", "spconv-cu126", "numpy", "transformers", "pillow"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    device = torch.cuda.get_device_name(group.device) if group.device.type == "cuda" else platform.processor()
+
+def _steps_of_epochs(config: TrainConfig, corpus: Corpus, rows: NDArray[np.int64]) -> int:
+    """Steps of `epochs` passes over the rows; with a budget the first pass is planned and counted."""
+    if config.budget is None:
+        return max(1, math.ceil(config.epochs * len(rows) / (config.batch * config.accumulate)))
+    visits = Visits([Portion(corpus=corpus, rows=rows)], config.seed)
+    return max(1, math.ceil(config.epochs * sum(1 for _ in by_points(visits, config.budget, (0, 0), len(rows)))))
+
+
+def _speed(report: Report, seconds: float, peak: int) -> dict[str, float]:
+    """Metrics that differ from run to run; their names are in `train.metrics.TIMINGS`."""
     return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "world": group.world,
-        "packages": versions,
+        "data_wait": round(report.waited / seconds, 4),
+        "scenes_per_second": round(report.scenes / seconds, 2),
+        "points_per_second": round(report.points / seconds, 1),
+        "peak_gib": round(peak / 2**30, 3),
     }
-
-
-def _optimiser(config: TrainConfig, model: Objective) -> Optimizer:
-    """One group of parameters for each factor on the learning rate."""
-    rates: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rates.setdefault(model.rate(name), []).append(parameter)
-    groups = [{"params": parameters, "rate": rate} for rate, parameters in rates.items()]
-    if config.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        groups,
-        lr=config.lr,
-        momentum=config.momentum,
-        dampening=config.dampening,
-        weight_decay=config.weight_decay,
-    )

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+TIMINGS = ("data_wait", "scenes_per_second", "points_per_second", "peak_gib")
+"""Metrics that differ from run to run; all others are equal, bit for bit, on a CPU."""
+
 _BAR = 20
 _PLAIN_SECONDS = 10.0
 
@@ -68,7 +71,7 @@ def _lines(path: Path) -> list[str]:
 
 
 class ProgressLine:
-    """The line on stderr: step, loss, scenes per second, share of the time spent waiting for data, time left."""
+    """The line on stderr: step, loss, scenes per second, share of time waited for data, peak memory, time left."""
 
     def __init__(self, steps: int, done: int, stream: TextIO | None = None) -> None:
         self._steps, self._first, self._stream = steps, done, stream if stream is not None else sys.stderr
@@ -76,7 +79,7 @@ class ProgressLine:
         self._start = time.monotonic()
         self._printed = -1e9
 
-    def update(self, step: int, loss: float, scenes_per_second: float, data_wait: float) -> None:
+    def update(self, step: int, loss: float, scenes_per_second: float, data_wait: float, peak: int) -> None:
         now = time.monotonic()
         if step < self._steps and now - self._printed < (0.1 if self._terminal else _PLAIN_SECONDS):
             return
@@ -84,7 +87,8 @@ class ProgressLine:
         left = (now - self._start) / max(step - self._first, 1) * (self._steps - step)
         text = (
             f"step {step}/{self._steps}  loss {loss:.4f}  {scenes_per_second:.1f} scenes/s"
-            f"  waiting for data {data_wait:.0%}  {int(left) // 60}:{int(left) % 60:02d} left"
+            f"  waiting for data {data_wait:.0%}  peak {peak / 2**30:.1f} GiB"
+            f"  {int(left) // 60}:{int(left) % 60:02d} left"
         )
         if self._terminal:
             filled = _BAR * step // max(self._steps, 1)

@@ -28,7 +28,8 @@ def warmup_cosine(peak: float, step: int, steps: int, warmup: int) -> float:
     """`warmup` steps of linear growth, the last of which has the peak, then a cosine to 0, reached after `steps`."""
     if step < warmup:
         return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def one_cycle(

@@ -21,11 +21,12 @@ from shards.corpus import Corpus
 from shards.errors import BrickyardError, RecipeError
 from tests.train.rings import ring_corpus
 from train.augment import CropConfig, CuboidConfig
-from train.loop import TrainConfig, learning_rate, train
+from train.loop import TrainConfig, train
 from train.metrics import MetricsLog, ProgressLine, read_metrics
 from train.objectives import PPKT, STSLidR
 from train.objectives.image_to_lidar import ImageToLidarObjective
 from train.objectives.objective import Loss
+from train.optimiser import learning_rate
 from train.student import StudentConfig, load_student
 
 SETTINGS = STSLidR(
@@ -96,7 +97,7 @@ def test_another_run_in_the_folder_is_refused_with_the_difference(tmp_path: Path
 
 
 def test_the_folder_of_a_run(tmp_path: Path, corpus: Corpus) -> None:
-    config = replace(FAST, steps=None, epochs=1.5, keep_last=1, optimiser="adamw", lr=1e-3)
+    config = replace(FAST, steps=None, epochs=1.5, keep_last=1, keep_best=False, optimiser="adamw", lr=1e-3)
     summary = train(config, SETTINGS, corpus, tmp_path)
     assert summary["steps"] == 3  # 1.5 x 4 scenes / 2
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
@@ -188,11 +189,11 @@ def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
     progress = ProgressLine(10, 0, stream)
     for step in range(1, 11):
-        progress.update(step, 1.5, 20.0, 0.25)
+        progress.update(step, 1.5, 20.0, 0.25, 3 << 29)
     progress.close()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2  # the first and the last; others came too soon
-    assert lines[-1].startswith("step 10/10  loss 1.5000  20.0 scenes/s  waiting for data 25%")
+    assert lines[-1].startswith("step 10/10  loss 1.5000  20.0 scenes/s  waiting for data 25%  peak 1.5 GiB")
     assert "\r" not in stream.getvalue()
 
 
