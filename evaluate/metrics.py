@@ -51,3 +51,10 @@ def accuracy(confusion: NDArray[np.int64]) -> float:
     """Share of labelled points that are right; NaN if there are none."""
     total = int(confusion.sum())
     return float(np.diag(confusion).sum() / total) if total else float("nan")
+
+
+def mean_accuracy(confusion: NDArray[np.int64]) -> float:
+    """Mean over the classes that occur of the share of their points that is right; NaN if none does."""
+    truth = confusion.sum(axis=1)
+    present = truth > 0
+    return float((np.diag(confusion)[present] / truth[present]).mean()) if present.any() else float("nan")

@@ -38,9 +38,11 @@ class DataConfig:
         dataset: evaluate on this dataset of the corpus only.
         train_split, val_split: of the corpus.
         fraction: share of the training scenes that is used, at least one scene.
-        scene_list: file with the training scenes, instead of a drawn share.
+        scene_list: file with the training scenes, instead of a drawn share (`fraction` then only says which share the
+            list is).
         points_per_scene: of the training scenes, only so many points keep their labels.
-        points_list: file or folder with those points, instead of drawn ones.
+        points_list: file or folder with those points, instead of drawn ones (`points_per_scene` then only says how
+            many they are).
         draw_seed: of what is drawn.
         threads: of the stream.
     """

@@ -160,6 +160,15 @@ def _add_training(verbs: Any) -> None:
     evaluate.add_argument("--run", type=Path, required=True, help="folder of the run")
     evaluate.add_argument("--corpus", required=True, help="folder or URI")
 
+    features = _verb(verbs, "features", "what a trained encoder sees in scenes, as pictures and point clouds",
+                     "brickyard features run/ --corpus corpus/ --scene scannet/scene0000_00 --query 1000")  # fmt: skip
+    features.add_argument("run", type=Path, help="folder of the run")
+    features.add_argument("--corpus", required=True, help="folder or URI")
+    features.add_argument("--scene", action="append", required=True, help="its key (repeat for several)")
+    features.add_argument("--query", type=_natural, default=None, metavar="POINT",
+                          help="where else does it look like at this point of the first scene")  # fmt: skip
+    features.add_argument("--out", type=Path, default=None, help="folder (default: features/ in the run's)")
+
 
 def _add_worlds(verbs: Any) -> None:
     simulate = _verb(verbs, "simulate", "write small simulated raw datasets in their native layouts",

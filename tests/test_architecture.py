@@ -226,6 +226,7 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "show": sorted([*always, "--out", "scene", "target"]),
         "train": sorted([*always, "--corpus", "--out", "--seed", "--selection", "--cache", "--cache-gib", "recipe"]),
         "evaluate": sorted([*always, "--corpus", "--run", "recipe"]),
+        "features": sorted([*always, "--corpus", "--out", "--query", "--scene", "run"]),
         "simulate": sorted([*always, "--config", "--datasets", "--out", "--seed"]),
         "demo": sorted([*always, "--out", "--seeds"]),
     }

@@ -5,12 +5,14 @@ from evaluate.show.run import run_page
 from evaluate.show.summary import (
     CorpusSummary,
     Curve,
+    FeatureScene,
     Probe,
     ProbeRun,
     RunSummary,
     SplitCounts,
     join_probes,
     read_curve,
+    read_features,
     read_probe,
     summarise_corpus,
 )
@@ -18,6 +20,7 @@ from evaluate.show.summary import (
 __all__ = [
     "CorpusSummary",
     "Curve",
+    "FeatureScene",
     "Probe",
     "ProbeRun",
     "RunSummary",
@@ -25,6 +28,7 @@ __all__ = [
     "corpus_page",
     "join_probes",
     "read_curve",
+    "read_features",
     "read_probe",
     "run_page",
     "summarise_corpus",

@@ -95,11 +95,15 @@ def shown_taxonomy(points: Points) -> str | None:
 
 def drawn_points(scene: Scene, points: Points) -> NDArray[np.intp]:
     """Indices of the points that pictures show, thinned evenly where they are too many."""
-    xyz = points.xyz
-    if scene.identity.domain == "indoor":
+    return drawn(points.xyz, scene.identity.domain)
+
+
+def drawn(xyz: NDArray[np.floating[Any]], domain: str) -> NDArray[np.intp]:
+    """`drawn_points` of a cloud from a domain."""
+    if domain == "indoor":
         floor, top = np.percentile(xyz[:, 2], (1, 99))
         keep = xyz[:, 2] <= floor + min(HEAD_HEIGHT, 0.9 * max(top - floor, 0.1))
-    elif scene.identity.domain == "outdoor":
+    elif domain == "outdoor":
         keep = np.abs(xyz[:, :2]).max(axis=1) <= OUTDOOR_REACH
     else:
         keep = np.ones(len(xyz), np.bool_)

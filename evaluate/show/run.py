@@ -13,7 +13,8 @@ import numpy as np
 
 from evaluate.show.chart import COLOURS, Bars, Line, bar_chart, line_chart
 from evaluate.show.html import Html, cards, chips, count, page, table, tag
-from evaluate.show.summary import Curve, Probe, ProbeRun, RunSummary
+from evaluate.show.raster import data_uri
+from evaluate.show.summary import Curve, FeatureScene, Probe, ProbeRun, RunSummary
 from shards.storage import Store
 
 _INIT_COLOURS = {"random": "var(--muted)", "pretrained": COLOURS[0]}
@@ -27,6 +28,8 @@ def run_page(run: RunSummary, out: Path) -> None:
         cards(_figures(run)),
         _curves(run.curves),
         _probe(run.probe) if run.probe is not None else None,
+        _results(run),
+        _features(run.features),
         tag("footer", "Written by brickyard; this file loads nothing from anywhere."),
     ]
     store = Store(out.absolute().parent)
@@ -92,6 +95,35 @@ def _probe(probe: Probe) -> Html:
         tag("h2", "Probes"),
         table(("Run", "Initialisation", "mIoU"), rows, numbers=(2,)),
     )
+
+
+def _results(run: RunSummary) -> Html | None:
+    if not run.results:
+        return None
+    tables = [
+        tag("div", tag("h3", name) if len(run.results) > 1 else None, table(head, rows, numbers=(1, 2, 3)))
+        for name, head, rows in run.results
+    ]
+    note = (
+        "Numbers with equal fingerprints were measured the same way. What others have published is marked as such and"
+        " stands only beside the same protocol on the same data."
+    )
+    return tag("div", tag("h2", "Protocols"), tables, tag("p", note, class_="soft"))
+
+
+def _features(scenes: Sequence[FeatureScene]) -> Html | None:
+    """Each scene's own colours beside its features."""
+    if not scenes:
+        return None
+    sections = []
+    for scene in scenes:
+        figures = []
+        for caption, picture in scene.pictures:
+            height, width = picture.shape[:2]
+            image = tag("img", src=data_uri(picture), alt=caption, width=width, height=height)
+            figures.append(tag("figure", tag("div", image, class_="stack"), tag("figcaption", caption)))
+        sections += [tag("h3", scene.key), tag("p", scene.title, class_="soft"), tag("div", figures, class_="row")]
+    return tag("div", tag("h2", "Features"), sections)
 
 
 def verdict(probe: Probe) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from evaluate.show.colour import RGB
 from shards.corpus import Corpus
 from shards.errors import BrickyardError
 
@@ -78,17 +83,31 @@ class Probe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureScene:
+    """A scene coloured by features: pictures as (caption, uint8 (height, width, 3))."""
+
+    key: str
+    title: str
+    pictures: tuple[tuple[str, RGB], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """Training runs that are compared (seeds, objectives), and what their weights are worth.
 
     Attributes:
         facts: (name, value) pairs for the head of the page, such as ("objective", "st-slidr").
+        results: (head, rows) of the table of protocols, see `evaluate.results`; with the name of the run where there
+            are several.
+        features: scenes as the run's student sees them.
     """
 
     name: str
     curves: tuple[Curve, ...] = ()
     probe: Probe | None = None
     facts: tuple[tuple[str, str], ...] = ()
+    results: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = ()
+    features: tuple[FeatureScene, ...] = ()
 
 
 def summarise_corpus(corpus: Corpus, name: str) -> CorpusSummary:
@@ -176,6 +195,38 @@ def join_probes(results: Iterable[Mapping[str, Any]]) -> Probe:
             for name, init, miou, iou in runs
         ),
     )
+
+
+MAX_FEATURE_SCENES = 6
+_FILE = re.compile(r"[A-Za-z0-9._-]{1,200}\.png")
+
+
+def read_features(folder: Path) -> tuple[FeatureScene, ...]:
+    """The first scenes of a folder that `brickyard features` wrote; raises `BrickyardError` for anything else."""
+    path = folder / "features.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        query = data.get("query") or {}
+        entries = data["scenes"] + [{"title": "Query", **entry} for entry in query.get("scenes", [])]
+        return tuple(
+            FeatureScene(
+                key=str(entry["scene"]),
+                title=str(entry["title"]),
+                pictures=tuple((str(p["caption"]), _read_picture(folder, str(p["file"]))) for p in entry["pictures"]),
+            )
+            for entry in entries[:MAX_FEATURE_SCENES]
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BrickyardError(f"{path} does not describe pictures of features: {error!r}; write them again") from error
+
+
+def _read_picture(folder: Path, name: str) -> RGB:
+    if not _FILE.fullmatch(name):
+        raise ValueError(f"{name!r} is no picture in the folder")
+    with Image.open(folder / name, formats=("PNG",)) as image:
+        if image.width * image.height > 1 << 22:
+            raise ValueError(f"{name} has {image.width} x {image.height} pixels")
+        return np.asarray(image.convert("RGB"))
 
 
 def _numbers(values: Iterable[Any]) -> tuple[float, ...]:

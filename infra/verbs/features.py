@@ -1,0 +1,50 @@
+"""`brickyard features`: pictures of what a run's student sees in scenes, and of where it sees the same again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from infra.verbs.text import table
+from shards.corpus import Corpus
+from shards.errors import BrickyardError
+
+FEATURES = "features"
+MANIFEST = "features.json"
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    corpus = Corpus.open(args.corpus)
+    rows = [corpus.row(key) for key in args.scene]
+    out = args.out or args.run / FEATURES
+    result = draw_features(args.run, corpus, rows, out, query=args.query)
+    if not args.json:
+        pictures = sum(len(entry["pictures"]) for entry in result["scenes"])
+        print(f"{out}: {pictures} pictures of {len(result['scenes'])} scenes")
+        if result["query"]:
+            matches = [match for entry in result["query"]["scenes"] for match in entry["matches"]]
+            matches.sort(key=lambda match: -float(match["similarity"]))
+            cells = [[m["scene"], str(m["point"]), f"{m['similarity']:.3f}"] for m in matches]
+            print(table(["most similar to the query", "point", "cosine"], cells))
+    return result | {"out": str(out)}, 0
+
+
+def draw_features(
+    run_folder: Path, corpus: Corpus, rows: list[int], out: Path, *, query: int | None = None
+) -> dict[str, Any]:
+    """Write pictures, point clouds and features.json for the student of a finished run."""
+    from evaluate.pictures import seen_scenes, write_pictures, write_query
+    from train.student import load_student
+
+    if not (run_folder / "final").is_dir():
+        raise BrickyardError(f"{run_folder} has no finished training (no final/): run `brickyard train` first")
+    student = load_student(run_folder / "final").eval()
+    scenes = list(seen_scenes(student, corpus, rows))
+    result: dict[str, Any] = {
+        "scenes": write_pictures(scenes, out),
+        "query": None if query is None else write_query(scenes, query, out),
+    }
+    (out / MANIFEST).write_text(json.dumps(result, indent=1) + "\n")
+    return result
