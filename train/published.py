@@ -57,26 +57,30 @@ def load_published(
     if network is None:
         raise BrickyardError(f"{path}: no known network has channels {channels} and depths {depths}")
     _check_settings(settings, CONFIGS[network].heads, path)
-    width = state["embedding.stem.linear.weight"].shape[1]
+    width = encoder["embedding.stem.linear.weight"].shape[-1] if "embedding.stem.linear.weight" in encoder else 9
     if inputs is None and width not in _INPUTS:
         raise BrickyardError(f"{path}: weights for {width} features of a point; say which with `inputs`")
-    student = PointStudent(
-        PointStudentConfig(
+    try:
+        config = PointStudentConfig(
             network=network,
             inputs=_INPUTS[width] if inputs is None else tuple(inputs),
             patch=_patch(settings, path),
             drop_path=settings.get("drop_path"),
-        ),
-        device,
-    )
+        )
+        student = PointStudent(config, device)
+    except (TypeError, ValueError) as problem:
+        raise BrickyardError(f"{path}: settings that make no network: {problem}") from problem
     load_sonata(student.network, encoder)
     if not decoder:
         return student, None
     channels, depths = _sizes(decoder, "dec.dec", path)
-    config = PointDecoderConfig(channels=channels, heads=tuple(c // _HEAD for c in channels), depths=depths)
-    probe = PointDecoder(config, student.network.config, device)
-    load_sonata(probe, decoder)
-    return student, probe
+    try:
+        sizes = PointDecoderConfig(channels=channels, heads=tuple(c // _HEAD for c in channels), depths=depths)
+        head = PointDecoder(sizes, student.network.config, device)
+    except ValueError as problem:
+        raise BrickyardError(f"{path}: a decoder that fits no encoder of ours: {problem}") from problem
+    load_sonata(head, decoder)
+    return student, head
 
 
 def save_published(path: str | Path, student: PointStudent, decoder: PointDecoder | None = None) -> None:

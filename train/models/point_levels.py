@@ -138,7 +138,7 @@ def finest(
 
     Raises:
         BrickyardError: without points, where counts and points disagree, or coordinates are not finite.
-        RecipeError: where a scene spans 65,535 cells or more, or the grid is too large for spconv on a CPU.
+        RecipeError: where a scene spans more than 65,535 cells, or the grid is too large for spconv on a CPU.
     """
     if sum(counts) != len(xyz) or len(xyz) == 0 or min(counts) < 0 or len(counts) > _MAX_SCENES:
         raise BrickyardError(

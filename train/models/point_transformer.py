@@ -97,7 +97,7 @@ CONFIGS = {
         channels=(16, 32, 48, 64, 64), heads=(1, 2, 3, 4, 4), depths=(1, 1, 1, 2, 1), patch=128, drop_path=0.1
     ),
 }
-"""name -> sizes; with 9 inputs 207, 108, 39 and 0.6 million parameters."""
+"""name -> sizes; with 9 inputs 208, 108, 39 and 0.6 million parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
