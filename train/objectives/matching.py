@@ -1,4 +1,4 @@
-"""Which row of one view shows the same place as a row of another: nearest neighbours in coordinates before augmentation.
+"""Which row of one view shows the same place as a row of another: nearest in coordinates before augmentation.
 
 Exact, by comparing all pairs of two views of a scene in blocks; rows are those of a coarse level (some thousands a
 view), which makes it some milliseconds a pair.
@@ -19,7 +19,7 @@ def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     if len(others) == 0:
         return points.new_zeros(len(points), dtype=torch.int64), points.new_full((len(points),), torch.inf)
     found, distance = [], []
-    for block in points.split(max(1, _BLOCK // len(others))):
+    for block in torch.split(points, max(1, _BLOCK // len(others))):
         # Not by matrix products: those lose what matters, the last digits of nearly equal coordinates.
         d = torch.cdist(block, others, compute_mode="donot_use_mm_for_euclid_dist")
         closest = d.min(1)

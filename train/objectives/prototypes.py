@@ -17,8 +17,8 @@ from torch.nn import functional
 class PrototypeHead(nn.Module):
     """Features (n, inputs) -> cosine similarities to prototypes (n, prototypes), float32 or as autocast has it.
 
-    Linear, GELU, linear to `dimensions`, unit length; then unit prototypes. With 1,088 inputs, 4,096 hidden channels, 256
-    dimensions and 4,096 prototypes 6,557,952 parameters.
+    Linear, GELU, linear to `dimensions`, unit length; then unit prototypes. With 1,088 inputs, 4,096 hidden channels,
+    256 dimensions and 4,096 prototypes 6,557,952 parameters.
     """
 
     def __init__(self, inputs: int, *, hidden: int, dimensions: int, prototypes: int) -> None:

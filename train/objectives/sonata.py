@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -23,12 +23,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.clouds import Cloud, Clouds, join_clouds
+from train.clouds import Cloud, join_clouds
 from train.ema import follow
 from train.models.point_transformer import Encoded, block_of
 from train.objectives.matching import match
 from train.objectives.objective import Loss, Objective, ObjectiveConfig
 from train.objectives.prototypes import PrototypeHead, cross_entropy, sinkhorn
+from train.objectives.sonata_images import (
+    FIELDS,
+    ImagePredictor,
+    ImageTerm,
+    ScenePictures,
+    join_pictures,
+    prepare_pictures,
+)
 from train.point_student import PointStudent, PointStudentConfig
 from train.schedules import cosine, linear_then_constant
 from train.views.views import ViewConfig, Views, make_views
@@ -57,6 +65,7 @@ class Sonata(ObjectiveConfig):
         mask_weight, roll_weight, local_weight: of the three terms.
         teacher_head: which of its heads the teacher uses for local views: "own", or "mask", as a later release does.
         block_decay: factor on the learning rate from each block of the encoder to the one before it.
+        images: what is to be learned from images besides, if anything.
     """
 
     name: ClassVar[str] = "sonata"
@@ -79,6 +88,7 @@ class Sonata(ObjectiveConfig):
     local_weight: float = 0.5
     teacher_head: Literal["own", "mask"] = "own"
     block_decay: float = 0.9
+    images: ImageTerm | None = None
 
     def __post_init__(self) -> None:
         levels = len(self.student.sizes.channels)
@@ -97,10 +107,11 @@ class Sonata(ObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SonataScene:
-    """A scene from the stream: its cloud, and the seed that all of its views follow from."""
+    """A scene from the stream: its cloud, the seed that all of its views follow from, images if they are used."""
 
     cloud: Cloud
     seed: int
+    pictures: ScenePictures | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +120,7 @@ class SonataBatch:
 
     keys: tuple[str, ...]
     views: Views
+    pictures: ScenePictures | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +134,7 @@ class Coarse:
     def of(encoded: Encoded, upcast: int) -> Coarse:
         level = encoded.levels[len(encoded.levels) - 1 - upcast]
         assert level.origin is not None
-        return Coarse(features=encoded.upcast(upcast), origins=list(level.origin.split(level.counts)))
+        return Coarse(features=encoded.upcast(upcast), origins=list(torch.split(level.origin, list(level.counts))))
 
     def rows(self, views: int) -> int:
         """Number of rows of the first so many views."""
@@ -149,7 +161,11 @@ class SonataObjective(Objective):
         self.config = config
         self.trained = _Network(config, device)
         self.teacher = copy.deepcopy(self.trained).requires_grad_(False).eval()
-        self.fields = self.student.fields
+        self.fields = (*self.student.fields, *(FIELDS if config.images else ()))
+        self.predictor = None
+        if config.images:
+            width = self.student.network.config.width(config.images.upcast)
+            self.predictor = ImagePredictor(config.images, width, device)
         self._starved = 0
         self.begin_step(0, 1)
 
@@ -179,7 +195,9 @@ class SonataObjective(Objective):
         follow(self.teacher, self.trained, cosine(*self.config.momentum, step / steps))
 
     def prepare(self, sample: Sample, rng: np.random.Generator) -> SonataScene:
-        return SonataScene(cloud=self.student.scaled(self.student.read(sample)), seed=int(rng.integers(2**62)))
+        seed = int(rng.integers(2**62))
+        pictures = prepare_pictures(sample, rng, self.config.images) if self.config.images else None
+        return SonataScene(cloud=self.student.scaled(self.student.read(sample)), seed=seed, pictures=pictures)
 
     def collate(self, items: Sequence[SonataScene], device: torch.device) -> SonataBatch:
         scenes = join_clouds([item.cloud for item in items], self.student.inputs, device)
@@ -191,7 +209,12 @@ class SonataObjective(Objective):
             mask_size=self.mask_size,
             mask_ratio=self.mask_ratio,
         )
-        return SonataBatch(keys=tuple(item.cloud.key for item in items), views=views)
+        pictures = [item.pictures for item in items if item.pictures is not None]
+        return SonataBatch(
+            keys=tuple(item.cloud.key for item in items),
+            views=views,
+            pictures=join_pictures(pictures, scenes.counts, device) if pictures else None,
+        )
 
     def forward(self, batch: SonataBatch) -> Loss:
         views, whole = batch.views, 2 * batch.views.scenes
@@ -201,7 +224,15 @@ class SonataObjective(Objective):
             taught = Coarse.of(seen, self.config.upcast)
         encoded = self.trained.encoder(views.shown, xyz=views.xyz, masked=views.masked, origin=views.origin)
         said = Coarse.of(encoded, self.config.upcast)
-        return self._compare(said, taught, views.scenes)
+        loss = self._compare(said, taught, views.scenes)
+        if self.predictor is None or batch.pictures is None:
+            return loss
+        term, patches = self.predictor(encoded, views, batch.pictures)
+        return Loss(
+            total=loss.total + self.predictor.config.weight * term,
+            metrics={**loss.metrics, "loss_images": term.detach(), "patches": patches},
+            usable=loss.usable,
+        )
 
     def _compare(self, said: Coarse, taught: Coarse, scenes: int) -> Loss:
         """The three terms; the loss is their weighted sum."""
@@ -223,7 +254,8 @@ class SonataObjective(Objective):
             ),
         }  # fmt: skip
         weights = {"mask": config.mask_weight, "roll": config.roll_weight, "local": config.local_weight}
-        total, metrics, targets = masked.sum() * 0 + local.sum() * 0, {}, []
+        total, targets = masked.sum() * 0 + local.sum() * 0, []
+        metrics: dict[str, float | Tensor] = {}
         for name, (similarity, teacher, origins, pairs) in terms.items():
             if not pairs or weights[name] == 0:
                 continue

@@ -41,8 +41,9 @@ class CropConfig:
             raise ValueError("points must be positive, locals not negative")
 
 
-def grid_sample(clouds: Clouds, size: float, seeds: Tensor) -> Tensor:
-    """Ascending numbers of the points kept, int64: one random point for each cell of edge `size`.
+def grid_sample(clouds: Clouds, size: float, seeds: Tensor) -> tuple[Tensor, Tensor]:
+    """(points kept int64 (n,), ascending; for every point the place in these of the one kept of its cell int64 (N,)):
+    one random point for each cell of edge `size`.
 
     Args:
         seeds: int64 (batch,), one for every scene.
@@ -50,7 +51,10 @@ def grid_sample(clouds: Clouds, size: float, seeds: Tensor) -> Tensor:
     _, inverse, sizes = torch.unique(clouds.cell_codes(clouds.cells(size)), return_inverse=True, return_counts=True)
     order = _draw(clouds, seeds, "grid sample").argsort()
     members = order[inverse[order].argsort(stable=True)]
-    return members[sizes.cumsum(0) - sizes].sort().values
+    kept, places = members[sizes.cumsum(0) - sizes].sort()
+    place = torch.empty_like(places)
+    place[places] = torch.arange(len(places), device=place.device)
+    return kept, place[inverse]
 
 
 def crops(clouds: Clouds, config: CropConfig, seeds: Tensor) -> list[Tensor]:

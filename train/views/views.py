@@ -51,7 +51,8 @@ class Views:
         xyz: float32 (N, 3), coordinates by which the student's points are sorted into cells.
         masked: bool (N,).
         origin: float32 (N, 3), coordinates before augmentation.
-        source: int64 (N,), the point of the joined scenes that each point is.
+        cell: int64, for every point of the joined scenes the number of the cell it was thinned into.
+        chosen: int64 (N,), the cell that each point of the views stands for.
         scenes: B.
     """
 
@@ -60,7 +61,8 @@ class Views:
     xyz: Tensor
     masked: Tensor
     origin: Tensor
-    source: Tensor
+    cell: Tensor
+    chosen: Tensor
     scenes: int
 
 
@@ -76,7 +78,7 @@ def make_views(
         size: edge of the cells that are thinned to one point, metres.
         mask_size, mask_ratio: edge of the cubes that are masked, metres, and share of them.
     """
-    kept = grid_sample(scenes, size, seeds)
+    kept, cell = grid_sample(scenes, size, seeds)
     thinned = scenes.take(kept)
     masks = crops(thinned, config.crop, seeds)
     chosen = [mask.nonzero()[:, 0] for mask in masks]
@@ -92,8 +94,7 @@ def make_views(
         local = clouds.scene >= 2 * batch
         color = torch.where(local[:, None], own_color.values["color"], clouds.values["color"])
         clouds = replace(clouds, values={**clouds.values, "color": color})
-    source = torch.cat(chosen)
-    origin = thinned.xyz[source]
+    origin = thinned.xyz[torch.cat(chosen)]
     clouds = move(clouds, config.geometry, derive(own, "geometry"))
 
     whole = clouds.first(2 * batch)
@@ -105,7 +106,8 @@ def make_views(
         xyz=shaken(clouds, masked, config.shake, config.shake_limit, derive(own, "shake")),
         masked=masked,
         origin=origin,
-        source=kept[source],
+        cell=cell,
+        chosen=torch.cat(chosen),
         scenes=batch,
     )
 
