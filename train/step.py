@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from shards.errors import BrickyardError
@@ -94,8 +94,9 @@ class Stepper:
         self.config, self.objective, self.group, self.points = config, objective, group, points
         if config.compile:
             objective.compile(dynamic=True)
-        self.model: nn.Module = group.wrap(objective)
+        group.equalise(objective)
         self.optimiser: Optimizer = build_optimiser(config, objective)
+        self.trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         self.watch = LossWatch(config.explode_factor)
         self.unusable = self.skipped = self.in_a_row = self.largest = 0
 
@@ -122,14 +123,15 @@ class Stepper:
         rates = set_rates(self.config, self.optimiser, step, steps)
         self.objective.begin_step(step, steps)
         self.optimiser.zero_grad(set_to_none=True)
-        self.model.train()
+        self.objective.train()
         waited, done = 0.0, []
-        for place, number in enumerate(numbers):
+        for number in numbers:
             begun = time.monotonic()
             items = next(passes)
             waited += time.monotonic() - begun
             _seed(self.config.seed, step, number)
-            done.append(self._pass(step, items, count=len(numbers), last=place == len(numbers) - 1))
+            done.append(self._pass(step, items, len(numbers)))
+        self.group.average(self.trained)
         self.largest = max(self.largest, *(one.points for one in done))
         ranks = self.group.share(
             {
@@ -152,20 +154,20 @@ class Stepper:
             points=sum(rank["points"] for rank in ranks),
         )
 
-    def _pass(self, step: int, items: list[Any], *, count: int, last: bool) -> _Pass:
-        """One pass forward and back; its values stay on the device."""
+    def _pass(self, step: int, items: list[Any], count: int) -> _Pass:
+        """One of `count` passes forward and back; its values stay on the device."""
         keys: tuple[str, ...] = ()
         try:
             batch = self.objective.collate(items, self.group.device)
             keys = tuple(batch.keys)
-            with self.group.synchronised(self.model, last):
-                with self._autocast():
-                    loss: Loss = self.model(batch)
+            with self._autocast():
+                loss: Loss = self.objective(batch)
+            if loss.total.requires_grad:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as problem:
             keys = keys or tuple(str(getattr(item, "key", "a scene")) for item in items)
             raise stop_for_memory(problem, step + 1, keys, self.points, _SMALLER) from problem
-        values = {"loss": loss.total.detach(), **loss.metrics}
+        values = {k: v.detach() if torch.is_tensor(v) else v for k, v in {"loss": loss.total, **loss.metrics}.items()}
         return _Pass(keys=keys, values=values, usable=loss.usable, points=sum(map(self.points, keys)))
 
     def _update(
@@ -218,9 +220,7 @@ def _seed(seed: int, step: int, number: int) -> None:
 
 def _read(passes: Sequence[Mapping[str, float | Tensor]], device: torch.device) -> list[dict[str, float]]:
     """The numbers of all passes, fetched from the device at once."""
-    tensors = [
-        v.detach().to(device, torch.float64).reshape(()) for p in passes for v in p.values() if torch.is_tensor(v)
-    ]
+    tensors = [v.to(device, torch.float64).reshape(()) for p in passes for v in p.values() if torch.is_tensor(v)]
     numbers = iter(torch.stack(tensors).tolist() if tensors else [])
     return [{k: next(numbers) if torch.is_tensor(v) else float(v) for k, v in p.items()} for p in passes]
 
