@@ -216,4 +216,4 @@ def write_ply(path: Path, xyz: NDArray[np.float32], colours: RGB) -> None:
 
 
 def _save(canvas: RGB, path: Path) -> None:
-    Image.fromarray(np.ascontiguousarray(canvas)).save(path, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(canvas)).save(path, "PNG")

@@ -166,7 +166,7 @@ def _train(model: Segmenter, corpus: Corpus, config: SupervisedConfig, rows: NDA
                     loss = segmentation_loss(model, items, config, size=size, few=kept.few)
                 if not bool(torch.isfinite(loss)):
                     keys = ", ".join(item.cloud.key for item in items)
-                    raise BrickyardError(f"the loss of the {config.kind} protocol is {float(loss)}; scenes: {keys}")
+                    raise BrickyardError(f"the loss of the {config.kind} protocol is {loss.item()}; scenes: {keys}")
                 (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
             if config.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip)

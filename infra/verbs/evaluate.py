@@ -1,24 +1,39 @@
-"""`brickyard evaluate`: the linear probe of a run's student, beside the same network before training."""
+"""`brickyard evaluate`: what a run's student is worth, beside the same network before training.
+
+Without `protocols`, the linear probe alone, into probe.json. With them, every named protocol, beside random weights and
+raw inputs, into results.json, whose table also shows on the page of the run.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from evaluate.features import random_student
 from evaluate.linear_probe import ProbeConfig, ProbeResult, probe
+from evaluate.protocols import LINEAR_PROBE, preset
+from evaluate.results import Evaluation, result_table
+from evaluate.splits import DataConfig
+from evaluate.supervised import SupervisedConfig
+from infra.config import Deferred
 from infra.recipe import load_recipe
+from infra.verbs.features import FEATURES, draw_features
 from infra.verbs.text import table
 from infra.verbs.train import training
 from shards.corpus import Corpus
 from shards.errors import BrickyardError
-from train.student import load_student
+from train.student import Student, load_student
 
 RESULT = "probe.json"
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,31 +42,117 @@ class EvaluateConfig:
 
     Attributes:
         linear_probe: settings of the probe.
+        protocols: names of protocols (see `evaluate.protocols`), such as [linear_probe, knn, scannet-decoder-tiny].
+        settings: protocol -> what is set differently for it.
+        baselines: what stands beside the pretrained student.
+        pictures: so many validation scenes of the probe's dataset are drawn, coloured by features.
+        device: "auto" takes CUDA where there is one.
+        cache_gib: memory for encoded scenes, for each student.
     """
 
     linear_probe: ProbeConfig = field(default_factory=ProbeConfig)
+    protocols: tuple[str, ...] = ()
+    settings: dict[str, Deferred] = field(default_factory=dict)
+    baselines: tuple[Literal["random", "raw"], ...] = ("random", "raw")
+    pictures: int = 0
+    device: str = "auto"
+    cache_gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.pictures < 0 or self.cache_gib < 0:
+            raise ValueError("pictures and cache_gib must not be negative")
+
+    def resolve(self) -> dict[str, DataConfig]:
+        """Protocol -> its settings; raises `RecipeError` with the line."""
+        chosen = {name: preset(name, self.linear_probe) for name in self.protocols}
+        for name, changed in self.settings.items():
+            if name not in chosen:
+                raise changed.error(f"settings for {name!r}, which is not among the protocols")
+            loaded = changed.load(type(chosen[name]))
+            chosen[name] = dataclasses.replace(chosen[name], **{key: getattr(loaded, key) for key in changed.plain()})
+        return chosen
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     recipe, _ = load_recipe(args.recipe)
-    config = recipe.evaluate.load(EvaluateConfig).linear_probe
+    config = recipe.evaluate.load(EvaluateConfig)
+    protocols = config.resolve()
     training(recipe.train)  # a recipe that could not have made this run is refused before the work
     corpus = Corpus.open(args.corpus)
-    result = probe_run(args.run, corpus, config)
-    if not args.json:
-        print(probe_table([result]))
+    result: dict[str, Any]
+    if protocols:
+        result = evaluate_run(args.run, corpus, config, protocols, talk=not args.json)
+    else:
+        result = probe_run(args.run, corpus, config.linear_probe, device=_device(config.device))
+        if not args.json:
+            print(probe_table([result]))
+    if config.pictures:
+        probed = config.linear_probe
+        rows = corpus.select(split=probed.val_split, dataset=probed.dataset)[: config.pictures].tolist()
+        draw_features(args.run, corpus, rows, args.run / FEATURES)
     return result, 0
 
 
-def probe_run(run_folder: Path, corpus: Corpus, config: ProbeConfig) -> dict[str, Any]:
-    """Probe `final/` of a run and its random initialisation; also written to the run's `probe.json`."""
+def evaluate_run(
+    run_folder: Path, corpus: Corpus, config: EvaluateConfig, protocols: Mapping[str, DataConfig], *, talk: bool
+) -> dict[str, Any]:
+    """All protocols; also written to the run's `results.json`, and the linear probe's part to `probe.json`."""
+    student, seed = _finished(run_folder, _device(config.device))
+    students = {"pretrained": student}
+    if "random" in config.baselines:
+        students["random"] = random_student(student.config, seed, student.device)
+    # memory for encoded scenes is of use only where several protocols read them
+    frozen = sum(not isinstance(settings, SupervisedConfig) for settings in protocols.values())
+    keep = config.cache_gib if frozen > 1 else 0.0
+    evaluation = Evaluation(corpus, students, raw="raw" in config.baselines, keep_gib=keep)
+    result: dict[str, Any] = {"run": str(run_folder), "seed": seed, "corpus": corpus.fingerprint, "protocols": []}
+    for name, settings in protocols.items():
+        entry = evaluation.run(name, settings)
+        result["protocols"].append(entry)
+        (run_folder / RESULTS).write_text(json.dumps(result, indent=1) + "\n")  # what is done is kept
+        if name == LINEAR_PROBE and "random" in students:
+            _write_probe(run_folder, seed, entry)
+    if talk:
+        print(table(*result_table(result["protocols"])))
+    return result
+
+
+def _write_probe(run_folder: Path, seed: int, entry: Mapping[str, Any]) -> None:
+    scores = {
+        init: {name: entry["results"][init][name] for name in ("miou", "iou")} for init in ("pretrained", "random")
+    }
+    result = {
+        "run": str(run_folder),
+        "seed": seed,
+        "taxonomy": entry["taxonomy"],
+        "train_scenes": entry["train_scenes"],
+        "val_scenes": entry["val_scenes"],
+        **scores,
+        "gain": scores["pretrained"]["miou"] - scores["random"]["miou"],
+    }
+    (run_folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _finished(run_folder: Path, device: torch.device) -> tuple[Student, int]:
+    """The student of a run and the run's seed."""
     final = run_folder / "final"
     if not final.is_dir():
         raise BrickyardError(f"{run_folder} has no finished training (no {final.name}/): run `brickyard train` first")
     seed = int(json.loads((run_folder / "config.json").read_text())["train"]["seed"])
-    student = load_student(final)
+    return load_student(final, device), seed
+
+
+def _device(name: str) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def probe_run(
+    run_folder: Path, corpus: Corpus, config: ProbeConfig, *, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Probe `final/` of a run and its random initialisation; also written to the run's `probe.json`."""
+    student, seed = _finished(run_folder, torch.device(device))
     trained = probe(student, corpus, config)
-    untrained = probe(random_student(student.config, seed), corpus, config)
+    untrained = probe(random_student(student.config, seed, device), corpus, config)
     result = {
         "run": str(run_folder),
         "seed": seed,

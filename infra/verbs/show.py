@@ -8,8 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluate.show import RunSummary, corpus_page, join_probes, read_curve, run_page, summarise_corpus
-from infra.verbs.evaluate import RESULT
+from evaluate.results import result_table
+from evaluate.show import (
+    RunSummary,
+    corpus_page,
+    join_probes,
+    read_curve,
+    read_features,
+    run_page,
+    summarise_corpus,
+)
+from infra.verbs.evaluate import RESULT, RESULTS
+from infra.verbs.features import FEATURES
+from infra.verbs.features import MANIFEST as MANIFEST_OF_FEATURES
 from infra.verbs.text import size
 from shards.build import BUILD
 from shards.corpus import MANIFEST, Corpus
@@ -61,19 +72,28 @@ def _show_runs(folder: Path, out: Path) -> int:
         raise BrickyardError(f"{folder} is neither a corpus ({MANIFEST}) nor a run, nor holds runs ({METRICS})")
     probes = [json.loads((path / RESULT).read_text()) for path in runs if (path / RESULT).is_file()]
     first = json.loads((runs[0] / "config.json").read_text())
+    objective = first["objective"]
     facts = {
-        "objective": first["objective"]["name"],
-        "student": first["objective"]["student"]["network"],
-        "teacher": first["objective"]["teacher"]["name"],
+        "objective": objective["name"],
+        "student": objective["student"]["network"],
+        "teacher": (objective.get("teacher") or {}).get("name"),
         "batch": first["train"]["batch"],
         "peak learning rate": first["train"]["lr"],
         "corpus": first["corpus"],
     }
+    tables = [
+        (path.name, *result_table(json.loads((path / RESULTS).read_text())["protocols"]))
+        for path in runs
+        if (path / RESULTS).is_file()
+    ]
+    pictured = [path / FEATURES for path in runs if (path / FEATURES / MANIFEST_OF_FEATURES).is_file()]
     summary = RunSummary(
         name=folder.name,
         curves=tuple(read_curve(path / METRICS, path.name) for path in runs),
         probe=join_probes(probes) if probes else None,
-        facts=tuple((name, str(value)) for name, value in facts.items()),
+        facts=tuple((name, str(value)) for name, value in facts.items() if value is not None),
+        results=tuple((name, tuple(head), tuple(map(tuple, rows))) for name, head, rows in tables),
+        features=read_features(pictured[0]) if pictured else (),
     )
     run_page(summary, out)
     return len(runs)

@@ -1,0 +1,108 @@
+"""Named protocols hold the published numbers, and a published score stands beside nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluate.fragments import VARIANTS
+from evaluate.knn import KnnConfig
+from evaluate.linear_probe import ProbeConfig
+from evaluate.protocols import DATASETS, KINDS, fingerprint, preset, preset_names
+from evaluate.published import OUTDOOR_SOURCE, SOURCE, published
+from evaluate.shortcut import ShortcutConfig
+from evaluate.supervised import SupervisedConfig
+from shards.errors import RecipeError
+
+OWN = ProbeConfig(taxonomy="s3dis13", dataset="s3dis", val_split="test", threads=1)
+
+
+def supervised_preset(name: str) -> SupervisedConfig:
+    config = preset(name, OWN)
+    assert isinstance(config, SupervisedConfig)
+    return config
+
+
+def test_indoor_numbers_are_the_published_ones() -> None:
+    config = supervised_preset("scannet-finetune")
+    numbers = (config.grid, config.batch, config.epochs, config.lr, config.encoder_rate, config.weight_decay)
+    assert numbers == (0.02, 24, 800, 0.002, 0.1, 0.02)
+    assert (config.warmup, config.start_factor, config.clip, config.lovasz) == (0.05, 0.1, 3.0, 1.0)
+    assert config.start_factor / config.final_factor == pytest.approx(1000)
+    assert config.augment is not None
+    assert (config.augment.crop, config.augment.mix, config.augment.drop) == (102_400, 0.8, 0.2)
+    assert config.augment.geometry.scale == (0.9, 1.1) and config.augment.geometry.jitter == 0.005
+    assert len(VARIANTS[config.test_variants]) == 13
+    s3dis = supervised_preset("s3dis-linear")
+    assert s3dis.epochs == 3000 and s3dis.augment is not None and s3dis.augment.crop == 204_800
+
+
+def test_outdoor_numbers_are_the_published_ones() -> None:
+    config = supervised_preset("nuscenes-decoder")
+    assert (config.grid, config.epochs, config.weight_decay, config.warmup) == (0.05, 50, 0.005, 0.04)
+    assert config.start_factor / config.final_factor == pytest.approx(100)
+    assert config.augment is not None and config.augment.geometry.elastic == ()
+    assert len(VARIANTS[config.test_variants]) == 10
+
+
+def test_every_name_has_settings_and_a_tiny_sister() -> None:
+    names = preset_names()
+    assert len(names) == 3 + 2 * len(DATASETS) * len(KINDS)
+    for name in names:
+        preset(name, OWN)
+    assert preset("linear_probe", OWN) is OWN
+    assert preset("knn", OWN) == KnnConfig(taxonomy="s3dis13", dataset="s3dis", val_split="test", threads=1)
+    assert preset("geometry@5%", OWN) == ShortcutConfig(
+        taxonomy="s3dis13", dataset="s3dis", val_split="test", threads=1, fraction=0.05
+    )
+    assert preset("scannet-linear-tiny@20pts", OWN).points_per_scene == 20
+    for wrong in ("scannet-lineal", "kitti-linear", "scannet-linear@5", "scannet-linear@5%-tiny", "knn-tiny"):
+        with pytest.raises(RecipeError, match="unknown protocol"):
+            preset(wrong, OWN)
+
+
+def test_fingerprints_tell_settings_taxonomies_and_sizes_apart(tmp_path: Path) -> None:
+    config = preset("scannet-linear", OWN)
+    same = fingerprint(config, (1201, 312))
+    assert same == fingerprint(replace(config, threads=7), (1201, 312)) and len(same) == 12
+    path = tmp_path / "list.txt"
+    path.write_text("a")
+    others = [
+        fingerprint(config, (1201, 311)),
+        fingerprint(preset("scannet200-linear", OWN), (1201, 312)),
+        fingerprint(preset("scannet-decoder", OWN), (1201, 312)),
+        fingerprint(replace(config, draw_seed=1), (1201, 312)),
+        fingerprint(replace(config, scene_list=path), (1201, 312)),
+    ]
+    path.write_text("b")
+    others.append(fingerprint(replace(config, scene_list=path), (1201, 312)))
+    assert len({same, *others}) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "scenes", "miou", "source"),
+    [
+        ("scannet-linear", {}, (1201, 312), 0.725, SOURCE),
+        ("scannet-finetune", {"seed": 5, "threads": 9}, (1201, 312), 0.794, SOURCE),
+        ("nuscenes-decoder", {}, (28130, 6019), 0.773, OUTDOOR_SOURCE),
+        ("scannet-decoder@5%", {}, (60, 312), 0.641, "on its official list, ours is drawn"),
+        ("scannet-linear@200pts", {}, (1201, 312), 0.715, "on its official list, ours is drawn"),
+        ("scannet-linear@5%", {"scene_list": Path("list")}, (60, 312), 0.625, SOURCE),
+        ("scannet-linear", {}, (1201, 6), None, "6 validation scenes here, 312 in the official split"),
+        ("scannet-linear", {"lr": 0.01}, (1201, 312), None, "settings differ"),
+        ("scannet-linear", {"dataset": None}, (1201, 312), None, "settings differ"),
+        ("scannet-linear@3%", {}, (36, 312), None, "nothing was published"),
+        ("s3dis-linear@5%", {}, (10, 68), None, "nothing was published"),
+        ("scannet-linear-tiny", {}, (1201, 312), None, "nothing was published"),
+        ("knn", {}, (1201, 312), None, "nothing was published"),
+    ],
+)
+def test_published_scores_stand_beside_the_same_only(
+    name: str, changes: dict[str, Any], scenes: tuple[int, int], miou: float | None, source: str
+) -> None:
+    found = published(name, replace(preset(name, OWN), **changes), scenes)
+    assert found.miou == (None if miou is None else pytest.approx(miou)) and source in found.source
+    assert found.miou is None or "published (Sonata" in found.source
