@@ -83,7 +83,7 @@ class Group:
             travelling.append((bucket, flat, dist.all_reduce(flat.div_(self.world), async_op=True)))
         for bucket, flat, arrival in travelling:
             arrival.wait()
-            parts = flat.split([parameter.numel() for parameter in bucket])
+            parts = torch.split_with_sizes(flat, [parameter.numel() for parameter in bucket])
             for parameter, part in zip(bucket, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
 

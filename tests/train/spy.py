@@ -151,7 +151,7 @@ def numbers(run: Path) -> list[dict[str, float]]:
 
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.train.test_loop"])
+_CONTEXT.set_forkserver_preload(["tests.train.test_loop", "torch._dynamo", "torch.utils.tensorboard"])
 
 
 def child(function: Callable[..., None], *arguments: Any, rank: int = 0, world: int = 1, port: int = 0) -> BaseProcess:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,19 +18,25 @@ from safetensors.torch import load_file
 from shards.corpus import Corpus
 from shards.errors import BrickyardError, RecipeError
 from tests.train.rings import ring_corpus
+from tests.train.spy import child, one_thread, ranks
 from train.augment import CropConfig, CuboidConfig
 from train.loop import TrainConfig, train
 from train.metrics import MetricsLog, ProgressLine, read_metrics
 from train.objectives import PPKT, STSLidR
 from train.objectives.image_to_lidar import ImageToLidarObjective
 from train.objectives.objective import Loss
-from train.optimiser import learning_rate
 from train.student import StudentConfig, load_student
 
 SETTINGS = STSLidR(
     student=StudentConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4
 )
 FAST = TrainConfig(steps=4, batch=2, lr=0.05, checkpoint_every=2, threads=1, device="cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +48,24 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in read_metrics(run)]
 
 
-_KILLED = """
-import sys, torch
-torch.set_num_threads(int(sys.argv[3]))
-from shards.corpus import Corpus
-from tests.train.test_loop import SETTINGS, LONG
-from train.loop import train
-train(LONG, SETTINGS, Corpus.open(sys.argv[1]), sys.argv[2])
-"""
 LONG = replace(FAST, steps=12, checkpoint_every=4, clip=5.0, accumulate=2)
+
+
+def start(uri: str, out: str) -> None:
+    train(LONG, SETTINGS, Corpus.open(uri), out)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, corpus: Corpus) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(LONG, SETTINGS, corpus, whole)
-    arguments = [sys.executable, "-c", _KILLED, corpus.store.uri, str(killed), str(torch.get_num_threads())]
-    process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+    process = child(start, corpus.store.uri, str(killed))
     deadline = time.monotonic() + 120
     while len(read_metrics(killed)) < 6:
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     written = len(read_metrics(killed))
     assert 6 <= written < 12
     assert sorted(p.name for p in (killed / "checkpoints").glob("step-*"))[-1] in {"step-000004", "step-000008"}
@@ -162,13 +162,6 @@ def test_scenes_without_pairs_are_counted_and_never_hang(tmp_path: Path) -> None
     assert [line["scenes_without_pairs"] for line in read_metrics(tmp_path / "run")] == [2.0] * 4
 
 
-def test_learning_rate_is_a_warmup_and_a_cosine() -> None:
-    config = TrainConfig(lr=0.5)
-    assert [learning_rate(config, step, 100) for step in (0, 50, 100)] == pytest.approx([0.5, 0.25, 0])
-    warm = TrainConfig(lr=0.5, warmup=10)
-    assert [learning_rate(warm, step, 110) for step in (0, 9, 10, 60)] == pytest.approx([0.05, 0.5, 0.5, 0.25])
-
-
 def test_no_scenes_and_impossible_numbers_are_refused(tmp_path: Path, corpus: Corpus) -> None:
     with pytest.raises(RecipeError, match="no scene of split 'test'"):
         train(replace(FAST, split="test"), SETTINGS, corpus, tmp_path)
@@ -197,45 +190,23 @@ def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
     assert "\r" not in stream.getvalue()
 
 
-_RANK = """
-import sys, torch
-torch.set_num_threads(1)
-from shards.corpus import Corpus
-from tests.train.test_loop import SETTINGS, FAST
-from train.loop import train
-from train import loop
-weights = {}
-def spy(run, step, stream, save=loop._Run._save):
-    save(run, step, stream)
-    if step == 4:
-        flat = torch.cat([p.detach().flatten() for p in run.objective.parameters()])
-        print("WEIGHTS", float(flat.double().sum()), float(flat.double().square().sum()), stream.state()["place"])
-loop._Run._save = spy
-train(FAST, SETTINGS, Corpus.open(sys.argv[1]), sys.argv[2])
-"""
+def two_ranks(uri: str, out: str) -> None:
+    """Writes down the weights of each rank at the end."""
+    from train import loop
+
+    def spy(run: Any, step: int, stream: Any, save: Any = loop._Run._save) -> None:
+        save(run, step, stream)
+        flat = torch.cat([p.detach().flatten() for p in run.objective.parameters()]).double()
+        line = {"sum": float(flat.sum()), "square": float(flat.square().sum()), "place": stream.state()["place"]}
+        Path(f"{out}-{run.group.rank}.json").write_text(json.dumps(line))
+
+    loop._Run._save = spy  # type: ignore[method-assign]
+    train(FAST, SETTINGS, Corpus.open(uri), out)
 
 
 def test_two_ranks_keep_the_same_weights(tmp_path: Path, corpus: Corpus) -> None:
-    arguments = [sys.executable, "-c", _RANK, corpus.store.uri, str(tmp_path / "run")]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            arguments,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, **address, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        results = [process.communicate(timeout=120) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0, 0], results[0][1][-2000:] + results[1][1][-2000:]
-    lines = [[line for line in out.splitlines() if line.startswith("WEIGHTS")] for out, _ in results]
-    assert lines[0] == lines[1] != []
-    assert lines[0][0].endswith("[8, 0]")  # 4 global batches of 2
+    assert ranks(2, two_ranks, corpus.store.uri, str(tmp_path / "run")) == [0, 0]
+    first, second = (json.loads((tmp_path / f"run-{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first["place"] == [8, 0]  # 4 global batches of 2
     assert len(losses(tmp_path / "run")) == 4

@@ -145,20 +145,19 @@ def test_what_cannot_be_gone_on_from_stops_and_names_the_scenes(
     assert str(caught.value).count("rings/ring-") == 2
 
 
-def test_an_exploding_loss_stops_after_a_resume_too(tmp_path: Path, corpus: Corpus) -> None:
-    """The usual loss is remembered across a resume: twenty losses are needed, and half of them came before it."""
-    config = replace(CONFIG, budget=None, batch=1, steps=60, checkpoint_every=10, optimiser="sgd", lr=1e-4)
+def test_an_exploding_loss_stops_and_what_is_usual_survives_a_resume(tmp_path: Path, corpus: Corpus) -> None:
+    """Twenty losses say what is usual. Here all come from before the resume: otherwise it would stop at step 41 or
+    later."""
+    config = replace(CONFIG, budget=None, batch=1, steps=60, checkpoint_every=20, optimiser="sgd", lr=1e-4)
     calm = replace(SPY, poison="rings/ring-003", how="1.0")
-    early = replace(config, explode_factor=None)
-    train(early, calm, corpus, tmp_path / "calm")
-    assert len(read_metrics(tmp_path / "calm")) == 60
-    for late in checkpoints(tmp_path / "calm" / "checkpoints")[:0]:
+    train(config, calm, corpus, tmp_path)
+    shutil.rmtree(tmp_path / "final")
+    for late in checkpoints(tmp_path / "checkpoints")[1:]:
         shutil.rmtree(late)
-    state = json.loads((tmp_path / "calm" / "checkpoints" / "step-000060" / "state.json").read_text())
-    assert len(state["losses"]) == 60
-    wild = replace(calm, how="1e6")
-    with pytest.raises(BrickyardError, match=r"more than 10 times the usual one at step 2\d; scenes: rings/ring-003\n"):
-        train(config, wild, corpus, tmp_path / "wild")
+    rewrite(tmp_path, how="1e6")
+    with pytest.raises(BrickyardError, match=r"more than 10 times the usual one at step \d+; scenes: rings/ring-003\n"):
+        train(config, replace(calm, how="1e6"), corpus, tmp_path)
+    assert 20 <= len(read_metrics(tmp_path)) < 40
 
 
 @pytest.mark.parametrize("nonfinite", ["skip", "zero"])
