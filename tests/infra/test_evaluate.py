@@ -1,0 +1,104 @@
+"""`brickyard evaluate` and `brickyard features`, as a user types them, on a run of rooms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evaluate.features import random_student
+from infra.cli import main
+from infra.recipe import load_recipe
+from infra.verbs.evaluate import EvaluateConfig
+from shards.errors import RecipeError
+from tests.evaluate.rooms import room_corpus
+from train.point_student import PointStudentConfig
+from train.student import export_student
+
+RECIPE = """
+name: rooms
+train: {objective: {name: slidr}}
+evaluate:
+  linear_probe: {taxonomy: scannet20, dataset: scannet, steps: 30, batch: 128, threads: 1}
+  protocols: [linear_probe, knn, geometry, scannet-decoder-tiny, "knn@5%"]
+  settings:
+    knn: {k: 5}
+    scannet-decoder-tiny: {steps: 2, batch: 2, most_turns: 1, threads: 1}
+  pictures: 1
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a finished run, beside its corpus and recipe."""
+    room_corpus(tmp_path / "corpus", train=2, val=1, points=150)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    final = tmp_path / "run" / "final"
+    final.mkdir(parents=True)
+    export_student(random_student(PointStudentConfig(network="tiny", size=0.1), 3), final)
+    config = {
+        "train": {"seed": 0, "batch": 2, "lr": 0.1},
+        "objective": {"name": "sonata", "student": {"network": "tiny"}},
+        "corpus": "abc",
+    }
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    return tmp_path / "run"
+
+
+def test_all_protocols_and_the_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = run.parent
+    assert main(["evaluate", str(root / "recipe.yaml"), "--run", str(run), "--corpus", str(root / "corpus")]) == 0
+    printed = capsys.readouterr().out
+    assert "scannet-decoder-tiny, mIoU %" in printed and "published by others" in printed
+    results = json.loads((run / "results.json").read_text())
+    names = [entry["protocol"] for entry in results["protocols"]]
+    assert names == ["linear_probe", "knn", "geometry", "scannet-decoder-tiny", "knn@5%"]
+    knn, fewer = results["protocols"][1], results["protocols"][4]
+    assert (knn["settings"]["k"], fewer["settings"]["k"]) == (5, 20)
+    assert (knn["train_scenes"], fewer["train_scenes"]) == (2, 1)
+    assert results["protocols"][3]["settings"]["decoder"]["channels"] == [32, 32, 48, 64]
+    probe = json.loads((run / "probe.json").read_text())
+    assert probe["pretrained"]["miou"] == results["protocols"][0]["results"]["pretrained"]["miou"]
+    assert probe["gain"] == probe["pretrained"]["miou"] - probe["random"]["miou"]
+
+    corpus, out = str(root / "corpus"), root / "seen"
+    keys = ["--scene", "scannet/scene0000_00", "--scene", "scene1000_00"]
+    assert main(["features", str(run), "--corpus", corpus, *keys, "--query", "4", "--out", str(out)]) == 0
+    assert "most similar to the query" in capsys.readouterr().out
+    seen = json.loads((out / "features.json").read_text())
+    assert [entry["scene"] for entry in seen["query"]["scenes"]] == ["scannet/scene0000_00", "scannet/scene1000_00"]
+    assert len(list(out.glob("*.png"))) == 12 and len(list(out.glob("*.ply"))) == 2
+
+    assert main(["show", str(run), "--out", str(root / "page.html")]) == 0
+    page = (root / "page.html").read_text()
+    assert "geometry, height R²" in page and "Features, from above" in page and "scannet/scene1000_00" in page
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ("{protocols: [scannet-lineal]}", "unknown protocol 'scannet-lineal'"),
+        ("{protocols: [knn], settings: {geometry: {}}}", "line 3.*not among the protocols"),
+        ("{protocols: [knn], settings: {knn: {kk: 3}}}", "line 3.*kk"),
+        ("{protocols: [knn], settings: {knn: {k: 0}}}", "line 3.*must be positive"),
+    ],
+)
+def test_wrong_protocols_are_refused_with_their_line(tmp_path: Path, section: str, problem: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"name: x\ntrain: {{objective: {{name: slidr}}}}\nevaluate: {section}\n")
+    recipe, _ = load_recipe(path)
+    with pytest.raises(RecipeError, match=problem):
+        recipe.evaluate.load(EvaluateConfig).resolve()
+
+
+def test_without_protocols_it_is_the_linear_probe_alone(run: Path) -> None:
+    root = run.parent
+    text = RECIPE[: RECIPE.index("  protocols")]
+    (root / "recipe.yaml").write_text(text)
+    assert main(["evaluate", str(root / "recipe.yaml"), "--run", str(run), "--corpus", str(root / "corpus")]) == 0
+    assert not (run / "results.json").exists() and not (run / "features").exists()
+    assert set(json.loads((run / "probe.json").read_text())) == {
+        "run", "seed", "taxonomy", "train_scenes", "val_scenes", "pretrained", "random", "gain",
+    }  # fmt: skip
