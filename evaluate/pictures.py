@@ -195,7 +195,8 @@ def write_query(scenes: Sequence[SeenScene], point: int, out: Path) -> dict[str,
     entries = []
     for scene, value in zip(scenes, values, strict=True):
         matches = best_matches(scene, value, exclude=asked.xyz[point] if scene is asked else None)
-        heat = turbo(((value - floor) / max(1 - floor, 1e-6)).clamp(0, 1).numpy())[scene.row.numpy()]
+        warmth = ((value - floor) / max(1 - floor, 1e-6)).clamp(0, 1)
+        heat = turbo((0.07 + 0.85 * warmth).numpy())[scene.row.numpy()]  # Turbo's ends are too dark
         marks = [(match.point, _MATCH) for match in matches] + ([(point, _QUERY)] if scene is asked else [])
         files = []
         for view in ("top", "oblique"):

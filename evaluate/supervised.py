@@ -162,8 +162,7 @@ def _train(model: Segmenter, corpus: Corpus, config: SupervisedConfig, rows: NDA
             optimiser.zero_grad(set_to_none=True)
             for _ in range(config.accumulate):
                 items = next(batches)
-                with _autocast(model, config):
-                    loss = segmentation_loss(model, items, config, size=size, few=kept.few)
+                loss = segmentation_loss(model, items, config, size=size, few=kept.few)
                 if not bool(torch.isfinite(loss)):
                     keys = ", ".join(item.cloud.key for item in items)
                     raise BrickyardError(f"the loss of the {config.kind} protocol is {loss.item()}; scenes: {keys}")
@@ -194,7 +193,8 @@ def segmentation_loss(
         batch, clouds = clouds.batch, mixed(clouds, config.augment, seeds[:1])
         domains = domains[::2] if clouds.batch < batch else domains
         turn = items[0].seed % 1021  # another point speaks for its voxel at every step
-    rows: Rows = model(clouds, domains, turn)
+    with _autocast(model, config):  # the loss itself is float32
+        rows: Rows = model(clouds, domains, turn)
     label = spread_labels(labels, rows.inverse, len(rows.features)) if few else labels[rows.representative]
     known = label != UNLABELLED
     logits = rows.features[known]

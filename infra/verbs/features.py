@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     out = args.out or args.run / FEATURES
     result = draw_features(args.run, corpus, rows, out, query=args.query)
     if not args.json:
-        pictures = sum(len(entry["pictures"]) for entry in result["scenes"])
-        print(f"{out}: {pictures} pictures of {len(result['scenes'])} scenes")
+        entries = result["scenes"] + (result["query"] or {"scenes": []})["scenes"]
+        print(f"{out}: {sum(len(entry['pictures']) for entry in entries)} pictures, {len(rows)} point clouds")
         if result["query"]:
             matches = [match for entry in result["query"]["scenes"] for match in entry["matches"]]
             matches.sort(key=lambda match: -float(match["similarity"]))
