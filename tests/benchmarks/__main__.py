@@ -10,7 +10,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported: one thread means one thread
 
-from tests.benchmarks import correspondences, encoding, loader, readers
+from tests.benchmarks import correspondences, encoding, loader, loader_promises, readers, verification
 from tests.benchmarks.report import arguments, environment
 
 
@@ -21,6 +21,8 @@ def main() -> None:
     encoding.run(milliseconds=options.milliseconds, dry=options.dry)
     correspondences.run(milliseconds=options.milliseconds, dry=options.dry)
     readers.run(dry=options.dry)
+    verification.run(dry=options.dry)
+    loader_promises.run(dry=options.dry)
     loader.run(scenes=options.scenes, repeats=options.repeats, dry=options.dry)
 
 

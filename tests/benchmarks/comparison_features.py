@@ -54,8 +54,8 @@ mosaicml-streaming, "MDS format" and "Shard retrieval"; [9] litData, README and 
 
 
 def features(found: dict[str, list[dict[str, Any]]]) -> str:
-    """Verification, then what was tried, then what is documented."""
-    answers = {row["loader"]: row for row in found["features"][-1]["rows"]}
+    """Verification, then what was tried (the newest answers of every loader), then what is documented."""
+    answers = {row["loader"]: row for record in found["features"] for row in record["rows"]}
     rows = [_verification(damage(found))]
     for question, text in TRIED.items():
         rows.append({"row": f"*{text}*", **{name: answers[name][question] for name in COLUMNS}})

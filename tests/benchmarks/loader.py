@@ -3,9 +3,9 @@
 Every loader has a corpus in its own format (all hold the same scenes), a process of its own, and runs: a first epoch
 (workers start, caches warm), one in which its memory is watched, several timed ones, interleaved with those of all
 others, and one in which every array is compared with the original. The page cache is warm. "memory copy" copies ready
-arrays into reused buffers: on one thread nothing can be faster. What checking digests costs is measured by the same
-stream with the check switched off. "xyz as codes" leaves dequantising to the training device, which is what training
-does; all other rows end in the same arrays. On a busy machine CPU ms/scene says more than points/s.
+arrays into reused buffers: on one thread nothing can be faster. "xyz as codes" leaves dequantising to the training
+device, which is what training does; all other rows end in the same arrays. On a busy machine points per processor
+second say more than points/s. What checking digests costs is measured by `verification`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from shards.corpus import Corpus
-from shards.storage import digest64
-from tests.benchmarks import loader_picture, loader_promises
+from tests.benchmarks import loader_picture
 from tests.benchmarks.contestants import (
     CEILING,
     PEER_WRITERS,
@@ -33,7 +29,7 @@ from tests.benchmarks.contestants import (
 )
 from tests.benchmarks.material import Material, material, room_copy
 from tests.benchmarks.measuring import Server
-from tests.benchmarks.report import append, arguments, seconds, table
+from tests.benchmarks.report import append, arguments, table
 
 XYZ_BOUND_MM = 1000 / 2048 + 1e-3
 NORMAL_BOUND_DEGREES = 0.67
@@ -50,31 +46,6 @@ COLUMNS = {
     "first_epoch_seconds": ".2f 1st epoch s",
     "max_xyz_error_mm": ".2f xyz mm",
     "max_normal_error_degrees": ".2f normal deg",
-}
-PROMISES = {
-    "resume in a million scenes": {
-        "batch": "s batches by", "at": ".0f % of the epoch", "ranks": "d ranks", "seconds": ".3f s to the first batch",
-        "state_bytes": "d B state",
-    },
-    "shuffle: 20,000 frames of 100 sequences, batches of 8": {
-        "order": "s order", "repeats": ".3f repeats in a batch", "correlation": "+.3f rank correlation",
-    },
-    "six 1600 x 900 JPEGs to 416 x 224 crops": {
-        "decoder": "s decoder", "images_per_second_core": ".0f images/s and core",
-        "mean_difference_levels": ".2f mean difference of levels",
-    },
-    "memory in the steady state": {
-        "new_bytes_per_batch": ".0f B of new buffers/batch", "buffers_megabytes": ".0f MB buffers",
-        "python_blocks_per_batch": ".1f Python objects/batch",
-    },
-}  # fmt: skip
-COST_COLUMNS = {
-    "loader": "s loader",
-    "wall": "+.1f % wall",
-    "cpu": "+.1f % CPU",
-    "cpu_least": "+.1f min",
-    "cpu_most": "+.1f max",
-    "expected": ".1f % expected from xxh3 alone",
 }
 
 
@@ -99,18 +70,14 @@ def write_layouts(folder: Path, rooms: Material, scenes: int, entries: list[Cont
 
 
 def compare(folder: Path, entries: list[Contestant], repeats: int) -> dict[str, dict[str, Any]]:
-    """Loader -> answers: "first" epoch, "memory", "timed" and (ours) "unverified" (lists of the
-    same length, taken in pairs) and "checked"; see `Server.ask`."""
+    """Loader -> answers: "first" epoch, "memory", "timed" (a list) and "checked"; see `Server.ask`."""
     with ExitStack() as stack:
         servers = [stack.enter_context(closing(Server(entry, folder))) for entry in entries]
         answers = {s.name: {"first": s.ask("timed"), "memory": s.ask("memory")} for s in servers}
-        ours = {entry.name for entry in entries if entry.layout.startswith("brickyard")}
         for turn in range(repeats):
             start = turn * len(servers) // repeats  # nobody is always the first, or always after the same one
             for server in servers[start:] + servers[:start]:
-                pair = ["timed", "unverified"] if server.name in ours else ["timed"]
-                for what in reversed(pair) if turn % 2 else pair:
-                    answers[server.name].setdefault(what, []).append(server.ask(what))
+                answers[server.name].setdefault("timed", []).append(server.ask("timed"))
         for server in servers:
             answers[server.name]["checked"] = server.ask("checked") if server.name != CEILING.name else {}
     return answers
@@ -160,31 +127,6 @@ def summarise(entry: Contestant, answer: dict[str, Any], layout: dict[str, float
     }
 
 
-def verification(answers: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What checking every digest adds to an epoch: measured, and expected from the speed of xxh3 alone."""
-    memory = np.random.default_rng(0).integers(0, 255, 1 << 19, np.uint8)
-    speed = len(memory) / seconds(lambda: digest64(memory.data))
-    result = []
-    for row in rows:
-        answer = answers[row["loader"]]
-        pairs = list(zip(answer["timed"], answer.get("unverified", []), strict=False))
-        if pairs:
-            hashing = row["megabytes"] * 1e6 / answer["first"]["scenes"] / speed * 1000
-            added = [100 * (a["cpu_seconds"] / b["cpu_seconds"] - 1) for a, b in pairs]
-            result.append(
-                {
-                    "loader": row["loader"],
-                    "wall": statistics.median(100 * (a["seconds"] / b["seconds"] - 1) for a, b in pairs),
-                    "cpu": statistics.median(added),
-                    "cpu_least": min(added),
-                    "cpu_most": max(added),
-                    "expected": 100 * hashing / row["cpu_ms_per_scene"],
-                    "xxh3_gigabytes_per_second": speed / 1e9,
-                }
-            )
-    return result
-
-
 def headline(rows: list[dict[str, Any]]) -> str:
     """Our best against the best peer with two workers, and against the best peer in its best mode."""
 
@@ -209,15 +151,9 @@ def run(*, scenes: int = 400, repeats: int = 5, dry: bool = False) -> list[dict[
         folder = Path(place)
         layouts = write_layouts(folder, rooms, scenes, entries)
         answers = compare(folder, entries, repeats)
-        corpus = Corpus.open(folder / "brickyard-zstd")
-        found = [loader_promises.resume(corpus), loader_promises.shuffle(), loader_promises.images(),
-                 [loader_promises.memory(folder)]]  # fmt: skip
-        promises = dict(zip(PROMISES, found, strict=True))
-    check(answers, scenes)
     rows = [summarise(entry, answers[entry.name], layouts[entry.layout]) for entry in entries]
     for row in rows:
         row["ratio"] = row["million_points_per_second"] / rows[0]["million_points_per_second"]
-    cost = verification(answers, rows)
     points = answers[entries[0].name]["first"]["points"]
     raw = layouts["npy"]["megabytes"]
     table(
@@ -226,15 +162,12 @@ def run(*, scenes: int = 400, repeats: int = 5, dry: bool = False) -> list[dict[
         rows,
         COLUMNS,
     )
-    table("cost of verifying every byte read (xxh3), % of an epoch", cost, COST_COLUMNS)
-    for title, columns in PROMISES.items():
-        table(title, promises[title], columns)
     print("\n" + headline(rows))
     if missing := absent():
         print("\nnot measured: " + "; ".join(f"{package} ({reason})" for package, reason in missing.items()))
     if not dry:
         settings = {"scenes": scenes, "repeats": repeats, "points": points, "batch": 4}
-        append("loader", settings, rows, material=[rooms.origin], verification=cost, absent=missing, promises=promises)
+        append("loader", settings, rows, material=[rooms.origin], absent=missing)
         loader_picture.draw(rows)
     return rows
 

@@ -5,13 +5,17 @@ resume    seconds from a saved state to the first batch, in an index of a millio
 shuffle   how often a scene of a batch comes from a sequence that the batch already has (20,000 frames of 100
           sequences, batches of 8), and the rank correlation of place and row
 images    six 1600 x 900 JPEGs a scene to random crops of 224 x 416: ours against Pillow in a DataLoader, per core
-memory    bytes of new buffers for a batch once the first hundred batches are through
+memory    bytes of new buffers for a batch once the first four hundred batches are through
+
+python -m tests.benchmarks.loader_promises
 """
 
 from __future__ import annotations
 
 import io
 import json
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -26,10 +30,33 @@ from shards.batching import PointBudget
 from shards.corpus import Corpus
 from shards.order import permute_many
 from shards.stream import Stream
-from tests.benchmarks.contestants import FIELDS
-from tests.benchmarks.material import material
+from tests.benchmarks.contestants import FIELDS, write_bricks
+from tests.benchmarks.material import material, room_copy
+from tests.benchmarks.report import append, arguments, table
 
 FRAMES, PER_SEQUENCE, BATCH = 20_000, 200, 8
+WARM, STEADY = 400, 200
+RESUME = "resume in a million scenes"
+SHUFFLE = "shuffle: 20,000 frames of 100 sequences, batches of 8"
+IMAGES = "six 1600 x 900 JPEGs to 416 x 224 crops"
+MEMORY = "memory in the steady state"
+COLUMNS = {
+    RESUME: {
+        "batch": "s batches by", "at": ".0f % of the epoch", "ranks": "d ranks", "seconds": ".3f s to the first batch",
+        "state_bytes": "d B state",
+    },
+    SHUFFLE: {
+        "order": "s order", "repeats": ".3f repeats in a batch", "correlation": "+.3f rank correlation",
+    },
+    IMAGES: {
+        "decoder": "s decoder", "images_per_second_core": ".0f images/s and core",
+        "mean_difference_levels": ".2f mean difference of levels",
+    },
+    MEMORY: {
+        "new_bytes_per_batch": ".0f B of new buffers/batch", "buffers_megabytes": ".0f MB buffers",
+        "python_blocks_per_batch": ".1f Python objects/batch",
+    },
+}  # fmt: skip
 
 
 def resume(corpus: Corpus, scenes: int = 1_000_000) -> list[dict[str, Any]]:
@@ -140,18 +167,36 @@ def _cpu(call: Any) -> float:
     return time.process_time() - begun
 
 
-def memory(folder: Path) -> dict[str, Any]:
-    """New buffers and Python blocks for a batch in the steady state."""
-    import sys
-
-    stream = Stream(Corpus.open(folder / "brickyard-zstd"), FIELDS, batch=4, threads=2)
+def memory(corpus: Corpus) -> dict[str, Any]:
+    """New buffers and Python objects for a batch in the steady state: how many buffers two threads need at once is
+    known only after a while, which is what the first batches are for."""
+    stream = Stream(corpus, FIELDS, batch=4, threads=2)
     batches = iter(stream)
-    for _ in range(100):
+    for _ in range(WARM):
         next(batches)
     made, blocks = stream._pool.made, sys.getallocatedblocks()
-    for _ in range(100):
+    for _ in range(STEADY):
         next(batches)
-    grown = {"new_bytes_per_batch": (stream._pool.made - made) / 100, "buffers_megabytes": stream._pool.made / 1e6,
-             "python_blocks_per_batch": (sys.getallocatedblocks() - blocks) / 100}  # fmt: skip
+    grown = {"new_bytes_per_batch": (stream._pool.made - made) / STEADY, "buffers_megabytes": stream._pool.made / 1e6,
+             "python_blocks_per_batch": (sys.getallocatedblocks() - blocks) / STEADY}  # fmt: skip
     batches.close()  # type: ignore[attr-defined]
     return grown
+
+
+def run(*, scenes: int = 64, dry: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """All of them; prints the tables, appends the record."""
+    rooms = material("scannet")
+    with tempfile.TemporaryDirectory(prefix="brickyard-bench-") as place:
+        write_bricks(Path(place), [room_copy(rooms.scenes, number) for number in range(scenes)], "zstd")
+        corpus = Corpus.open(place)
+        found = {RESUME: resume(corpus), SHUFFLE: shuffle(), IMAGES: images(), MEMORY: [memory(corpus)]}
+    for title, columns in COLUMNS.items():
+        table(title, found[title], columns)
+    if not dry:
+        rows = [{"promise": title, **row} for title, lines in found.items() for row in lines]
+        append("loader_promises", {"scenes": scenes}, rows, material=[rooms.origin])
+    return found
+
+
+if __name__ == "__main__":
+    run(**vars(arguments(__doc__, scenes=64).parse_args()))

@@ -29,7 +29,6 @@ from tests.benchmarks.contestants import (
     Epoch,
     contestants,
     read_npy,
-    unverified,
 )
 from tests.benchmarks.peers import interpreter
 
@@ -55,7 +54,7 @@ class Server:
         )  # fmt: skip
 
     def ask(self, what: str) -> dict[str, Any]:
-        """One epoch: "timed" or "unverified" (seconds, cpu_seconds, points), "memory" (working_bytes) or "checked"
+        """One epoch: "timed" (seconds, cpu_seconds, points), "memory" (working_bytes) or "checked"
         (checksum, errors). Or "write": make the loader's layout from the npy folders."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with suppress(BrokenPipeError):  # it may have failed while opening; then its reason waits to be read
@@ -88,7 +87,7 @@ def _serve(entry: Contestant, folder: Path, answers: TextIO) -> None:
         answers.flush()
 
     tasks: dict[str, Callable[[Epoch, Path, int], dict[str, Any]]] = {
-        "timed": _timed, "unverified": _unverified, "memory": _memory, "checked": _checked,
+        "timed": _timed, "memory": _memory, "checked": _checked,
     }  # fmt: skip
     epoch, start = None, 0
     for line in sys.stdin:
@@ -116,11 +115,6 @@ def _timed(epoch: Epoch, folder: Path, start: int) -> dict[str, Any]:
             touched += sum(int(_flat(scene[name])[::PAGE].sum()) for name in ARRAYS)
     took = time.perf_counter() - clock
     return {"seconds": took, "cpu_seconds": _cpu_of_tree() - cpu, "points": points, "scenes": scenes}
-
-
-def _unverified(epoch: Epoch, folder: Path, start: int) -> dict[str, Any]:
-    with unverified():
-        return _timed(epoch, folder, start)
 
 
 def _flat(values: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:

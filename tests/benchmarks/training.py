@@ -35,9 +35,10 @@ def run(*, steps: int = 60, dry: bool = False) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="brickyard-training-") as place:
         folder = Path(place)
         recipe = yaml.safe_load(RECIPE.read_text())
+        recipe["sources"] = [s for s in recipe["sources"] if s["dataset"] == recipe["train"]["dataset"]]
         recipe["train"] |= {"steps": steps, "log_every": 1, "checkpoint_every": steps}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        brickyard("simulate", "--out", folder / "raw", "--datasets", "scannet,nuscenes,kitti")
+        brickyard("simulate", "--out", folder / "raw", "--datasets", recipe["train"]["dataset"])
         brickyard("build", folder / "recipe.yaml", "--out", folder / "corpus", "--in-process")
         brickyard("train", folder / "recipe.yaml", "--corpus", folder / "corpus", "--out", folder / "run")
         lines = read_metrics(folder / "run")
