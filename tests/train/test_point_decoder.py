@@ -61,7 +61,7 @@ def test_a_joint_adds_what_rows_and_their_parents_say() -> None:
     encoded = encoder(*scene(), COUNTS)
     joint, children = decoder.joints[1], encoded.levels[2].children
     assert children is not None
-    result = joint(encoded.features[2], encoded.features[1], children.inverse)
+    result = joint(encoded.features[2], encoded.features[1], children)
     for row in range(len(result)):
         parent = encoded.features[2][children.inverse[row]]
         expected = joint.fine(encoded.features[1][row]) + joint.coarse(parent)  # type: ignore[operator]

@@ -56,7 +56,7 @@ class Position(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = x.float() if level.shared is None else level.shared.reduce(x.float(), "mean")
             x = self.convolution(sparse.with_features(level.voxels, x)).features + self.bias
-        result: Tensor = self.norm(self.linear(x if level.shared is None else x[level.shared.inverse]))
+        result: Tensor = self.norm(self.linear(x if level.shared is None else level.shared.spread(x)))
         return result
 
 
@@ -69,20 +69,19 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, walk: Walk) -> Tensor:
-        slots = _to_patches(self.qkv(x), walk)
-        first = walk.full.numel()
-        parts = self._attend(slots[:first], walk.full, None), self._attend(slots[first:], walk.short, walk.real)
-        result: Tensor = self.out(_from_patches(torch.cat(parts), walk))
+        slots, ways = _to_patches(self.qkv(x), walk), ((walk.full, None), (walk.short, walk.real))
+        pieces = zip(torch.split(slots, [patches.numel() for patches, _ in ways]), ways, strict=True)
+        parts = [self._attend(piece, *way) for piece, way in pieces if len(piece)]
+        result: Tensor = self.out(_from_patches(torch.cat(parts) if len(parts) > 1 else parts[0], walk))
         return result
 
     def _attend(self, slots: Tensor, patches: Tensor, real: Tensor | None) -> Tensor:
         """(patches * length, 3 C) -> (patches * length, C)."""
-        channels = slots.shape[1] // 3
-        if patches.numel() == 0:
-            return slots[:, :channels]
-        q, k, v = slots.view(*patches.shape, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        qkv = slots.view(*patches.shape, 3, self.heads, -1).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in qkv)
         mask = None if real is None else real[:, None, None, :]
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(-1, channels)
+        result = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return result.transpose(1, 2).reshape(len(slots), -1)
 
 
 class Block(nn.Module):
@@ -160,12 +159,12 @@ class _ToPatches(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, slot: Tensor, borrowed: Tensor) -> Tensor:
         ctx.save_for_backward(rows, slot, borrowed)
-        return x[rows]
+        return x.index_select(0, rows)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         rows, slot, borrowed = ctx.saved_tensors
-        result = grad[slot]
+        result = grad.index_select(0, slot)
         lent = rows[borrowed]
         result[lent] = result[lent] + grad[borrowed]
         return result, None, None, None
@@ -178,7 +177,7 @@ class _FromPatches(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, slot: Tensor) -> Tensor:
         ctx.save_for_backward(slot)
         ctx.slots = len(x)
-        return x[slot]
+        return x.index_select(0, slot)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from train.models.point_blocks import Projection, drop_paths, initialise, run, stage
+from train.models.point_levels import Groups
 from train.models.point_transformer import Encoded, PointTransformerConfig
 
 
@@ -42,8 +43,8 @@ class Joint(nn.Module):
         super().__init__()
         self.coarse, self.fine = Projection(coarse, outputs), Projection(fine, outputs)
 
-    def forward(self, coarse: Tensor, fine: Tensor, parent: Tensor) -> Tensor:
-        joined: Tensor = self.fine(fine) + self.coarse(coarse)[parent]
+    def forward(self, coarse: Tensor, fine: Tensor, children: Groups) -> Tensor:
+        joined: Tensor = self.fine(fine) + children.spread(self.coarse(coarse))
         return joined
 
 
@@ -83,6 +84,6 @@ class PointDecoder(nn.Module):
         for number in reversed(range(len(self.stages))):
             children = encoded.levels[number + 1].children
             assert children is not None
-            x = self.joints[number](x, encoded.features[number], children.inverse)
+            x = self.joints[number](x, encoded.features[number], children)
             x = run(self.stages[number], x, encoded.levels[number], again=self.again and self.training)
         return x

@@ -32,21 +32,29 @@ _MAX_SCENES = (1 << 15) - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Groups:
-    """A partition of rows: `values[inverse]` takes the groups' values back to the rows.
+    """A partition of rows.
 
     Attributes:
         inverse: int64 (V,), each row's group.
         members: int64 (V,), the rows, one group after another.
+        place: int64 (V,), where each row stands in `members`.
         sizes: int64 (groups,).
     """
 
     inverse: Tensor
     members: Tensor
+    place: Tensor
     sizes: Tensor
 
     def reduce(self, values: Tensor, how: str) -> Tensor:
         """Maximum ("max") or mean ("mean") of each group, (V, C) -> (groups, C); the same bits in every run."""
-        return torch.segment_reduce(values[self.members], how, lengths=self.sizes, axis=0, unsafe=True)
+        ordered: Tensor = _Reorder.apply(values, self.members, self.place)  # type: ignore[no-untyped-call]
+        return torch.segment_reduce(ordered, how, lengths=self.sizes, axis=0, unsafe=True)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """The groups' values at each of their rows, (groups, C) -> (V, C)."""
+        result: Tensor = _Spread.apply(values, self)  # type: ignore[no-untyped-call]
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +165,8 @@ def finest(
     groups, distinct = _group(scene, cells)
     shared, ties = None, None
     if len(distinct) < len(cells):
-        ties = _lexicographic(xyz)
-        shared = Groups(inverse=groups.inverse, members=_sort(groups.inverse, ties), sizes=groups.sizes)
+        ties = _ties(xyz, groups)
+        shared = _groups(groups.inverse, groups.sizes, ties)
     else:
         distinct = torch.cat((scene[:, None], cells), dim=1)
     return Level(
@@ -233,7 +241,21 @@ def _group(scene: Tensor, cells: Tensor) -> tuple[Groups, Tensor]:
     code, inverse, sizes = torch.unique(code, return_inverse=True, return_counts=True)
     low = (1 << BITS) - 1
     distinct = torch.stack([code >> 3 * BITS, code >> 2 * BITS & low, code >> BITS & low, code & low], dim=1)
-    return Groups(inverse=inverse, members=_sort(inverse, None), sizes=sizes), distinct
+    return _groups(inverse, sizes, None), distinct
+
+
+def _groups(inverse: Tensor, sizes: Tensor, ties: Tensor | None) -> Groups:
+    members = _sort(inverse, ties)
+    place = torch.empty_like(members)
+    place[members] = torch.arange(len(members), device=members.device)
+    return Groups(inverse=inverse, members=members, place=place, sizes=sizes)
+
+
+def _ties(xyz: Tensor, groups: Groups) -> Tensor:
+    """All points; those that share a cell in the order of their coordinates."""
+    several = groups.sizes[groups.inverse] > 1
+    sharing = several.nonzero()[:, 0]
+    return torch.cat(((~several).nonzero()[:, 0], sharing[_lexicographic(xyz[sharing])]))
 
 
 def _lexicographic(xyz: Tensor) -> Tensor:
@@ -267,12 +289,14 @@ def _walks(
     ties: Tensor | None = None,
 ) -> tuple[Walk, ...]:
     """A walk along every curve. Each scene's grid has one bit more than it must have if it is full to the last cell."""
-    depth = [int(extent + 1).bit_length() for extent in extents.amax(1)]
-    bits = torch.tensor([max(depth)] * len(depth) if walking.shared else depth, device=cells.device)[scene]
+    depth = [int(extent + 1).bit_length() for extent in extents.amax(1).tolist()]
+    bits: int | Tensor = max(depth)
+    if len(set(depth)) > 1 and not walking.shared:
+        bits = torch.tensor(depth, device=cells.device)[scene]
     layout = _layout(counts, min(walking.patch, *counts) if walking.shrink else walking.patch, cells.device)
     walks = []
     for order in walking.orders:
-        rows = _sort(scene << 3 * BITS | encode(cells, order, bits), ties)
+        rows = _sort(scene << 3 * BITS | encode(cells, order, bits, max(depth)), ties)
         slot = torch.empty_like(layout.slot)
         slot[rows] = layout.slot
         walks.append(replace(layout, full=rows[layout.full], short=rows[layout.short], slot=slot))
@@ -304,3 +328,31 @@ def _layout(counts: tuple[int, ...], patch: int, device: torch.device) -> Walk:
         slot=slot,
         borrowed=missing.nonzero()[:, 0],
     )
+
+
+class _Reorder(torch.autograd.Function):
+    """Rows in another order. Back they come by a gather as well: torch's own would sort, or add atomically."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, place: Tensor) -> Tensor:
+        ctx.save_for_backward(place)
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Spread(torch.autograd.Function):
+    """Groups -> rows; back, the sum over a group's rows, always in the same order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: Groups) -> Tensor:
+        ctx.save_for_backward(groups.members, groups.sizes)
+        return x.index_select(0, groups.inverse)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        members, sizes = ctx.saved_tensors
+        rows = grad.index_select(0, members)
+        return torch.segment_reduce(rows, "sum", lengths=sizes, axis=0, unsafe=True), None

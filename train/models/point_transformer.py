@@ -125,7 +125,7 @@ class Encoded:
         for level in range(len(self.levels) - 1, len(self.levels) - 1 - steps, -1):
             children = self.levels[level].children
             assert children is not None
-            features = torch.cat((self.features[level - 1], features[children.inverse]), dim=1)
+            features = torch.cat((self.features[level - 1], children.spread(features)), dim=1)
         return features
 
 

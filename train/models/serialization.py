@@ -29,17 +29,18 @@ _SHIFTS = (32, 16, 8, 4, 2)
 _MASKS = (0xFFFF, 0xFFFF, 0xFF0000FF, 0xF00F00F00F, 0xC30C30C30C3, 0x249249249249)
 
 
-def encode(cells: Tensor, order: Order, bits: int | Tensor = BITS) -> Tensor:
+def encode(cells: Tensor, order: Order, bits: int | Tensor = BITS, most: int = BITS) -> Tensor:
     """Positions along a curve, int64 (N,) below 2**(3 * bits).
 
     Args:
         cells: integers (N, 3), each axis in 0..2**bits - 1 (not checked here).
         order: the curve.
         bits: of the grid, 1..16; one number, or int64 (N,), one for every cell.
+        most: no cell's `bits` are more; it saves time to say so.
     """
     if order.endswith("-trans"):
         cells = cells[:, [1, 0, 2]]
-    return z_code(cells) if order.startswith("z") else hilbert_code(cells, bits)
+    return z_code(cells) if order.startswith("z") else hilbert_code(cells, bits, most)
 
 
 def z_code(cells: Tensor) -> Tensor:
@@ -53,11 +54,14 @@ def z_cells(codes: Tensor) -> Tensor:
     return torch.stack([_gather(codes >> shift) for shift in (2, 1, 0)], dim=1)
 
 
-def hilbert_code(cells: Tensor, bits: int | Tensor = BITS) -> Tensor:
-    """Hilbert position of cells (N, 3), int64 (N,); `bits` as in `encode`."""
-    axes = list(cells.long().unbind(1))
-    for level in reversed(range(1, _most(bits))):
-        _turn(axes, level, range(3), bits)
+def hilbert_code(cells: Tensor, bits: int | Tensor = BITS, most: int = BITS) -> Tensor:
+    """Hilbert position of cells (N, 3), int64 (N,); `bits` and `most` as in `encode`."""
+    if isinstance(bits, Tensor):  # a curve of fewer bits is the beginning of every position along one of more
+        lift = most - bits
+        return hilbert_code(cells << lift[:, None], most) >> 3 * lift
+    axes = [axis.contiguous() for axis in cells.int().unbind(1)]
+    for level in reversed(range(1, bits)):
+        _turn(axes, level, range(3))
     axes[1] = axes[1] ^ axes[0]
     axes[2] = axes[2] ^ axes[1]
     flips = _above(axes[2])
@@ -66,29 +70,26 @@ def hilbert_code(cells: Tensor, bits: int | Tensor = BITS) -> Tensor:
 
 def hilbert_cells(codes: Tensor, bits: int | Tensor = BITS) -> Tensor:
     """The inverse of `hilbert_code`: int64 (N,) -> int64 (N, 3)."""
+    if isinstance(bits, Tensor):
+        lift = BITS - bits
+        return hilbert_cells(codes << 3 * lift) >> lift[:, None]
     x, y, z = z_cells(codes).unbind(1)
     axes = [x ^ (z >> 1), y ^ x, z ^ y]
-    for level in range(1, _most(bits)):
-        _turn(axes, level, reversed(range(3)), bits)
+    for level in range(1, bits):
+        _turn(axes, level, reversed(range(3)))
     return torch.stack(axes, dim=1)
 
 
-def _turn(axes: list[Tensor], level: int, order: Iterable[int], bits: int | Tensor) -> None:
+def _turn(axes: list[Tensor], level: int, order: Iterable[int]) -> None:
     """Turn the sub-cubes of a level, in place: of all bits below it, invert x where the axis' bit is set, else swap
-    the axis with x. Cells of grids without that level stay as they are."""
-    low: int | Tensor = (1 << level) - 1
-    if isinstance(bits, Tensor):
-        low = (bits > level).long() * low
+    the axis with x."""
+    low = (1 << level) - 1
     for axis in order:
         on = -(axes[axis] >> level & 1) & low
         axes[0] = axes[0] ^ on
         if axis:
             swap = (axes[0] ^ axes[axis]) & (on ^ low)
             axes[0], axes[axis] = axes[0] ^ swap, axes[axis] ^ swap
-
-
-def _most(bits: int | Tensor) -> int:
-    return BITS if isinstance(bits, Tensor) else bits
 
 
 def _above(x: Tensor) -> Tensor:
