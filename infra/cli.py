@@ -153,6 +153,9 @@ def _add_training(verbs: Any) -> None:
     train.add_argument("--selection", type=Path, default=None, help="train on the scenes that `select` chose")
     train.add_argument("--cache", default=None, help="local folder that keeps what was read from an object store")
     train.add_argument("--cache-gib", type=_positive, default=64, help="its size at most (default 64)")
+    train.add_argument("--workers", type=_positive, default=None,
+                       help="train with so many Ray workers, a GPU each if there are (default: no Ray)")  # fmt: skip
+    train.add_argument("--address", default=None, help="address of a running Ray cluster for them (default: start one)")
 
     evaluate = _verb(verbs, "evaluate", "probe a trained encoder against its random initialisation",
                      "brickyard evaluate recipe.yaml --run run/ --corpus corpus/")  # fmt: skip
@@ -168,6 +171,10 @@ def _add_training(verbs: Any) -> None:
     features.add_argument("--query", type=_natural, default=None, metavar="POINT",
                           help="where else does it look like at this point of the first scene")  # fmt: skip
     features.add_argument("--out", type=Path, default=None, help="folder (default: features/ in the run's)")
+
+    runs = _verb(verbs, "runs", "trainings side by side, and the settings in which they differ",
+                 "brickyard runs run-0/ run-1/")  # fmt: skip
+    runs.add_argument("folders", nargs="+", type=Path, help="runs, or folders that hold runs")
 
 
 def _add_worlds(verbs: Any) -> None:

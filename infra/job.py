@@ -156,7 +156,7 @@ def only_writer(store: Store) -> Iterator[None]:
 
 def _run_on_ray(job: Job, todo: Sequence[int], plan: Plan, cpus: int, address: str | None) -> Iterator[TaskResult]:
     """Yield results as tasks finish, with at most `_WINDOW` tasks per CPU under way."""
-    ray = _connect(cpus, address)
+    ray = connect(cpus, address)
     try:
         slots = int(ray.cluster_resources().get("CPU", cpus))
         remote = ray.remote(max_retries=2, retry_exceptions=False)(run_task)
@@ -180,7 +180,7 @@ def _needs(ray: Any, refs: Sequence[SceneRef]) -> dict[str, Any]:
     return {"num_cpus": 1, "memory": int(min(task_memory(sum(ref.bytes_estimate for ref in refs)), largest))}
 
 
-def _connect(cpus: int, address: str | None) -> Any:
+def connect(cpus: int, address: str | None) -> Any:
     """Ray, started on the loopback interface or joined at an address."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -224,7 +224,21 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "stats": sorted([*always, "corpus"]),
         "select": sorted([*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "corpus"]),
         "show": sorted([*always, "--out", "scene", "target"]),
-        "train": sorted([*always, "--corpus", "--out", "--seed", "--selection", "--cache", "--cache-gib", "recipe"]),
+        "train": sorted(
+            [
+                *always,
+                "--address",
+                "--cache",
+                "--cache-gib",
+                "--corpus",
+                "--out",
+                "--seed",
+                "--selection",
+                "--workers",
+                "recipe",
+            ]
+        ),
+        "runs": sorted([*always, "folders"]),
         "evaluate": sorted([*always, "--corpus", "--run", "recipe"]),
         "features": sorted([*always, "--corpus", "--out", "--query", "--scene", "run"]),
         "simulate": sorted([*always, "--config", "--datasets", "--out", "--seed"]),

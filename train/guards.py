@@ -17,6 +17,10 @@ WINDOW, _ENOUGH = 100, 20
 _SHOWN = 8
 
 
+class Stopped(BrickyardError):
+    """A training that stopped itself, on all ranks alike; trying again would end the same way."""
+
+
 class LossWatch:
     """Knows the last losses, and says which loss is out of all proportion.
 
@@ -44,14 +48,14 @@ class LossWatch:
         return list(self._losses)
 
 
-def stop_for_memory(
+def out_of_memory(
     problem: torch.OutOfMemoryError, step: int, keys: Sequence[str], points: Callable[[str], int], advice: str
-) -> BrickyardError:
-    """The error for a pass that did not fit on the device: its scenes, largest first, and what to lower."""
+) -> str:
+    """What to say of a pass that did not fit on the device: its scenes, largest first, and what to lower."""
     sizes = sorted(((points(key), key) for key in keys), reverse=True)
     shown = ", ".join(f"{key} ({count:,} points)" for count, key in sizes[:_SHOWN])
     more = f" and {len(sizes) - _SHOWN} more" if len(sizes) > _SHOWN else ""
-    return BrickyardError(
+    return (
         f"out of memory on the device at step {step}, in a pass of {len(sizes)} scenes with "
         f"{sum(count for count, _ in sizes):,} points: {shown}{more}\n{advice}\n{str(problem).splitlines()[0]}"
     )

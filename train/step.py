@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from shards.errors import BrickyardError
 from train.distributed import Group
-from train.guards import LossWatch, stop_for_memory
+from train.guards import LossWatch, Stopped, out_of_memory
 from train.objectives.objective import Loss, Objective
 from train.optimiser import OptimiserConfig, build_optimiser, guarded_step, set_rates
 
@@ -78,6 +77,12 @@ class _Pass:
     points: int
 
 
+class _NoMemory(Exception):
+    def __init__(self, cause: torch.OutOfMemoryError, keys: tuple[str, ...]) -> None:
+        super().__init__()
+        self.cause, self.keys = cause.with_traceback(None), keys  # frames would keep the tensors of the pass
+
+
 class Stepper:
     """Makes steps, and counts those it did not make.
 
@@ -118,21 +123,28 @@ class Stepper:
             numbers: of these passes among those of all ranks.
 
         Raises:
-            BrickyardError: a loss or gradient that is not finite or explodes, or no memory; it names the scenes.
+            Stopped: a loss or gradient that is not finite or explodes, or no memory; it names the scenes.
         """
         rates = set_rates(self.config, self.optimiser, step, steps)
         self.objective.begin_step(step, steps)
         self.optimiser.zero_grad(set_to_none=True)
         self.objective.train()
-        waited, done = 0.0, []
+        waited, failed = 0.0, ""
+        done: list[_Pass] = []
         for number in numbers:
             begun = time.monotonic()
             items = next(passes)
             waited += time.monotonic() - begun
             _seed(self.config.seed, step, number)
-            done.append(self._pass(step, items, len(numbers)))
+            try:
+                done.append(self._pass(items, len(numbers)))
+            except _NoMemory as problem:  # the other ranks must hear of it before this one leaves
+                failed = out_of_memory(problem.cause, step + 1, problem.keys, self.points, _SMALLER)
+                break
+            self.largest = max(self.largest, done[-1].points)
+        if failed:
+            self.optimiser.zero_grad(set_to_none=True)
         self.group.average(self.trained)
-        self.largest = max(self.largest, *(one.points for one in done))
         ranks = self.group.share(
             {
                 "passes": _read([one.values for one in done], self.group.device),
@@ -140,8 +152,11 @@ class Stepper:
                 "waited": waited,
                 "scenes": sum(len(one.keys) for one in done),
                 "points": sum(one.points for one in done),
+                "failed": failed,
             }
         )
+        if texts := [rank["failed"] for rank in ranks if rank["failed"]]:
+            raise Stopped("\n".join(texts))
         metrics = _means([rank["passes"] for rank in ranks])
         learned, norm = self._update(step, done, ranks, metrics["loss"])
         if learned:
@@ -154,7 +169,7 @@ class Stepper:
             points=sum(rank["points"] for rank in ranks),
         )
 
-    def _pass(self, step: int, items: list[Any], count: int) -> _Pass:
+    def _pass(self, items: list[Any], count: int) -> _Pass:
         """One of `count` passes forward and back; its values stay on the device."""
         keys: tuple[str, ...] = ()
         try:
@@ -165,8 +180,7 @@ class Stepper:
             if loss.total.requires_grad:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as problem:
-            keys = keys or tuple(str(getattr(item, "key", "a scene")) for item in items)
-            raise stop_for_memory(problem, step + 1, keys, self.points, _SMALLER) from problem
+            raise _NoMemory(problem, keys or (f"{len(items)} scenes",)) from None
         values = {k: v.detach() if torch.is_tensor(v) else v for k, v in {"loss": loss.total, **loss.metrics}.items()}
         return _Pass(keys=keys, values=values, usable=loss.usable, points=sum(map(self.points, keys)))
 
@@ -199,14 +213,14 @@ class Stepper:
                 raise self._stop(f"{MAX_SKIPPED} steps in a row were left out", step, done, lambda _: True)
         return learned, norm
 
-    def _stop(self, what: str, step: int, done: Sequence[_Pass], guilty: Callable[[float], bool]) -> BrickyardError:
+    def _stop(self, what: str, step: int, done: Sequence[_Pass], guilty: Callable[[float], bool]) -> Stopped:
         """The error, with the scenes of the guilty passes of all ranks, or of all passes if none is guilty alone."""
         values = [one["loss"] for one in _read([one.values for one in done], self.group.device)]
         mine = [key for one, value in zip(done, values, strict=True) if guilty(value) for key in one.keys]
         table = {"guilty": mine, "all": [key for one in done for key in one.keys]}
         shared = self.group.share(table)
         named = [key for rank in shared for key in rank["guilty"]] or [key for rank in shared for key in rank["all"]]
-        return BrickyardError(f"{what} at step {step + 1}; scenes: {', '.join(named)}\n{_CALMER}")
+        return Stopped(f"{what} at step {step + 1}; scenes: {', '.join(named)}\n{_CALMER}")
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.bf16 and self.group.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""`brickyard train`: the recipe's objective, on a corpus."""
+"""`brickyard train`: the recipe's objective, on a corpus; in this process, under torchrun, or with Ray Train."""
 
 from __future__ import annotations
 
@@ -29,7 +29,20 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if args.selection is not None:
         path = args.selection.resolve()
         rows = read_selection(Store(path.parent), path.name).rows(corpus, config.seed)
-    summary = train(config, objective, corpus, Path(args.out), rows=rows)
+    if args.workers is not None or args.address is not None:
+        from infra.ray_train import Training, train_on_ray
+
+        job = Training(
+            config=config,
+            settings=objective,
+            corpus=corpus.store.uri,
+            out=str(args.out.resolve()),
+            rows=rows,
+            cache=cache,
+        )
+        summary = train_on_ray(job, workers=args.workers or 1, address=args.address)
+    else:
+        summary = train(config, objective, corpus, Path(args.out), rows=rows)
     if not args.json:
         print(
             f"{args.out}: {summary['objective']}, {summary['steps']} steps over {summary['scenes']} scenes in "

@@ -189,12 +189,21 @@ def fails_on_both(uri: str, out: str) -> None:
         raise SystemExit(7) from None
 
 
+def no_memory_on_one(uri: str, out: str) -> None:
+    try:
+        train(*poisoned("memory"), Corpus.open(uri), out)
+    except BrickyardError as problem:
+        assert "in a pass of 1 scenes with 960 points: rings/ring-003" in str(problem), problem
+        raise SystemExit(7) from None
+
+
 def constant(uri: str, out: str) -> None:
     train(*poisoned("constant"), Corpus.open(uri), out)
 
 
 def test_ranks_stop_together_and_never_wait_for_a_gradient_that_does_not_come(tmp_path: Path, corpus: Corpus) -> None:
     assert ranks(2, fails_on_both, corpus.store.uri, str(tmp_path / "nan")) == [7, 7]
+    assert ranks(2, no_memory_on_one, corpus.store.uri, str(tmp_path / "memory")) == [7, 7]
     assert ranks(2, constant, corpus.store.uri, str(tmp_path / "constant")) == [0, 0]
 
 

@@ -1,0 +1,125 @@
+"""Training on a Ray cluster: the same `train.loop.train`, run by Ray Train's workers instead of torchrun's processes.
+
+Ray Train starts the workers where the cluster has room, joins them to one group and starts all of them again when one
+is lost; the run then goes on from its newest checkpoint, as it does by hand. A training that cannot be gone on from
+(such as a loss that is not finite) is not tried again. All workers must see the folder of the run and the corpus.
+
+On one machine `torchrun --nproc-per-node 8 -m infra.cli train ...` does the same without Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.job import connect
+from shards.cache import CacheConfig
+from shards.corpus import Corpus
+from shards.errors import BrickyardError
+from train.guards import Stopped
+from train.loop import TrainConfig, train
+from train.objectives.objective import ObjectiveConfig
+
+RESTARTS = 3
+_FAILED = "failed.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a worker needs to know.
+
+    Attributes:
+        corpus: folder or URI. cache: of what is read from it.
+        rows: of its index to train on, None for those the configuration chooses.
+        out: folder of the run, absolute.
+    """
+
+    config: TrainConfig
+    settings: ObjectiveConfig
+    corpus: str
+    out: str
+    rows: NDArray[np.int64] | None = None
+    cache: CacheConfig | None = None
+
+
+def train_on_ray(training: Training, *, workers: int, address: str | None = None) -> dict[str, Any]:
+    """Train with so many workers; returns the summary.
+
+    Args:
+        address: of a running cluster; a local one is started otherwise. There is one GPU for each worker where the
+            cluster has them and the configuration does not say "cpu".
+
+    Raises:
+        BrickyardError: as `train.loop.train`, or workers kept getting lost.
+    """
+    ray = connect(workers + 1, address)  # one more for Ray Train's controller
+    try:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        out = Path(training.out)
+        state = out / "ray"
+        (state / _FAILED).unlink(missing_ok=True)
+        state.mkdir(parents=True, exist_ok=True)
+        gpus = training.config.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= workers
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"training": training},
+            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+            run_config=RunConfig(
+                name="train", storage_path=str(state), failure_config=FailureConfig(max_failures=RESTARTS)
+            ),
+        )
+        print(f"{workers} workers train; `brickyard runs {out}` says how far they are", file=sys.stderr, flush=True)
+        _fit(trainer, state)
+        shutil.rmtree(state, ignore_errors=True)
+    finally:
+        ray.shutdown()
+    summary: dict[str, Any] = json.loads((out / "final" / "summary.json").read_text())
+    return summary
+
+
+def _fit(trainer: Any, state: Path) -> None:
+    failed = state / _FAILED
+    try:
+        trainer.fit()
+    except Exception as problem:  # Ray wraps what a worker raised in types of its own
+        if not failed.exists():
+            raise BrickyardError(f"Ray Train gave up after {RESTARTS} restarts: {problem}") from problem
+    if failed.exists():
+        raise BrickyardError(failed.read_text())
+
+
+def _worker(table: dict[str, Any]) -> None:
+    """Runs on every worker, in the process group that Ray Train has joined."""
+    training: Training = table["training"]
+    failed = Path(training.out) / "ray" / _FAILED
+    if failed.exists():
+        raise RuntimeError("it failed already, and would fail again")
+    config = training.config
+    if config.device != "cpu":
+        from ray.train.torch import get_device
+
+        config = dataclasses.replace(config, device=str(get_device()))
+    try:
+        train(
+            config,
+            training.settings,
+            Corpus.open(training.corpus, cache=training.cache),
+            training.out,
+            rows=training.rows,
+        )
+    except Stopped as problem:  # on all workers, so nobody waits for this one
+        failed.write_text(str(problem))
+    except BrickyardError as problem:
+        failed.write_text(str(problem))
+        raise

@@ -1,0 +1,126 @@
+"""`brickyard runs`: trainings side by side, and the settings in which they differ."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.verbs.evaluate import RESULT
+from infra.verbs.text import duration, size, table
+from shards.errors import BrickyardError
+from train.metrics import read_metrics
+
+_SHOWN = 40
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    folders = _folders(args.folders)
+    found = [describe(folder) for folder in folders]
+    differing = config_differences([_json(folder / "config.json") for folder in folders])
+    if not args.json:
+        print(runs_table(found))
+        if differing:
+            print(f"\n{differences_table([run['run'] for run in found], differing)}")
+    return {"runs": found, "differences": differing}, 0
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What a run has come to; JSON. What is not known yet is None.
+
+    Keys: run, objective, seed, steps, of_steps, finished, last_loss, best_loss, seconds, data_wait (share of the time),
+    peak_bytes, probe (mean IoU, 0..1).
+    """
+    config, lines = _json(folder / "config.json"), read_metrics(folder)
+    final = folder / "final" / "summary.json"
+    summary = _json(final) if final.exists() else {}
+    probe = _json(folder / RESULT) if (folder / RESULT).exists() else {}
+    waits = [line["data_wait"] for line in lines if "data_wait" in line]
+    peaks = [line["peak_gib"] for line in lines if "peak_gib" in line]
+    return {
+        "run": str(folder),
+        "objective": config["objective"]["name"],
+        "seed": config["train"]["seed"],
+        "steps": int(lines[-1]["step"]) if lines else 0,
+        "of_steps": summary.get("steps") or config["train"].get("steps"),
+        "finished": bool(summary),
+        "last_loss": lines[-1]["loss"] if lines else None,
+        "best_loss": (summary.get("best") or {}).get("loss"),
+        "seconds": summary.get("seconds"),
+        "data_wait": summary.get("data_wait", sum(waits) / len(waits) if waits else None),
+        "peak_bytes": summary.get("memory", {}).get("peak") or (int(max(peaks) * 2**30) if peaks else None),
+        "probe": probe.get("pretrained", {}).get("miou"),
+    }
+
+
+def config_differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Dotted key -> its value in every config, of the keys whose values are not all equal; None where one is absent."""
+    flat = [_flat(config) for config in configs]
+    keys = sorted({key for table in flat for key in table})
+    rows = {key: [table.get(key) for table in flat] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def runs_table(found: Sequence[dict[str, Any]]) -> str:
+    """One line for every run."""
+    rows = [
+        [
+            one["run"],
+            one["objective"],
+            str(one["steps"]) if one["finished"] else f"{one['steps']}/{one['of_steps'] or '?'}",
+            _number(one["last_loss"], ".4f"),
+            _number(one["best_loss"], ".4f"),
+            duration(one["seconds"]) if one["seconds"] is not None else "-",
+            _number(one["data_wait"], ".1%"),
+            size(one["peak_bytes"]) if one["peak_bytes"] else "-",
+            _number(one["probe"], ".1%"),
+        ]
+        for one in found
+    ]
+    return table(["run", "objective", "steps", "loss", "best", "time", "data wait", "peak", "probe mIoU"], rows)
+
+
+def differences_table(names: Sequence[str], differing: dict[str, list[Any]]) -> str:
+    """One line for every setting, one column for every run."""
+    rows = [[key, *(_short(value) for value in values)] for key, values in differing.items()]
+    return table(["setting", *names], rows)
+
+
+def _folders(given: Sequence[Path]) -> list[Path]:
+    """The runs among these folders, and those directly inside a folder that is none itself."""
+    found: list[Path] = []
+    for folder in given:
+        if (folder / "config.json").is_file():
+            found.append(folder)
+            continue
+        inside = sorted(path.parent for path in folder.glob("*/config.json"))
+        if not inside:
+            raise BrickyardError(f"{folder} is no run, and holds none: a run has a config.json")
+        found += inside
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        table: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as problem:
+        raise BrickyardError(f"{path} is damaged: {problem}") from problem
+    return table
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    parts = [_flat(inner, f"{path}.{key}" if path else key) for key, inner in value.items()]
+    return {key: inner for part in parts for key, inner in part.items()}
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

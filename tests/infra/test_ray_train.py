@@ -1,0 +1,51 @@
+"""The same training under Ray Train: the numbers of one process, and no second try of what would fail again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import ray_train
+from infra.ray_train import Training, train_on_ray
+from shards.errors import BrickyardError
+from tests.train.rings import ring_corpus
+from tests.train.spy import numbers, one_thread
+from tests.train.test_step import CONFIG, SPY, poisoned
+from train.loop import train
+
+
+def test_two_workers_make_the_batches_of_one_process(tmp_path: Path) -> None:
+    corpus = ring_corpus(tmp_path / "corpus", train=9, val=2)
+    with one_thread():
+        train(CONFIG, SPY, corpus, tmp_path / "alone")
+    training = Training(config=CONFIG, settings=SPY, corpus=corpus.store.uri, out=str(tmp_path / "run"))
+    summary = train_on_ray(training, workers=2)
+    assert summary["steps"] == 12
+    for ours, theirs in zip(numbers(tmp_path / "run"), numbers(tmp_path / "alone"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    assert not (tmp_path / "run" / "ray").exists()
+
+
+def test_what_would_fail_again_is_not_tried_again(tmp_path: Path) -> None:
+    corpus = ring_corpus(tmp_path / "corpus", train=9)
+    config, settings = poisoned("nan")
+    training = Training(config=config, settings=settings, corpus=corpus.store.uri, out=str(tmp_path / "run"))
+    state = tmp_path / "run" / "ray"
+    state.mkdir(parents=True)
+
+    class Trainer:
+        tries = 0
+
+        def fit(self) -> Any:
+            self.tries += 1
+            ray_train._worker({"training": training})  # returns, so Ray Train sees a worker that is done
+            return object()
+
+    trainer = Trainer()
+    with pytest.raises(BrickyardError, match=r"the loss is nan at step \d+; scenes: .*ring-003"):
+        ray_train._fit(trainer, state)
+    assert trainer.tries == 1
+    with pytest.raises(RuntimeError, match="failed already"):  # a worker that is started again nonetheless
+        ray_train._worker({"training": training})
