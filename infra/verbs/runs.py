@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.verbs.evaluate import RESULT
 from infra.verbs.text import duration, size, table
 from shards.errors import BrickyardError
 from train.metrics import read_metrics
 
+_PROBE = "probe.json"  # of `brickyard evaluate`, which is not imported because that takes seconds
 _SHOWN = 40
 
 
@@ -36,7 +36,7 @@ def describe(folder: Path) -> dict[str, Any]:
     config, lines = _json(folder / "config.json"), read_metrics(folder)
     final = folder / "final" / "summary.json"
     summary = _json(final) if final.exists() else {}
-    probe = _json(folder / RESULT) if (folder / RESULT).exists() else {}
+    probe = _json(folder / _PROBE) if (folder / _PROBE).exists() else {}
     waits = [line["data_wait"] for line in lines if "data_wait" in line]
     peaks = [line["peak_gib"] for line in lines if "peak_gib" in line]
     return {

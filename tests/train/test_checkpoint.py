@@ -55,6 +55,15 @@ def test_only_the_newest_are_kept_in_numerical_order(tmp_path: Path) -> None:
     assert load_checkpoint(checkpoints(tmp_path)[-1], model, optimiser)["again"] == 1
 
 
+def test_the_best_is_kept_however_old_it_is(tmp_path: Path) -> None:
+    model, optimiser = trained("sgd")
+    for number, best in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 2)):
+        save_checkpoint(tmp_path, number, model, optimiser, {}, keep=2, best=best)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000002", "step-000004", "step-000005"]
+    save_checkpoint(tmp_path, 6, model, optimiser, {}, keep=1, best=6)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000006"]
+
+
 @pytest.mark.parametrize("broken", ["save_file", "_random_state", "_flush"])
 def test_a_crash_while_saving_leaves_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str

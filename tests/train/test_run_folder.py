@@ -1,0 +1,89 @@
+"""The folder of a run: what may change between two parts of it, and what may not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.corpus import Corpus
+from shards.errors import RecipeError
+from tests.train.rings import ring_corpus
+from tests.train.spy import SpyStudent
+from tests.train.test_step import CONFIG, SPY
+from train.distributed import Group
+from train.loop import TrainConfig
+from train.run_folder import RunFolder, processor, selection_fingerprint
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return ring_corpus(tmp_path_factory.mktemp("rings"), train=3)
+
+
+def folder(out: Path, corpus: Corpus, config: TrainConfig = CONFIG, rows: tuple[int, ...] = (0, 1)) -> RunFolder:
+    with Group.join("cpu") as group:
+        return RunFolder(out, group, config=config, settings=SPY, corpus=corpus, rows=np.array(rows))
+
+
+def saved(out: Path, corpus: Corpus) -> Path:
+    """A run with one checkpoint."""
+    assert folder(out, corpus).open(resume=True) is None
+    checkpoint = out / "checkpoints" / "step-000004"
+    checkpoint.mkdir(parents=True)
+    return checkpoint
+
+
+def test_what_does_not_decide_the_numbers_may_change(tmp_path: Path, corpus: Corpus) -> None:
+    checkpoint = saved(tmp_path, corpus)
+    free = replace(CONFIG, threads=7, keep_last=1, explode_factor=None, keep_best=False)
+    assert folder(tmp_path, corpus, free).open(resume=True) == checkpoint
+    with pytest.raises(RecipeError, match="already holds a run"):
+        folder(tmp_path, corpus).open(resume=False)
+
+
+def test_another_selection_is_refused(tmp_path: Path, corpus: Corpus) -> None:
+    saved(tmp_path, corpus)
+    with pytest.raises(RecipeError, match=f"selection: was .*{selection_fingerprint(np.array([0, 1]))}"):
+        folder(tmp_path, corpus, rows=(0, 2)).open(resume=True)
+    assert selection_fingerprint(np.array([1, 0])) != selection_fingerprint(np.array([0, 1]))
+
+
+def test_a_budget_is_part_of_the_run(tmp_path: Path, corpus: Corpus) -> None:
+    saved(tmp_path, corpus)
+    assert CONFIG.budget is not None
+    with pytest.raises(RecipeError, match=r"train\.budget\.points: was 1500, is 1600"):
+        folder(tmp_path, corpus, replace(CONFIG, budget=replace(CONFIG.budget, points=1600))).open(resume=True)
+
+
+def test_settings_that_an_older_version_did_not_have_were_the_defaults(tmp_path: Path, corpus: Corpus) -> None:
+    checkpoint = saved(tmp_path, corpus)
+    path = tmp_path / "config.json"
+    table = json.loads(path.read_text())
+    del table["train"]["nonfinite"], table["train"]["skip_after"], table["selection"]
+    path.write_text(json.dumps(table))
+    assert folder(tmp_path, corpus).open(resume=True) == checkpoint
+    with pytest.raises(RecipeError, match=r'train\.nonfinite: was "stop", is "skip"'):
+        folder(tmp_path, corpus, replace(CONFIG, nonfinite="skip")).open(resume=True)
+
+
+def test_the_summary_is_written_last(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = folder(tmp_path, corpus)
+    run.open(resume=True)
+    assert run.finished() is None
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise OSError("no space left")
+
+        patch.setattr("train.run_folder.export_student", fail)
+        with pytest.raises(OSError, match="no space"):
+            run.finish(SpyStudent(), {"steps": 3})
+    assert run.finished() is None
+    run.finish(SpyStudent(), {"steps": 3})
+    assert run.finished() == {"steps": 3}
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["device"] == processor() and environment["world"] == 1 and environment["packages"]["torch"]
