@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -154,3 +155,21 @@ def test_streaming_a_mixture(tmp_path: Path) -> None:
         Stream(portions, ["points/xyz"], batch=10, epochs=1)
     with pytest.raises(ValueError, match="weights"):
         Stream([Portion(corpus=one, weight=0.0)], ["points/xyz"], batch=1)
+
+
+@pytest.mark.parametrize("budget", [8, PointBudget(points=400_000, bins=8)], ids=["count", "points"])
+def test_going_on_late_in_a_long_epoch_costs_no_more_than_early(budget: int | PointBudget) -> None:
+    """Processor seconds to the first plan of two million scenes; nothing before the place is gone through."""
+    scenes = visits(np.random.default_rng(0).integers(20_000, 100_000, 2_000_000))
+
+    def spent(place: int) -> float:
+        begun = time.process_time()
+        plan = by_points(scenes, budget, (place, 0), None) if isinstance(budget, PointBudget) else by_count(
+            budget, (place, 0), None)  # fmt: skip
+        (after, _), bins = next(iter(plan))
+        assert place <= after and sum(map(len, bins)) >= 8
+        return time.process_time() - begun
+
+    early = min(spent(0) for _ in range(3))
+    for place in (1_000_000, 1_900_000):
+        assert min(spent(place) for _ in range(3)) < max(0.05, 5 * early)

@@ -1,0 +1,99 @@
+"""The deep check finds what digests cannot: bytes that were written exactly, of scenes that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from shards.corpus import Corpus
+from shards.encode import encode_scene
+from shards.scene import Correspondences, Identity, Points, Scene, View
+from shards.storage import Store
+from shards.verify import Report, verify
+from tests.worlds import toy_view
+
+POINTS, FOCAL = 400, 300.0
+
+
+def seen_scene() -> Scene:
+    """Points in front of a camera that looks along z from (0, 0, -2), and the pixels where it sees them."""
+    rng = np.random.default_rng(0)
+    xyz = rng.uniform((-1, -0.6, 1), (1, 0.6, 6), (POINTS, 3)).astype(np.float32)
+    intrinsics = np.array([[FOCAL, 0, 400], [0, FOCAL, 300], [0, 0, 1]])
+    pose = np.eye(4)
+    pose[2, 3] = -2
+    local = xyz + np.array([0, 0, 2], np.float32)
+    pixel = np.rint(local[:, :2] / local[:, 2:] * FOCAL + (400, 300)).astype(np.uint16)
+    pairs = Correspondences(
+        point=np.arange(POINTS, dtype=np.int32),
+        pixel=pixel,
+        depth=local[:, 2].copy(),
+        visible=np.ones(POINTS, bool),
+        provenance="computed by hand",
+    )
+    blank = toy_view(rng, 1, POINTS)
+    view = View(
+        name="front", image=blank.image, image_format="png", width=800, height=600, intrinsics=intrinsics,
+        scene_from_camera=pose, timestamp_ns=None, pairs=pairs,
+    )  # fmt: skip
+    identity = Identity(
+        dataset="toy", version="1", split="train", sequence="s", scene_id="room", domain="indoor", licence="CC0-1.0",
+        timestamp_ns=None,
+    )  # fmt: skip
+    return Scene(identity=identity, world_from_scene=np.eye(4), points=Points(xyz=xyz), views=(view,))
+
+
+def verified(folder: Path, scene: Scene) -> Report:
+    store, build = Store(folder), fingerprint_digest({})
+    start_build(store, {})
+    commit_task(store, 0, build, [encode_scene(scene)], [])
+    finish_build(store, 1, build, [], {})
+    assert verify(Corpus.open(folder)).problems == ()  # every byte is as it was written
+    return verify(Corpus.open(folder), deep=True)
+
+
+def moved(pixels: int) -> Callable[[Correspondences], Correspondences]:
+    def move(pairs: Correspondences) -> Correspondences:
+        pixel = pairs.pixel.copy()
+        pixel[17, 0] += pixels
+        return replace(pairs, pixel=pixel)
+
+    return move
+
+
+def deeper(pairs: Correspondences) -> Correspondences:
+    depth = pairs.depth.copy()
+    depth[17] += 0.05
+    return replace(pairs, depth=depth)
+
+
+def test_a_scene_that_is_right_has_no_problems(tmp_path: Path) -> None:
+    assert verified(tmp_path, seen_scene()).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [(moved(4), "off by"), (moved(-4), "off by"), (deeper, "behind the camera or at another depth")],
+)
+def test_one_wrong_correspondence_is_found(
+    tmp_path: Path, wrong: Callable[[Correspondences], Correspondences], words: str
+) -> None:
+    scene = seen_scene()
+    view = scene.views[0]
+    assert view.pairs is not None
+    (problem,) = verified(tmp_path, replace(scene, views=(replace(view, pairs=wrong(view.pairs)),))).problems
+    assert "toy/room" in problem and "front" in problem and words in problem
+
+
+def test_a_wrong_pose_is_found(tmp_path: Path) -> None:
+    scene = seen_scene()
+    pose = scene.views[0].scene_from_camera
+    assert pose is not None
+    shifted = pose.copy()
+    shifted[0, 3] += 0.1
+    assert verified(tmp_path, replace(scene, views=(replace(scene.views[0], scene_from_camera=shifted),))).problems
