@@ -108,7 +108,7 @@ def test_local_views_spread_over_the_first_global_one() -> None:
 
 def test_nothing_is_drawn_from_scenes_that_are_too_large_for_their_cells() -> None:
     far = Cloud(key="x", domain="outdoor", xyz=torch.tensor([[0.0, 0, 0], [1e6, 0, 0]]), values={})
-    with pytest.raises(BrickyardError, match="cells of 0.1 m"):
+    with pytest.raises(BrickyardError, match=r"cells of 0\.1 m"):
         grid_sample(join_clouds([far], (), "cpu"), 0.1, seeds(1))
 
 
