@@ -133,11 +133,14 @@ def environment(group: Group) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name of the CPU, as far as the system tells."""
+    """Name, family and model of the CPU, as far as the system tells; virtual machines give vague names."""
+    found: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+            name, _, value = line.partition(":")
+            found.setdefault(name.strip(), value.strip())
+    if "model name" in found:
+        return f"{found['model name']}, family {found.get('cpu family')}, model {found.get('model')}"
     return platform.processor() or platform.machine()
 
 

@@ -1,0 +1,37 @@
+"""Golden loss curves of the objectives on the ring world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.train.golden_curves import FOLDER, assert_golden
+from tests.train.rings import ring_corpus
+from tests.train.spy import numbers, one_thread
+from train.augment import CropConfig
+from train.loop import TrainConfig, train
+from train.objectives import SLidR
+from train.student import StudentConfig
+
+CONFIG = TrainConfig(steps=8, batch=2, lr=0.05, warmup=2, clip=5.0, threads=2, device="cpu", seed=3)
+SLIDR = SLidR(student=StudentConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4)
+
+
+def test_slidr(tmp_path: Path) -> None:
+    corpus = ring_corpus(tmp_path / "corpus", train=4)
+    with one_thread():
+        for name in ("first", "second"):
+            train(CONFIG, SLIDR, corpus, tmp_path / name)
+    assert numbers(tmp_path / "first") == numbers(tmp_path / "second")
+    assert_golden("slidr", [line["loss"] for line in numbers(tmp_path / "first")])
+
+
+def test_a_curve_that_is_a_little_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BRICKYARD_GOLDEN", raising=False)
+    losses = json.loads((FOLDER / "slidr.json").read_text())["losses"]
+    with pytest.raises(AssertionError):
+        assert_golden("slidr", [losses[0] * 1.0002, *losses[1:]])
+    with pytest.raises(AssertionError):
+        assert_golden("slidr", losses[:-1])
