@@ -83,7 +83,7 @@ def render(text: str, sections: dict[str, Section], found: Records) -> str:
         ValueError: a section has no place in the page.
     """
     for name, section in sections.items():
-        pattern = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
+        pattern = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end {name} -->)", re.DOTALL)
         text, count = pattern.subn(partial(_between, body=section(found)), text)
         if count != 1:
             raise ValueError(f"section {name!r} stands {count} times in the page")
@@ -91,7 +91,7 @@ def render(text: str, sections: dict[str, Section], found: Records) -> str:
 
 
 def _between(match: re.Match[str], *, body: str) -> str:
-    return f"{match[1]}\n{body}\n{match[2]}"
+    return f"{match[1]}\n{body}\n\n{match[2]}"
 
 
 def differing(found: Records, *, write: bool = False) -> Sequence[str]:

@@ -84,5 +84,5 @@ def _verification(rows: list[dict[str, Any]]) -> dict[str, str]:
             cells[name] = "-"
             continue
         bad = payload["wrong"] + payload["lost"]
-        cells[name] = f"no: {bad} of {payload['cases']} silent" if bad else f"yes: all {payload['cases']} seen"
+        cells[name] = f"no: {bad} of {payload['cases']} silent" if bad else f"yes: 0 of {payload['cases']} silent"
     return {"row": "*damage to stored values is noticed*", **cells}

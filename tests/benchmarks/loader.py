@@ -73,11 +73,13 @@ def compare(folder: Path, entries: list[Contestant], repeats: int) -> dict[str, 
     """Loader -> answers: "first" epoch, "memory", "timed" (a list) and "checked"; see `Server.ask`."""
     with ExitStack() as stack:
         servers = [stack.enter_context(closing(Server(entry, folder))) for entry in entries]
-        answers = {s.name: {"first": s.ask("timed"), "memory": s.ask("memory")} for s in servers}
+        answers: dict[str, dict[str, Any]] = {
+            s.name: {"first": s.ask("timed"), "memory": s.ask("memory")} for s in servers
+        }
         for turn in range(repeats):
             start = turn * len(servers) // repeats  # nobody is always the first, or always after the same one
             for server in servers[start:] + servers[:start]:
-                answers[server.name].setdefault("timed", []).append(server.ask("timed"))
+                answers[server.name]["timed"].append(server.ask("timed"))
         for server in servers:
             answers[server.name]["checked"] = server.ask("checked") if server.name != CEILING.name else {}
     return answers

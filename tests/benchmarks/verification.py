@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ COLUMNS = {
 def least(corpus: Corpus, repeats: int) -> dict[str, float]:
     """Milliseconds a scene, "checked" and "unchecked": the mean over scenes of the least time of each."""
     stream = Stream(corpus, FIELDS, batch=1, threads=1)
-    ways = {"checked": nullcontext, "unchecked": unverified}
+    ways: dict[str, Callable[[], AbstractContextManager[None]]] = {"checked": nullcontext, "unchecked": unverified}
     times = {way: np.full(len(corpus), np.inf) for way in ways}
     for turn in range(repeats):
         for row in range(len(corpus)):
