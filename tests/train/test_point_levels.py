@@ -126,6 +126,22 @@ def test_groups_reduce_like_a_loop(counts: list[int], seed: int, maximum: bool) 
     torch.testing.assert_close(gradient, loop)
 
 
+@settings(deadline=None, max_examples=15)
+@given(counts_of_scenes, st.integers(0, 10**6))
+def test_groups_spread_like_indexing(counts: list[int], seed: int) -> None:
+    walking = Walking(orders=("z",), patch=8)
+    groups = coarser(finest(batch(counts, seed), counts, walking, size=SIZE), walking).children
+    assert groups is not None
+    values = torch.randn(len(groups.sizes), 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(len(groups.inverse), 3, dtype=torch.float64)
+    spread, indexed = groups.spread(values), values[groups.inverse]
+    assert torch.equal(spread, indexed)
+    (ours,) = torch.autograd.grad((spread * weights).sum(), values)
+    (torchs,) = torch.autograd.grad((indexed * weights).sum(), values)
+    torch.testing.assert_close(ours, torchs)
+    assert torch.equal(groups.members[groups.place], torch.arange(len(groups.place)))
+
+
 def test_points_that_share_a_cell_are_grouped() -> None:
     xyz = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.05, 0, 0], [0, 0, 0], [1, 0, 0.01]])
     walking = Walking(orders=("z",), patch=8)

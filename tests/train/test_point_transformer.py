@@ -3,6 +3,7 @@ scene's features are its own."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from train.models.point_transformer import (
     block_of,
     find_config,
 )
-from train.models.serialization import ORDERS
+from train.models.serialization import ORDERS, encode
 
 CPU = torch.device("cpu")
 SIZE = 0.125
@@ -341,6 +342,64 @@ def test_drop_path_drops_single_rows_and_keeps_the_mean() -> None:
     assert set(rows.tolist()) == {0.0, (1 / torch.tensor(0.75)).item()}
     assert float((rows == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
     assert torch.equal(block.eval()._dropped(torch.ones(5, 8)), torch.ones(5, 8))
+
+
+def network_by_hand(net: PointTransformer, values: Tensor, xyz: Tensor) -> list[Tensor]:
+    """Features of the points of one scene at every level, from the description: dictionaries and loops."""
+    state, config = net.state_dict(), net.config
+    norm, gelu, linear = nn.functional.layer_norm, nn.functional.gelu, nn.functional.linear
+
+    def apply(name: str, x: Tensor) -> Tensor:
+        return linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def normed(name: str, x: Tensor) -> Tensor:
+        return norm(x, x.shape[1:], state[f"{name}.weight"], state[f"{name}.bias"])
+
+    cells = [tuple(c) for c in ((xyz - xyz.amin(0)).double() / config.size).floor().long().tolist()]
+    ancestor, result = list(range(len(cells))), []
+    x = gelu(normed("stem.1", apply("stem.0", values)))
+    for stage, depth in enumerate(config.depths):
+        if stage:
+            coarse = sorted({(a // 2, b // 2, c // 2) for a, b, c in cells})
+            parent = [coarse.index((a // 2, b // 2, c // 2)) for a, b, c in cells]
+            x = apply(f"pools.{stage - 1}.linear", x)
+            x = torch.stack([x[[i for i, p in enumerate(parent) if p == row]].amax(0) for row in range(len(coarse))])
+            x = gelu(normed(f"pools.{stage - 1}.norm", x))
+            cells, ancestor = coarse, [parent[row] for row in ancestor]
+        for block in range(depth):
+            name, number = f"stages.{stage}.{block}", {cell: row for row, cell in enumerate(cells)}
+            kernel, around = state[f"{name}.position.convolution.weight"], []
+            for a, b, c in cells:
+                out = state[f"{name}.position.bias"]
+                for i, j, k in itertools.product(range(3), repeat=3):
+                    row = number.get((a + i - 1, b + j - 1, c + k - 1))
+                    out = out if row is None else out + kernel[:, i, j, k] @ x[row]
+                around.append(out)
+            x = x + normed(f"{name}.position.norm", apply(f"{name}.position.linear", torch.stack(around)))
+            order = config.orders[block % len(config.orders)]
+            codes = encode(torch.tensor(cells), order, (max(map(max, cells)) + 1).bit_length()).tolist()
+            sequence, parts = sorted(range(len(cells)), key=codes.__getitem__), []
+            for i in range(0, len(cells), config.patch):
+                own = sequence[i : i + config.patch]
+                parts.append((own + sequence[i - config.patch : i][len(own) :] if i else own, len(own)))
+            layer = net.get_submodule(f"{name}.attention")
+            assert isinstance(layer, Attention)
+            x = x + attention_by_hand(layer, normed(f"{name}.norm1", x), parts)
+            x = x + apply(f"{name}.mlp.2", gelu(apply(f"{name}.mlp.0", normed(f"{name}.norm2", x))))
+        result.append(x[ancestor])
+    return result
+
+
+def test_the_network_is_the_one_of_the_description() -> None:
+    """The public code gives these features too, to 1e-6 with equal weights; that was checked outside the tests."""
+    net, (values, xyz) = network(replace(SMALL, depths=(2, 5, 1))), scenes([45], seed=3)
+    cells, first = torch.unique(((xyz - xyz.amin(0)) / SIZE).floor(), dim=0, return_inverse=True)
+    chosen = torch.stack([(first == row).nonzero()[0, 0] for row in range(len(cells))])  # one point a cell
+    values, xyz = values[chosen], xyz[chosen]
+    assert len(xyz) > 2 * SMALL.patch
+    with torch.no_grad():
+        expected = network_by_hand(net, values, xyz)
+    assert_same(features(net, values, xyz, [len(xyz)]), expected)
 
 
 # Masking, up-casting, gradients
