@@ -106,7 +106,7 @@ def loader(found: Records) -> str:
     settings = record["settings"]
     return (
         f"{settings['scenes']} turned copies of {record['material'][0]}, {settings['points'] / 1e6:.1f} million "
-        f"points, {megabytes:.0f} MB as arrays, batches of {settings['batch']}; medians of {settings['repeats']} "
+        f"points,\n{megabytes:.0f} MB as arrays, batches of {settings['batch']}; medians of {settings['repeats']} "
         f"interleaved epochs, page cache warm.\n\n{table}\n\n{origin(record)}"
     )
 
