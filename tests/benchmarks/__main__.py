@@ -1,7 +1,9 @@
-"""All benchmarks at modest sizes, in about two minutes on two cores; each script takes larger ones.
+"""All benchmarks at modest sizes, in a few minutes on two quiet cores; each script takes larger ones.
 
-python -m tests.benchmarks            print the tables, append the results to tests/benchmarks/results/
+python -m tests.benchmarks            print the tables, append the results to tests/benchmarks/results/, rewrite the pages
 python -m tests.benchmarks --dry      print only
+
+Longer ones, by commands of their own: `features`, `corruption`, `remote`, `training`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported: one thread means one thread
 
-from tests.benchmarks import correspondences, encoding, loader, loader_promises, readers, verification
+from tests.benchmarks import comparison, correspondences, encoding, loader, loader_promises, readers, verification
 from tests.benchmarks.report import arguments, environment
 
 
@@ -24,6 +26,8 @@ def main() -> None:
     verification.run(dry=options.dry)
     loader_promises.run(dry=options.dry)
     loader.run(scenes=options.scenes, repeats=options.repeats, dry=options.dry)
+    if not options.dry:
+        comparison.differing(comparison.records(), write=True)
 
 
 if __name__ == "__main__":

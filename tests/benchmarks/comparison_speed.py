@@ -104,10 +104,11 @@ def loader(found: Records) -> str:
         "ratio": ".0% of the ceiling", "working_megabytes": ".0f MB memory", "max_xyz_error_mm": ".2f xyz error, mm",
     })  # fmt: skip
     settings = record["settings"]
+    command = f"python -m tests.benchmarks.loader --scenes {settings['scenes']} --repeats {settings['repeats']}"
     return (
         f"{settings['scenes']} turned copies of {record['material'][0]}, {settings['points'] / 1e6:.1f} million "
         f"points,\n{megabytes:.0f} MB as arrays, batches of {settings['batch']}; medians of {settings['repeats']} "
-        f"interleaved epochs, page cache warm.\n\n{table}\n\n{origin(record)}"
+        f"interleaved epochs, page cache warm.\n`{command}`:\n\n{table}\n\n{origin(record)}"
     )
 
 
