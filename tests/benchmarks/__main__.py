@@ -1,6 +1,6 @@
 """All benchmarks at modest sizes, in a few minutes on two quiet cores; each script takes larger ones.
 
-python -m tests.benchmarks            print the tables, append the results to tests/benchmarks/results/, rewrite the pages
+python -m tests.benchmarks            print the tables, append the results to results/, rewrite the pages
 python -m tests.benchmarks --dry      print only
 
 Longer ones, by commands of their own: `features`, `corruption`, `remote`, `training`.

@@ -54,7 +54,7 @@ def readers(found: Records) -> str:
         command = "python -m tests.benchmarks.readers" + (" --samples FOLDER" if "real" in data else "")
         parts.append(f"{data.capitalize()} (`{command}`, {place(record)}):\n\n" + markdown(record["rows"], {
             "what": "s scene", "ours_ms": ".1f ours, ms", "tool": "s beside", "theirs_ms": ".1f ms",
-            "ratio": ".2f times as fast", "bytes_ms": ".1f bare bytes, ms", "of_floor": ".1f times the bytes",
+            "ratio": ".2f times as fast", "bytes_ms": ".2f bare bytes, ms", "of_floor": ".1f times the bytes",
         }))  # fmt: skip
     return "\n\n".join(parts)
 

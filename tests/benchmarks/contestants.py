@@ -98,12 +98,13 @@ class _Agrees:
 @contextmanager
 def unverified() -> Iterator[None]:
     """Every digest is right while this lasts: to measure what checking them costs, in this process only."""
-    real, agrees = shards.corpus.digest64, _Agrees()
-    shards.corpus.digest64 = lambda data: agrees  # type: ignore[assignment,return-value]
+    module: Any = shards.corpus
+    real, agrees = module.digest64, _Agrees()
+    module.digest64 = lambda data: agrees
     try:
         yield
     finally:
-        shards.corpus.digest64 = real
+        module.digest64 = real
 
 
 def _prepare(sample: Sample, rng: np.random.Generator, *, codes: bool) -> dict[str, Any]:
