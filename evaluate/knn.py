@@ -39,7 +39,7 @@ class KnnConfig(DataConfig):
     k: int = 20
     temperature: float = 0.07
     voxels_per_scene: int | None = 2000
-    queries_per_scene: int | None = None
+    queries_per_scene: int | None = 4000
     cache_gib: float = 8.0
     chunk: int = 4096
     seed: int = 0

@@ -128,18 +128,18 @@ def _tiny(family: str, kind: Kind) -> DataConfig:
         dataset=dataset,
         taxonomy=labels,
         grid=None,
-        steps=120,
+        steps=80,
         batch=4,
         lr=0.005,
         augment=AugmentConfig(
             geometry=GeometryConfig(turn=0.5, tilt_chance=0.0, elastic=()),
             about="sensor" if family in _OUTDOOR else "middle",
-            crop=8192,
+            crop=2048,
             mix=0.0,
         ),
         decoder=_TINY_DECODER,
         test_variants="none",
-        most_turns=4,
+        most_turns=2,
     )
 
 

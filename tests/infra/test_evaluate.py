@@ -76,6 +76,16 @@ def test_all_protocols_and_the_page(run: Path, capsys: pytest.CaptureFixture[str
     assert "geometry, height R²" in page and "Features, from above" in page and "scannet/scene1000_00" in page
 
 
+def test_the_documented_section_is_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    block = text.split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"name: x\ntrain: {{objective: {{name: slidr}}}}\n{block}")
+    protocols = load_recipe(path)[0].evaluate.load(EvaluateConfig).resolve()
+    assert protocols["scannet-linear@5%"].scene_list == Path("data_efficient_05.txt")
+    assert protocols["scannet-linear@20pts"].points_per_scene == 20
+
+
 @pytest.mark.parametrize(
     ("section", "problem"),
     [
