@@ -49,6 +49,8 @@ class Group:
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         chosen = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if kind == "cuda" else kind)
         if chosen.type == "cuda":
+            # batches of ever other sizes would leave fixed segments in pieces, until memory seems to run out
+            os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
             torch.cuda.set_device(chosen)
         began = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
         if began:

@@ -27,7 +27,7 @@ from shards.stream import Stream
 from shards.visits import Portion, Visits
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.distributed import Group
-from train.memory import memory_report, peak_bytes
+from train.memory import memory_report, peak_bytes, start_measuring
 from train.metrics import MetricsLog, ProgressLine, read_metrics
 from train.objectives.objective import Objective, ObjectiveConfig
 from train.run_folder import RunFolder
@@ -150,8 +150,7 @@ class _Run:
             state=place,
             bad_scenes=self.config.bad_scenes,
         )
-        base = peak_bytes(self.group.device)
-        before = self.seconds
+        base, before = start_measuring(self.group.device), self.seconds
         if first < self.steps:
             self._loop(first, stream)
         self.group.barrier()

@@ -16,6 +16,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
+def start_measuring(device: torch.device) -> int:
+    """Forget earlier peaks where that can be done; the peak to begin with."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    return peak_bytes(device)
+
+
 def peak_bytes(device: torch.device) -> int:
     """Of this process so far."""
     if device.type == "cuda":
@@ -31,7 +38,7 @@ def memory_report(
 
     Args:
         model: parameters without a gradient count as those of a teacher.
-        base: peak before the first step: on a CPU what the process takes anyway.
+        base: from `start_measuring`, before the first step: on a CPU what the process takes anyway.
         points: of the largest pass of one rank, 0 if unknown.
     """
     trained = [p for p in model.parameters() if p.requires_grad]

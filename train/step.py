@@ -39,8 +39,8 @@ class StepConfig(OptimiserConfig):
 
     Attributes:
         bf16: autocast on CUDA (sparse convolutions stay in float32).
-        compile: compile the objective with `torch.compile`; pays on a GPU, where shapes change little and the network
-            is made of torch's own functions.
+        compile: call the objective's `compile`, which is that of `nn.Module` unless the objective names the parts of
+            itself for which `torch.compile` pays: those made of torch's own functions. Names of weights do not change.
         explode_factor: stop when the loss is more than so many times the median of the last hundred, or None.
         seed: of initial weights, order and augmentations.
     """

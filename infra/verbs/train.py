@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from train.objectives import CONFIGS, ObjectiveConfig
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    chief = os.environ.get("RANK", "0") == "0"
+    args.json = args.json and chief  # under torchrun only one of the processes answers
     recipe, _ = load_recipe(args.recipe)
     config, objective = training(recipe.train)
     if args.seed is not None:
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         summary = train_on_ray(job, workers=args.workers or 1, address=args.address)
     else:
         summary = train(config, objective, corpus, Path(args.out), rows=rows)
-    if not args.json:
+    if not args.json and chief:
         print(
             f"{args.out}: {summary['objective']}, {summary['steps']} steps over {summary['scenes']} scenes in "
             f"{duration(summary['seconds'])}, last loss {summary['last_loss']}"

@@ -41,6 +41,10 @@ class SpyStudent(Student):
         self.config, self.inputs, self.channels = SpyStudentConfig(), ("xyz",), 8
         self.network = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.GELU(), nn.Dropout(0.2), nn.Linear(8, 8))
 
+    def forward(self, xyz: Tensor) -> Tensor:
+        said: Tensor = self.network(xyz)
+        return said
+
 
 @dataclass(frozen=True)
 class SpyBatch:
@@ -91,6 +95,10 @@ class SpyObjective(Objective):
     def end_step(self, step: int, steps: int) -> None:
         follow(self.teacher, self.trained, cosine(0.9, 1.0, step / steps))
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """The one part that is worth it; traced and differentiated, but left to torch's own kernels."""
+        self.trained.compile(*args, backend="aot_eager", **options)
+
     def prepare(self, sample: Sample, rng: np.random.Generator) -> tuple[str, Tensor]:
         time.sleep(self.config.slow)
         xyz = np.array(sample["points/xyz"].dequantise(), np.float32)
@@ -107,7 +115,7 @@ class SpyObjective(Objective):
 
     def forward(self, batch: SpyBatch) -> Loss:
         noisy = batch.xyz + 0.1 * torch.randn_like(batch.xyz)
-        said = self.trained.network(noisy)
+        said = self.trained(noisy)
         with torch.no_grad():
             target = torch.tanh(batch.xyz @ torch.ones(3, 8, device=batch.xyz.device))
             target = target + 0.1 * self.teacher.network(batch.xyz)

@@ -57,7 +57,7 @@ def start(uri: str, out: str, config: TrainConfig, settings: Spy) -> None:
 
 def weights(run: Path, step: int) -> dict[str, Any]:
     folder = run / "checkpoints" / f"step-{step:06d}"
-    return load_file(folder / "weights.safetensors") | load_file(folder / "optimiser.safetensors")
+    return {**load_file(folder / "weights.safetensors"), **load_file(folder / "optimiser.safetensors")}
 
 
 def test_kill_and_resume_with_teacher_schedules_budget_and_dropout(tmp_path: Path, whole: Path, corpus: Corpus) -> None:
@@ -107,8 +107,8 @@ def test_on_another_number_of_ranks_the_global_batches_are_the_same(
     assert any(int(keys[0][-1]) % 2 == 0 for step in two for keys in two[step])
     for ours, theirs in zip(numbers(tmp_path / "run"), numbers(whole / "run"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
-    ours, theirs = weights(tmp_path / "run", 12), weights(whole / "run", 12)
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+    end, expected = weights(tmp_path / "run", 12), weights(whole / "run", 12)
+    assert all(torch.allclose(end[name], expected[name], atol=1e-5) for name in expected)
 
 
 def test_every_pass_keeps_within_the_budget(whole: Path) -> None:
@@ -205,6 +205,17 @@ def test_ranks_stop_together_and_never_wait_for_a_gradient_that_does_not_come(tm
     assert ranks(2, fails_on_both, corpus.store.uri, str(tmp_path / "nan")) == [7, 7]
     assert ranks(2, no_memory_on_one, corpus.store.uri, str(tmp_path / "memory")) == [7, 7]
     assert ranks(2, constant, corpus.store.uri, str(tmp_path / "constant")) == [0, 0]
+
+
+def test_compiling_changes_neither_the_numbers_nor_the_names(tmp_path: Path, whole: Path, corpus: Corpus) -> None:
+    from torch._dynamo.utils import counters
+
+    before = counters["stats"]["unique_graphs"]
+    train(replace(CONFIG, compile=True), SPY, corpus, tmp_path)
+    assert counters["stats"]["unique_graphs"] > before
+    for ours, theirs in zip(numbers(tmp_path), numbers(whole / "run"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert weights(tmp_path, 12).keys() == weights(whole / "run", 12).keys()
 
 
 def test_bins_must_be_shared_evenly_and_replace_accumulation(tmp_path: Path, corpus: Corpus) -> None:
