@@ -31,7 +31,7 @@ DOCUMENTED: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "mixtures by weight": (
         "of samples: WeightedRandomSampler [1]", "RandomMix [3]", "proportion, repeat, choose [7]",
-        "CombinedStreamingDataset [10]", "yes (c)",
+        "CombinedStreamingDataset; resumes on the same ranks and workers [9]", "yes (c)",
     ),
     "only the asked fields are read": ("yes: files", "no: a whole tar passes [5]", "no [8]", "no [9]", "yes (d)"),
     "from object stores": (
@@ -48,8 +48,7 @@ answer is what was seen. The other rows are from the documentation of the versio
 `torch.utils.data`; [2] NumPy, `numpy.lib.format` and `numpy.load`; [3] WebDataset, `webdataset.mix` and
 `FluidInterface`; [4] WebDataset, `webdataset.handlers`; [5] WebDataset, README and `webdataset.gopen`; [6]
 mosaicml-streaming, "Batching methods"; [7] mosaicml-streaming, "Mixing datasets" and `StreamingDataset`; [8]
-mosaicml-streaming, "MDS format" and "Shard retrieval"; [9] litData, README and `StreamingDataset`; [10] litData,
-`CombinedStreamingDataset`. Ours are tests: (a) `test_batching.py`, (b) `test_stream.py`, (c) and every order again
+mosaicml-streaming, "MDS format" and "Shard retrieval"; [9] litData, README and `StreamingDataset`. Ours are tests: (a) `test_batching.py`, (b) `test_stream.py`, (c) and every order again
 `test_stream_properties.py`, (d) `test_stream.py`, (e) `test_remote.py`, (f) `test_corpus.py`."""
 
 
