@@ -48,8 +48,9 @@ answer is what was seen. The other rows are from the documentation of the versio
 `torch.utils.data`; [2] NumPy, `numpy.lib.format` and `numpy.load`; [3] WebDataset, `webdataset.mix` and
 `FluidInterface`; [4] WebDataset, `webdataset.handlers`; [5] WebDataset, README and `webdataset.gopen`; [6]
 mosaicml-streaming, "Batching methods"; [7] mosaicml-streaming, "Mixing datasets" and `StreamingDataset`; [8]
-mosaicml-streaming, "MDS format" and "Shard retrieval"; [9] litData, README and `StreamingDataset`. Ours are tests: (a) `test_batching.py`, (b) `test_stream.py`, (c) and every order again
-`test_stream_properties.py`, (d) `test_stream.py`, (e) `test_remote.py`, (f) `test_corpus.py`."""
+mosaicml-streaming, "MDS format" and "Shard retrieval"; [9] litData, README and `StreamingDataset`. Ours are tests:
+(a) `test_batching.py`, (b) `test_stream.py`, (c) and every order again `test_stream_properties.py`, (d)
+`test_stream.py`, (e) `test_remote.py`, (f) `test_corpus.py`."""
 
 
 def features(found: dict[str, list[dict[str, Any]]]) -> str:
