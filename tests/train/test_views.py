@@ -16,7 +16,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
-from shards.errors import BrickyardError
+from shards.errors import BrickyardError, RecipeError
 from train.clouds import Cloud, Clouds, join_clouds
 from train.views.color import ColorConfig, recolor
 from train.views.crops import CropConfig, crops, grid_sample
@@ -166,6 +166,12 @@ def test_elastic_distortion_equals_filters_and_interpolation_of_scipy() -> None:
     expected = still.numpy() + RegularGridInterpolator(axes, noise)(still.numpy()) * 0.3
     np.testing.assert_allclose(moved.numpy(), expected, atol=2e-5)
     assert torch.equal(move(scenes, replace(config, elastic_chance=0.0), seeds(1)).xyz, still)
+
+
+def test_a_scene_too_large_for_elastic_distortion_is_refused_before_the_memory_is_taken() -> None:
+    far = Cloud(key="x", domain="outdoor", xyz=torch.tensor([[0.0, 0, 0], [90, 90, 90]]), values={})
+    with pytest.raises(RecipeError, match=r"set views\.geometry\.elastic to"):
+        move(join_clouds([far], (), "cpu"), GeometryConfig(), seeds(1))
 
 
 # Colour

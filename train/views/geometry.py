@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shards.errors import RecipeError
 from train.clouds import Clouds
 from train.views.noise import derive, normal, uniform
+
+_MAX_CELLS = 1 << 23
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,12 @@ def _elastic(clouds: Clouds, granularity: float, magnitude: float, seeds: Tensor
     low, high = clouds.extreme("amin"), clouds.extreme("amax")
     shapes = (((high - low) / granularity).floor().long() + 3).tolist()
     xyz, start = clouds.xyz.clone(), 0
+    cells = max(math.prod(shape) for shape in shapes)
+    if cells > _MAX_CELLS:
+        raise RecipeError(
+            f"elastic distortion by {granularity} m needs {cells:,} grid cells for one of these views, at most"
+            f" {_MAX_CELLS:,} are made; for scenes that large set views.geometry.elastic to []"
+        )
     for view, count in enumerate(clouds.counts):
         own = slice(start, start + count)
         start += count
