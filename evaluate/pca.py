@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_CHUNK = 1 << 16
 _OUTER = 0.02
 """Share of the rows beyond either end of a colour's range."""
 
@@ -52,12 +53,14 @@ def principal(features: Iterable[Tensor]) -> Components:
     Raises:
         ValueError: without a row.
     """
-    parts = [part.double() for part in features]
+    parts = [chunk for part in features for chunk in part.split(_CHUNK)]  # type: ignore[no-untyped-call]
     count = sum(map(len, parts))
     if not count:
         raise ValueError("no features to colour")
-    mean = torch.stack([part.sum(0) for part in parts]).sum(0) / count
-    covariance = torch.stack([(part - mean).T @ (part - mean) for part in parts]).sum(0) / count
+    # float64 of one chunk at a time: features of many levels are wide
+    mean = sum((part.double().sum(0) for part in parts), torch.zeros(())) / count
+    centred = (part.double() - mean for part in parts)
+    covariance = sum((part.T @ part for part in centred), torch.zeros(())) / count
     values, vectors = torch.linalg.eigh(covariance)
     axes = vectors.flip(1)[:, :3]
     largest = axes.abs().argmax(0)
@@ -66,7 +69,7 @@ def principal(features: Iterable[Tensor]) -> Components:
     missing = 3 - axes.shape[1]
     if missing:
         axes, values = torch.nn.functional.pad(axes, (0, missing)), torch.nn.functional.pad(values, (0, missing))
-    placed = torch.cat([(part - mean) @ axes for part in parts]).sort(0).values
+    placed = torch.cat([(part.double() - mean) @ axes for part in parts]).sort(0).values
     low, high = placed[int(_OUTER * (count - 1))], placed[int(np.ceil((1 - _OUTER) * (count - 1)))]
     flat = high - low < 1e-12
     low, high = torch.where(flat, low - 0.5, low), torch.where(flat, high + 0.5, high)

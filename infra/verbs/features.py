@@ -35,12 +35,14 @@ def draw_features(
     run_folder: Path, corpus: Corpus, rows: list[int], out: Path, *, query: int | None = None
 ) -> dict[str, Any]:
     """Write pictures, point clouds and features.json for the student of a finished run."""
+    import torch
+
     from evaluate.pictures import seen_scenes, write_pictures, write_query
     from train.student import load_student
 
     if not (run_folder / "final").is_dir():
         raise BrickyardError(f"{run_folder} has no finished training (no final/): run `brickyard train` first")
-    student = load_student(run_folder / "final").eval()
+    student = load_student(run_folder / "final", "cuda" if torch.cuda.is_available() else "cpu").eval()
     scenes = list(seen_scenes(student, corpus, rows))
     result: dict[str, Any] = {
         "scenes": write_pictures(scenes, out),

@@ -75,7 +75,7 @@ def _show_runs(folder: Path, out: Path) -> int:
     objective = first["objective"]
     facts = {
         "objective": objective["name"],
-        "student": objective["student"]["network"],
+        "student": (objective.get("student") or {}).get("network"),
         "teacher": (objective.get("teacher") or {}).get("name"),
         "batch": first["train"]["batch"],
         "peak learning rate": first["train"]["lr"],

@@ -151,6 +151,8 @@ def test_a_unet_is_tuned_with_a_linear_head_and_has_no_decoder_probe(tmp_path: P
     model = trained(student, corpus, config)
     assert model.decoder is None
     assert not torch.equal(model.student.network.stem.norm.running_mean, student.network.stem.norm.running_mean)
+    still = trained(student, corpus, replace(config, kind="linear", calibrate=False)).student.state_dict()
+    assert all(torch.equal(value, still[name]) for name, value in student.state_dict().items())
     assert supervised(student, corpus, replace(config, kind="linear")).confusion.sum() == 960
     with pytest.raises(RecipeError, match="sparse U-Net was pretrained together with its decoder"):
         trained(student, corpus, replace(config, kind="decoder"))
