@@ -159,7 +159,7 @@ class _Run:
             "objective": self.settings.name,
             "steps": self.steps,
             "scenes": len(self.rows),
-            "last_loss": read_metrics(self.folder.out)[-1]["loss"],
+            "last_loss": last if math.isfinite(last := read_metrics(self.folder.out)[-1]["loss"]) else None,
             "best": self.best,
             "steps_without_pairs": self.stepper.unusable,
             "steps_left_out": self.stepper.skipped,

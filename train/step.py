@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from shards.errors import BrickyardError
 from train.distributed import Group
 from train.guards import LossWatch, Stopped, out_of_memory
 from train.objectives.objective import Loss, Objective
@@ -77,12 +78,6 @@ class _Pass:
     points: int
 
 
-class _NoMemory(Exception):
-    def __init__(self, cause: torch.OutOfMemoryError, keys: tuple[str, ...]) -> None:
-        super().__init__()
-        self.cause, self.keys = cause.with_traceback(None), keys  # frames would keep the tensors of the pass
-
-
 class Stepper:
     """Makes steps, and counts those it did not make.
 
@@ -123,27 +118,22 @@ class Stepper:
             numbers: of these passes among those of all ranks.
 
         Raises:
-            Stopped: a loss or gradient that is not finite or explodes, or no memory; it names the scenes.
+            Stopped: a loss or gradient that is not finite or explodes; on all ranks.
+            BrickyardError: no memory; both name the scenes.
         """
         rates = set_rates(self.config, self.optimiser, step, steps)
         self.objective.begin_step(step, steps)
         self.optimiser.zero_grad(set_to_none=True)
         self.objective.train()
-        waited, failed = 0.0, ""
+        waited = 0.0
         done: list[_Pass] = []
         for number in numbers:
             begun = time.monotonic()
             items = next(passes)
             waited += time.monotonic() - begun
             _seed(self.config.seed, step, number)
-            try:
-                done.append(self._pass(items, len(numbers)))
-            except _NoMemory as problem:  # the other ranks must hear of it before this one leaves
-                failed = out_of_memory(problem.cause, step + 1, problem.keys, self.points, _SMALLER)
-                break
-            self.largest = max(self.largest, done[-1].points)
-        if failed:
-            self.optimiser.zero_grad(set_to_none=True)
+            done.append(self._pass(step, items, len(numbers)))
+        self.largest = max(self.largest, *(one.points for one in done))
         self.group.average(self.trained)
         ranks = self.group.share(
             {
@@ -152,11 +142,8 @@ class Stepper:
                 "waited": waited,
                 "scenes": sum(len(one.keys) for one in done),
                 "points": sum(one.points for one in done),
-                "failed": failed,
             }
         )
-        if texts := [rank["failed"] for rank in ranks if rank["failed"]]:
-            raise Stopped("\n".join(texts))
         metrics = _means([rank["passes"] for rank in ranks])
         learned, norm = self._update(step, done, ranks, metrics["loss"])
         if learned:
@@ -169,7 +156,7 @@ class Stepper:
             points=sum(rank["points"] for rank in ranks),
         )
 
-    def _pass(self, items: list[Any], count: int) -> _Pass:
+    def _pass(self, step: int, items: list[Any], count: int) -> _Pass:
         """One of `count` passes forward and back; its values stay on the device."""
         keys: tuple[str, ...] = ()
         try:
@@ -180,7 +167,9 @@ class Stepper:
             if loss.total.requires_grad:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as problem:
-            raise _NoMemory(problem, keys or (f"{len(items)} scenes",)) from None
+            # on this rank alone: who started the ranks ends the others, which may wait for it within their pass
+            text = out_of_memory(problem, step + 1, keys or (f"{len(items)} scenes",), self.points, _SMALLER)
+            raise BrickyardError(text) from problem
         values = {k: v.detach() if torch.is_tensor(v) else v for k, v in {"loss": loss.total, **loss.metrics}.items()}
         return _Pass(keys=keys, values=values, usable=loss.usable, points=sum(map(self.points, keys)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def describe(folder: Path) -> dict[str, Any]:
     final = folder / "final" / "summary.json"
     summary = _json(final) if final.exists() else {}
     probe = _json(folder / _PROBE) if (folder / _PROBE).exists() else {}
+    losses = [line["loss"] for line in lines if math.isfinite(line["loss"])]
     waits = [line["data_wait"] for line in lines if "data_wait" in line]
     peaks = [line["peak_gib"] for line in lines if "peak_gib" in line]
     return {
@@ -46,7 +48,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "steps": int(lines[-1]["step"]) if lines else 0,
         "of_steps": summary.get("steps") or config["train"].get("steps"),
         "finished": bool(summary),
-        "last_loss": lines[-1]["loss"] if lines else None,
+        "last_loss": losses[-1] if losses else None,
         "best_loss": (summary.get("best") or {}).get("loss"),
         "seconds": summary.get("seconds"),
         "data_wait": summary.get("data_wait", sum(waits) / len(waits) if waits else None),
