@@ -137,7 +137,7 @@ def test_unknown_names_are_refused() -> None:
 # A scene's features are its own
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(counts_of_scenes, st.integers(0, 10**6))
 def test_batch_mates_change_nothing(counts: list[int], seed: int) -> None:
     net, (values, xyz) = network(), scenes(counts, seed)

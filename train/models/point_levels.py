@@ -10,7 +10,7 @@ batch-mates. The published code takes the grid's origin and the bits from the wh
 
 Rows keep the order of the points at the finest level and are sorted by scene and cell above it. Points may share a
 cell: their order along a walk is decided by their coordinates, so it does not depend on the order they came in. Four
-clouds of 20,000 points and four walks take 0.5 s for five levels on one CPU core; a GPU waits once or twice a level.
+clouds of 20,000 points and four walks take 0.1 s for five levels on one CPU core; a GPU waits once or twice a level.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ LayerNorm before each, no batch statistics anywhere. What comes out is one featu
 `upcast` joins levels without a parameter, `train.models.point_decoder` with some.
 
 `base` is Sonata's encoder (108 million parameters), `small` the stock V3 shape (39 million). Forward and backward of
-`tiny` on 4 clouds of 2,000 points: 0.4 s on one CPU core.
+`tiny` on 4 clouds of 2,000 points: 0.3 s on one CPU core.
 
 With `published="off"` a scene's features in evaluation do not depend on its batch-mates, nor on the order of its
 points. The released code differs in ways that do: see `PointTransformerConfig.published`.

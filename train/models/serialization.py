@@ -9,7 +9,7 @@ attention cuts into patches. Two curves, each also with x and y exchanged ("-tra
 
 A z-order position does not depend on how many bits the grid has; a Hilbert position does: with one bit more, the same
 cells are walked through with their axes exchanged. The number of bits is therefore an argument and may differ from
-point to point, so that every scene of a batch can have its own. 100,000 cells on one CPU core: 3 ms and 30 ms.
+point to point, so that every scene of a batch can have its own. 100,000 cells on one CPU core: 2 ms and 10 ms.
 """
 
 from __future__ import annotations
