@@ -135,6 +135,8 @@ def _add_corpora(verbs: Any) -> None:
     for name in ("at-least", "at-most"):
         select.add_argument(f"--{name}", action="append", default=[], metavar="COLUMN=NUMBER",
                             help="a limit on a number of the index, such as n_points or visible_share")  # fmt: skip
+    select.add_argument("--weight", action="append", default=[], metavar="NAME=NUMBER",
+                        help="visits an epoch of the scenes of a dataset or domain (default 1)")  # fmt: skip
 
     show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
                  "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip

@@ -90,16 +90,19 @@ def select(
     domains: Sequence[str] = (),
     at_least: Mapping[str, float] | None = None,
     at_most: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Selection:
-    """The scenes that meet every condition, with weight 1.
+    """The scenes that meet every condition.
 
     Args:
         datasets, splits, domains: allowed values; empty allows all.
         at_least, at_most: limits on columns of numbers, such as {"n_points": 1000, "visible_share": 0.5}; a scene whose
             value is unknown does not meet one.
+        weights: weight of the scenes of a dataset or domain, such as {"outdoor": 0.5}; their product where both are
+            named, 1 where neither is.
 
     Raises:
-        CorpusError: an unknown column.
+        CorpusError: an unknown column, or a weight for a name that no chosen scene has.
     """
     mask = np.ones(len(corpus), bool)
     for column, allowed in (("dataset", datasets), ("split", splits), ("domain", domains)):
@@ -115,8 +118,20 @@ def select(
     used = {name: value for name, value in conditions.items() if value}
     keys = tuple(corpus.keys[row] for row in np.flatnonzero(mask))
     reason = json.dumps(used, sort_keys=True) if used else "all"
-    digest = corpus.manifest["digest"]
-    return Selection(digest, keys, np.ones(len(keys), np.float32), (reason,) * len(keys), {"conditions": used})
+    weight = _weights(corpus, mask, weights or {})
+    about = {"conditions": used} | ({"weights": dict(weights)} if weights else {})
+    return Selection(corpus.manifest["digest"], keys, weight, (reason,) * len(keys), about)
+
+
+def _weights(corpus: Corpus, mask: NDArray[np.bool_], weights: Mapping[str, float]) -> NDArray[np.float32]:
+    result, known = np.ones(int(mask.sum()), np.float32), set[str]()
+    for column in ("dataset", "domain"):
+        names = np.asarray(corpus.index.column(column).to_pylist(), object)[mask]
+        known |= set(names)
+        result *= np.array([weights.get(name, 1.0) for name in names], np.float32)
+    if unknown := sorted(weights.keys() - known):
+        raise CorpusError(f"a weight for {unknown[0]!r}, but the chosen scenes are of {', '.join(sorted(known))}")
+    return result
 
 
 def _numbers(corpus: Corpus, column: str) -> pa.ChunkedArray:

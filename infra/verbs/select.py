@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         domains=args.domain,
         at_least=dict(map(_limit, args.at_least)),
         at_most=dict(map(_limit, args.at_most)),
+        weights=dict(map(_limit, args.weight)),
     )
     out = Path(args.out).resolve()
     write_selection(Store(out.parent), out.name, selection)
@@ -34,4 +35,4 @@ def _limit(text: str) -> tuple[str, float]:
     try:
         return column, float(value if mark else "none given")
     except ValueError as problem:
-        raise CorpusError(f"expected COLUMN=NUMBER, such as n_points=1000, found {text!r}") from problem
+        raise CorpusError(f"expected NAME=NUMBER, such as n_points=1000, found {text!r}") from problem

@@ -42,6 +42,16 @@ def test_conditions_choose(corpus: Corpus, tmp_path: Path) -> None:
     assert Counter(sample.key for items in stream for sample in items) == dict.fromkeys(chosen.keys, 1)
 
 
+def test_domains_and_datasets_have_weights(corpus: Corpus, tmp_path: Path) -> None:
+    chosen = select(corpus, weights={"outdoor": 0.5, "toy": 3.0})
+    assert chosen.weights.tolist() == [1.5] * 12
+    assert chosen.about["weights"] == {"outdoor": 0.5, "toy": 3.0}
+    write_selection(Store(tmp_path), "weighted.parquet", chosen)
+    assert read_selection(Store(tmp_path), "weighted.parquet").weights.tolist() == [1.5] * 12
+    with pytest.raises(CorpusError, match="a weight for 'indoor', but the chosen scenes are of outdoor, toy"):
+        select(corpus, weights={"indoor": 2.0})
+
+
 @given(st.lists(st.floats(0.015625, 5, width=32), min_size=12, max_size=12), st.integers(0, 1000))
 def test_weights_are_visits(corpus: Corpus, weights: list[float], seed: int) -> None:
     selection = replace(select(corpus), weights=np.array(weights, np.float32))

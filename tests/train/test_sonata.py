@@ -200,7 +200,7 @@ def test_collapse_is_reported() -> None:
 
 
 def test_what_contradicts_itself_is_refused() -> None:
-    with pytest.raises(ValueError, match="upcast must be within 0..4"):
+    with pytest.raises(ValueError, match=r"upcast must be within 0\.\.4"):
         replace(SMALL, upcast=5)
     with pytest.raises(ValueError, match="withhold needs"):
         replace(SMALL, views=ViewConfig(withhold={"color": 0.2}))
