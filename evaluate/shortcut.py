@@ -92,8 +92,7 @@ def shortcut_check(encoder: Encoder, config: ShortcutConfig) -> ShortcutResult:
     if normal_truth and sum(map(len, normal_truth)):
         lines, directions = torch.cat(normal_truth), torch.cat(normal_guess)
         normal_r2 = r_squared(lines, directions)
-        cosine = functional.cosine_similarity(lines, directions, dim=1).abs().clamp(max=1)
-        angle = float(torch.rad2deg(torch.arccos(cosine)).median())
+        angle = median_angle(lines, directions)
     return ShortcutResult(
         height_r2=r_squared(heights, guessed),
         height_error=float((heights - guessed).abs().median()),
@@ -150,6 +149,12 @@ def r_squared(truth: Tensor, guess: Tensor) -> float:
     varies = variance > 1e-12
     error = (truth - guess).square().sum(0)
     return float((1 - error[varies] / variance[varies]).mean()) if bool(varies.any()) else 0.0
+
+
+def median_angle(truth: Tensor, guess: Tensor) -> float:
+    """Median angle in degrees, 0..90, between the lines along vectors (T, 3)."""
+    cosine = functional.cosine_similarity(truth, guess, dim=1).abs().clamp(max=1)
+    return float(torch.rad2deg(torch.arccos(cosine)).median())
 
 
 def _voxels(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evaluate.features import Encoder, RawStudent, floor_of, random_student
-from evaluate.shortcut import Ridge, ShortcutConfig, r_squared, shortcut_check
+from evaluate.shortcut import Ridge, ShortcutConfig, median_angle, r_squared, shortcut_check
 from tests.evaluate.rooms import room_corpus
 from train.point_student import PointStudent, PointStudentConfig
 
@@ -37,6 +37,15 @@ def test_r_squared_is_the_textbooks() -> None:
     assert r_squared(truth, truth) == 1
     assert r_squared(truth, truth.mean().expand(4, 1)) == 0
     assert r_squared(truth, 5 - truth) == pytest.approx(1 - 20 / 5)
+
+
+def test_angles_are_between_lines() -> None:
+    up, half = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0, 3.0, 3.0]])
+    assert median_angle(up, -up) == pytest.approx(0, abs=1e-3)
+    assert median_angle(up, half) == median_angle(up, -half) == pytest.approx(45)
+    generator = torch.Generator().manual_seed(0)
+    blind = [torch.randn(20_000, 3, generator=generator) for _ in range(2)]
+    assert median_angle(*blind) == pytest.approx(60, abs=1)
 
 
 def test_raw_inputs_know_all_and_colours_little(tmp_path: Path) -> None:
