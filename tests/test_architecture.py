@@ -222,7 +222,9 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "repair": sorted([*always, "--corpus", "recipe"]),
         "diff": sorted([*always, "first", "second"]),
         "stats": sorted([*always, "corpus"]),
-        "select": sorted([*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "corpus"]),
+        "select": sorted(
+            [*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "--weight", "corpus"]
+        ),
         "show": sorted([*always, "--out", "scene", "target"]),
         "train": sorted(
             [
