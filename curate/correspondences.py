@@ -4,7 +4,7 @@ A point goes from the scene to the camera at the image's own exposure time, then
 front of the camera and strictly inside the image. This is the chain of the nuScenes devkit and of SLidR; they keep
 hidden points too, so hidden ones stay here and are flagged. About 15 ms a view for 35,000 points, test included.
 
-Where a view knows its rolling shutter, each point is projected at the time of its own line (see `curate.cameras`): at
+Where a view knows its rolling shutter, each point is projected at the time of its own line (see `shards.cameras`): at
 15 m/s that moves points at the roadside by tens of pixels.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from curate.cameras import Projection, project
 from curate.visibility import VisibilityConfig, point_spacing, visible_points
+from shards.cameras import Projection, project
 from shards.errors import RecipeError
 from shards.scene import Correspondences, Float32, Scene, View
 

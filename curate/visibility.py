@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.cameras import Projection, pixels_per_radian, project
+from shards.cameras import Projection, pixels_per_radian, project
 from shards.errors import RecipeError
 from shards.scene import Float32, Float64, Scene, View
 

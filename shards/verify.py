@@ -8,11 +8,12 @@ scene, validates it, and reprojects its correspondences.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xxhash
 
+from shards.cameras import pixels_per_radian, project
 from shards.corpus import Corpus
 from shards.errors import BrickyardError, CorruptDataError
 from shards.scene import Scene, View
@@ -110,19 +111,19 @@ def _verify_scene(corpus: Corpus, row: int) -> list[str]:
 
 
 def reprojection_error(scene: Scene, view: View) -> float:
-    """Largest distance in pixels between a stored correspondence and the projection of its point (pinhole views);
-    infinite where a point lies behind the camera or its stored depth is more than 1 cm off."""
+    """Largest distance in pixels between a stored correspondence and the projection of its point, with the view's own
+    camera model and, if the pairs were made so, its rolling shutter; infinite where the camera cannot see a point or
+    its stored depth is more than 1 cm off."""
     if view.pairs is None or not len(view.pairs) or scene.points is None or view.scene_from_camera is None:
         return 0.0
-    if view.camera_model != "pinhole":
-        return 0.0
-    camera_from_scene = np.linalg.inv(view.scene_from_camera)
-    local = scene.points.xyz[view.pairs.point].astype(np.float64) @ camera_from_scene[:3, :3].T
-    local += camera_from_scene[:3, 3]
-    if not (local[:, 2] > 0).all() or np.abs(local[:, 2] - view.pairs.depth).max() > 0.01:
+    if "rolling_shutter=off" in view.pairs.provenance:
+        view = replace(view, rolling_shutter=None)
+    assert view.pairs is not None
+    seen = project(scene.points.xyz[view.pairs.point], view)
+    wrong = ~np.isfinite(seen.uv).all(axis=1) | (seen.depth <= 0) | (np.abs(seen.depth - view.pairs.depth) > 0.01)
+    if wrong.any():
         return float("inf")
-    image = local @ view.intrinsics.T
-    offset = image[:, :2] / image[:, 2:] - view.pairs.pixel
+    offset = np.abs(seen.uv - view.pairs.pixel).max(axis=1)
     # Quantised points near the camera move by more than a pixel; allow what their own error bound explains.
-    slack = 0.004 * view.intrinsics[0, 0] / image[:, 2]
-    return float(np.maximum(np.abs(offset).max(axis=1) - 0.5 - slack, 0).max())
+    slack = 0.004 * max(pixels_per_radian(view)) / seen.depth
+    return float(np.maximum(offset - 0.5 - slack, 0).max())

@@ -1,7 +1,7 @@
 """What a rolling shutter costs: how far points land from where they are seen, with and without its correction.
 
 Simulated Waymo drives at several speeds, through bends of 50 m radius, read by our reader and projected by
-`curate.cameras`. The truth is the simulator's: the column that sees a point is found by bisection on the true path,
+`shards.cameras`. The truth is the simulator's: the column that sees a point is found by bisection on the true path,
 with a camera model written apart. Errors are in pixels of the full image of 1920 columns; 1 px is the promise. About 10
 seconds a speed.
 """
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.cameras import project
 from ingest.simulate import SimulationConfig, simulate
 from ingest.source import SceneRef
 from ingest.waymo import v2
 from ingest.waymo.frame import Options
+from shards.cameras import project
 from shards.storage import Store
 from tests.benchmarks.report import append, arguments, table
 

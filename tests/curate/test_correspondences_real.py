@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.cameras import project
 from curate.correspondences import CorrespondenceConfig, add_correspondences
 from curate.superpixels import SlicConfig, add_superpixels
 from ingest.nuscenes import SOURCE
 from ingest.source import SceneRef
+from shards.cameras import project
 from shards.scene import Scene
 from shards.storage import Store
 

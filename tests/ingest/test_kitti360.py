@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.cameras import project
 from ingest.clips import ClipOptions
 from ingest.kitti.fisheye_yaml import parse_fisheye
 from ingest.kitti.kitti360 import SOURCE, Options
 from ingest.kitti.kitti360_rig import read_rig
 from ingest.source import Missing, SceneRef
+from shards.cameras import project
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Scene, View
 from shards.storage import Store

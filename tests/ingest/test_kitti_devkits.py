@@ -19,12 +19,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from curate.cameras import project
 from ingest.clips import ClipOptions
 from ingest.kitti import kitti360, odometry, raw
 from ingest.kitti.kitti360_rig import read_rig
 from ingest.simulate import SimulationConfig, simulate
 from ingest.source import SceneRef, Source
+from shards.cameras import project
 from shards.scene import Float64, Identity, Points, Scene, View
 from shards.storage import Store
 

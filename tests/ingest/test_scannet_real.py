@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.cameras import camera_from_scene, project, project_to
 from curate.correspondences import CorrespondenceConfig, add_correspondences
 from ingest.clips import ClipOptions
 from ingest.contract import assert_source_ok
 from ingest.scannet import SOURCE, annotation
 from ingest.scannet.plan import ScanNetOptions
 from ingest.source import Missing, RawFiles, SceneRef
+from shards.cameras import camera_from_scene, project, project_to
 from shards.errors import RawDataError
 from shards.scene import Scene
 from shards.storage import Store

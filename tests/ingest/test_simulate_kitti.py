@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curate.cameras import project
 from ingest.clips import ClipOptions
 from ingest.contract import assert_source_ok
 from ingest.kitti import kitti360, odometry
@@ -18,6 +17,7 @@ from ingest.kitti import raw as kitti_raw
 from ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of
 from ingest.simulate import SimulationConfig, simulate
 from ingest.source import Missing, SceneRef, Source
+from shards.cameras import project
 from shards.scene import Scene, View
 from shards.storage import Store
 from shards.taxonomy import taxonomy

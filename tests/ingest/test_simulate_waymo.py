@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curate.cameras import project
 from curate.correspondences import CorrespondenceConfig, add_correspondences
 from ingest.clips import ClipOptions
 from ingest.contract import assert_source_ok, scene_digest
@@ -20,6 +19,7 @@ from ingest.simulate import SimulationConfig, simulate
 from ingest.simulate.waymo import CAMERA_IDS, CAMERAS, LIDAR_IDS
 from ingest.source import SceneRef
 from ingest.waymo.frame import LASERS, Options
+from shards.cameras import project
 from shards.scene import UNLABELLED, Scene
 from shards.storage import Store
 from shards.taxonomy import taxonomy

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.cameras import project
 from ingest.contract import assert_source_ok, scene_digest
 from ingest.source import Missing, SceneRef
 from ingest.waymo import v1, v2
 from ingest.waymo.frame import CAMERAS, LASERS, Options
 from ingest.waymo.table import Table
+from shards.cameras import project
 from shards.errors import RawDataError
 from shards.scene import UNLABELLED, Scene
 from shards.storage import Store

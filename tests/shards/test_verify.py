@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from curate.correspondences import CorrespondenceConfig, add_correspondences
 from shards.build import commit_task, fingerprint_digest, finish_build, start_build
 from shards.corpus import Corpus
 from shards.encode import encode_scene
-from shards.scene import Correspondences, Identity, Points, Scene, View
+from shards.scene import Correspondences, Identity, Points, RollingShutter, Scene, View
 from shards.storage import Store
 from shards.verify import Report, verify
 from tests.worlds import toy_view
@@ -97,3 +99,30 @@ def test_a_wrong_pose_is_found(tmp_path: Path) -> None:
     shifted = pose.copy()
     shifted[0, 3] += 0.1
     assert verified(tmp_path, replace(scene, views=(replace(scene.views[0], scene_from_camera=shifted),))).problems
+
+
+CAMERAS: dict[str, dict[str, Any]] = {
+    "distorted, rolling": {
+        "camera_model": "opencv",
+        "distortion": (-0.2, 0.05, 0.001, -0.001, 0.0),
+        "rolling_shutter": RollingShutter(
+            direction="down", readout_s=0.04, velocity=np.array([12.0, 0, 3]), angular_velocity=np.array([0, 0.5, 0])
+        ),
+    },
+    "fisheye": {"camera_model": "mei", "distortion": (1.5, 0.01, 0.02, 0.001, 0.001)},
+}
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+@pytest.mark.parametrize("rolling", [True, False])
+def test_every_camera_model_is_reprojected(tmp_path: Path, name: str, rolling: bool) -> None:
+    scene = seen_scene()
+    scene = replace(scene, views=(replace(scene.views[0], pairs=None, **CAMERAS[name]),))
+    scene = add_correspondences(scene, CorrespondenceConfig(rolling_shutter=rolling))
+    pairs = scene.views[0].pairs
+    assert pairs is not None
+    assert len(pairs) > 200
+    assert verified(tmp_path / "right", scene).problems == ()
+    wrong = replace(scene, views=(replace(scene.views[0], pairs=moved(3)(pairs)),))
+    (problem,) = verified(tmp_path / "wrong", wrong).problems
+    assert "a correspondence is off by" in problem

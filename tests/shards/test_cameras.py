@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from curate.cameras import camera_from_scene, project, project_to
+from shards.cameras import camera_from_scene, project, project_to
 from shards.errors import SceneError
 from shards.scene import CameraModel, ReadoutDirection, RollingShutter, View
 
