@@ -223,7 +223,7 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "diff": sorted([*always, "first", "second"]),
         "stats": sorted([*always, "corpus"]),
         "select": sorted(
-            [*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "--weight", "--weight", "corpus"]
+            [*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "--weight", "corpus"]
         ),
         "show": sorted([*always, "--out", "scene", "target"]),
         "train": sorted(
