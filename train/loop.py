@@ -25,6 +25,7 @@ from shards.corpus import Corpus
 from shards.errors import RecipeError
 from shards.stream import Stream
 from shards.visits import Portion, Visits
+from train.allocator import keep_pages
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.distributed import Group
 from train.memory import memory_report, peak_bytes, start_measuring
@@ -104,6 +105,8 @@ def train(
         BrickyardError: the loss is not finite or explodes, or memory is used up; the message names the scenes.
     """
     with Group.join(config.device) as group:
+        if group.device.type == "cpu":
+            keep_pages()
         return _Run(config, settings, corpus, Path(out), group, rows=rows).train(resume=resume)
 
 

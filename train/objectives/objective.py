@@ -32,8 +32,9 @@ class Loss:
 
 
 class Objective(nn.Module):
-    """A loss with its networks. Its parameters and buffers are what is trained and checkpointed, so a frozen teacher
-    must not be registered as a submodule.
+    """A loss with its networks. Its parameters and buffers are checkpointed. Those that ask for a gradient are trained;
+    the others belong to a teacher that follows the student. A frozen teacher, which never changes, must not be
+    registered as a submodule.
 
     Attributes:
         fields: patterns for the stream.

@@ -17,7 +17,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -178,6 +178,12 @@ class SonataObjective(Objective):
         super().train(mode)
         self.teacher.eval()
         return self
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the heads. In the encoder every pass has other shapes, and patches and levels are no torch.compile's
+        business."""
+        for head in (self.trained.mask_head, self.trained.local_head):
+            head.compile(*args, **kwargs)
 
     def rate(self, parameter: str) -> float:
         prefix = "trained.encoder.network."
