@@ -32,7 +32,6 @@ from train.objectives.objective import Loss
 from train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene
 from train.optimiser import OptimiserConfig, build_optimiser
 from train.point_student import PointStudentConfig
-from train.views.views import make_views
 
 COLUMNS = {
     "variant": "s variant", "milliseconds": ".0f ms/step", "fastest": ".0f min", "slowest": ".0f max",
@@ -161,8 +160,9 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all variants, print them, append the record unless it is a dry run."""
     device = torch.device(options.device)
     items = [room(seed, options.points) for seed in range(options.scenes)]
-    wide = {} if options.network != "tiny" else {"prototypes": 256, "hidden": 256, "dimensions": 64}
-    config = Sonata(student=PointStudentConfig(network=options.network, size=options.size), **wide)
+    config = Sonata(student=PointStudentConfig(network=options.network, size=options.size))
+    if options.network == "tiny":
+        config = replace(config, prototypes=256, hidden=256, dimensions=64)
     kept = replace(config, student=replace(config.student, checkpoint=True))
     rows = []
     for name in options.variants:
