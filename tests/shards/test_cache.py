@@ -18,6 +18,7 @@ from shards.corpus import Corpus
 from shards.errors import CorpusError
 from shards.index import Address
 from shards.storage import digest64
+from shards.stream import Stream
 from tests.worlds import toy_corpus
 
 pytestmark = pytest.mark.timeout(60)
@@ -105,6 +106,7 @@ import numpy as np
 from shards.cache import Cache, CacheConfig
 from shards.index import Address
 from shards.storage import digest64
+from shards.stream import Stream
 {blob}
 folder, seed, death = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 cache = Cache(CacheConfig(folder=folder, max_bytes=20_000), "corpus")
@@ -155,3 +157,14 @@ def total_now(folder: Path) -> int:
         except OSError:
             continue
     return size
+
+
+def test_the_order_of_a_stream_does_not_depend_on_the_cache(tmp_path: Path) -> None:
+    toy_corpus(tmp_path / "corpus")
+    cached = Corpus.open(tmp_path / "corpus", cache=CacheConfig(folder=str(tmp_path / "cache"), max_bytes=20_000))
+    runs = []
+    for corpus in (Corpus.open(tmp_path / "corpus"), cached, cached):  # without, filling (and overflowing), warm
+        stream = Stream(corpus, ("points/xyz",), batch=4, seed=5, epochs=2, threads=3)
+        runs.append([(s.key, s["points/xyz"].dequantise().tobytes()) for batch in stream for s in batch])
+    assert len(runs[0]) == 24
+    assert runs[0] == runs[1] == runs[2]
