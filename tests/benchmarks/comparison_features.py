@@ -25,7 +25,9 @@ TRIED = {
     "data cannot run code": "reading a stranger's data cannot run code, by default",
 }
 DOCUMENTED: dict[str, tuple[str, str, str, str, str]] = {
-    "batches by a budget of points, equal steps on ranks": ("no [1]", "no [3]", "no [6]", "no [9]", "yes (a)"),
+    "batches by a budget of points, equal steps on ranks": (
+        "no: a sampler of one's own [1]", "no [3]", "no [6]", "no [9]", "yes (a)",
+    ),
     "a bad sample is replaced, the others keep their places": (
         "no [1]", "no: dropped, by a handler [4]", "no: an error [7]", "no: an error [9]", "yes (b)",
     ),
@@ -33,22 +35,30 @@ DOCUMENTED: dict[str, tuple[str, str, str, str, str]] = {
         "of samples: WeightedRandomSampler [1]", "RandomMix [3]", "proportion, repeat, choose [7]",
         "CombinedStreamingDataset; resumes on the same ranks and workers [9]", "yes (c)",
     ),
-    "only the asked fields are read": ("yes: files", "no: a whole tar passes [5]", "no [8]", "no [9]", "yes (d)"),
+    "only the asked fields are read": (
+        "yes: files", "no: a whole tar passes [5]", "no [8]",
+        "sample by sample: `read_window`, arrays of equal length; not when iterating [9]", "yes (d)",
+    ),
     "from object stores": (
-        "no [2]", "whole tars, by a command [5]", "whole shards, kept [8]",
-        "whole chunks, kept; by ranges for random access [9]", "ranges, a bounded cache (e)",
+        "no [2]", "whole tars, through a command; a cache on request [5]",
+        "whole shards, a cache with a limit on request [8]",
+        "whole chunks, a bounded cache; ranges for random access [9]", "ranges, a bounded cache (e)",
     ),
     "the files say their format's version, newer ones are refused": (
-        "yes: .npy [2]", "no [5]", "yes [8]", "no [9]", "yes (f)",
+        "yes: .npy [2]", "no [5]", "yes [8]", "of two optional layouts; not of plain chunks [9]", "yes (f)",
     ),
 }  # fmt: skip
+BRING_TORCH, PEERS_TORCH = "mosaicml-streaming and litData", "2.15.0"
+"""Peers whose environments have a torch of their own, which records do not name: what pip chose when they were made."""
 SOURCES = """\
 Rows in italics were tried by `python -m tests.benchmarks.features` and `python -m tests.benchmarks.corruption`; an
-answer is what was seen. The other rows are from the documentation of the versions named below: [1] PyTorch,
-`torch.utils.data`; [2] NumPy, `numpy.lib.format` and `numpy.load`; [3] WebDataset, `webdataset.mix` and
-`FluidInterface`; [4] WebDataset, `webdataset.handlers`; [5] WebDataset, README and `webdataset.gopen`; [6]
-mosaicml-streaming, "Batching methods"; [7] mosaicml-streaming, "Mixing datasets" and `StreamingDataset`; [8]
-mosaicml-streaming, "MDS format" and "Shard retrieval"; [9] litData, README and `StreamingDataset`. Ours are tests:
+answer is what was seen. litData was asked for every sample (`drop_last=False`); its default under DDP makes steps
+equal by leaving samples out. The other rows are from the documentation of the versions named below and, where it is
+silent, from their source: [1] PyTorch, `torch.utils.data`; [2] NumPy, `numpy.lib.format` and `numpy.load`; [3]
+WebDataset, `webdataset.mix` and `FluidInterface`; [4] WebDataset, `webdataset.handlers`; [5] WebDataset,
+`webdataset.tariterators`, `gopen` and `cache`; [6] mosaicml-streaming, "Mixing Datasets" and `streaming.base.batching`;
+[7] mosaicml-streaming, "Mixing Datasets" and `StreamingDataset`; [8] mosaicml-streaming, "Shard Retrieval" and
+`MDSReader`; [9] litData, README, `StreamingDataset`, `streaming.temporal` and `framed_zstd`. Ours are tests:
 (a) `test_batching.py`, (b) `test_stream.py`, (c) and every order again `test_stream_properties.py`, (d)
 `test_stream.py`, (e) `test_remote.py`, (f) `test_corpus.py`."""
 
@@ -62,7 +72,8 @@ def features(found: dict[str, list[dict[str, Any]]]) -> str:
     rows += [{"row": text, **dict(zip(COLUMNS, cells, strict=True))} for text, cells in DOCUMENTED.items()]
     peers = ", ".join(sorted(found["features"][-1]["settings"]["peers"].values()))
     table = markdown(rows, {"row": "s "} | {name: f"s {title}" for name, title in COLUMNS.items()})
-    return f"{table}\n\n{SOURCES}\nVersions: {peers}; torch {found['features'][-1]['versions']['torch']}."
+    torch = found["features"][-1]["versions"]["torch"]
+    return f"{table}\n\n{SOURCES}\nVersions: {peers};\ntorch {torch}, and {PEERS_TORCH} for {BRING_TORCH}."
 
 
 def damage(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
