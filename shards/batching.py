@@ -81,6 +81,8 @@ def plan_window(visits: Visits, budget: PointBudget, place: int, end: int | None
         last = end is not None and place + count >= end
         if last:  # the rest may need fewer bins
             bins = min(bins, -(-int(total[count - 1]) // (budget.points * budget.bins)) * budget.bins)
+        else:
+            count = max(count, bins)  # one for each always fits, and no rank is left without a scene
         while True:
             packed = _pack(sizes[:count], bins)
             if max(load for load, _ in packed) <= budget.points:

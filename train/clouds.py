@@ -151,14 +151,14 @@ def read_cloud(sample: Sample, inputs: Sequence[str]) -> Cloud:
     """The cloud of a sample, in new memory; inside a stream's `prepare`.
 
     Raises:
-        BrickyardError: a scene without points; without a modality that is taken, unless "valid" is among the inputs; or
-            with intensities in a unit whose full scale is unknown.
+        BrickyardError: a scene without points; or, unless "valid" is among the inputs, without a modality that is taken
+            or with intensities whose full scale is unknown.
     """
-    if "points/xyz" not in sample:
+    if "points/xyz" not in sample or not len(sample["points/xyz"].values):
         raise BrickyardError(f"scene {sample.key} has no points, which this student needs; leave it out by selection")
     values = {}
     for name in modalities(inputs):
-        if f"points/{name}" in sample:
+        if f"points/{name}" in sample and not ("valid" in inputs and name == "intensity" and _scale(sample) is None):
             values[name] = torch.from_numpy(_read(sample, name))
         elif "valid" not in inputs:
             raise BrickyardError(
@@ -176,16 +176,28 @@ def read_cloud(sample: Sample, inputs: Sequence[str]) -> Cloud:
 def _read(sample: Sample, name: str) -> NDArray[np.float32]:
     stored, scale = sample[f"points/{name}"], 255.0 if name == "color" else 1.0
     if name == "intensity":
-        unit = (sample.header.points or {}).get("intensity_unit")
-        if unit not in _FULL_SCALE:
+        known = _scale(sample)
+        if known is None:
+            unit = (sample.header.points or {}).get("intensity_unit")
             raise BrickyardError(
                 f"scene {sample.key} has intensity in unit {unit!r}, this student needs one of {sorted(_FULL_SCALE)};"
-                " select other scenes or take 'intensity' out of the student's inputs"
+                " select other scenes, take 'intensity' out of the student's inputs, or add 'valid' to them"
             )
-        scale = _FULL_SCALE[unit]
+        scale = known
     values = stored.dequantise() if hasattr(stored, "dequantise") else np.asarray(stored)
     result: NDArray[np.float32] = values.reshape(len(values), WIDTHS[name]).astype(np.float32)
+    if scale == 0:
+        return np.tanh(result)
     return result if scale == 1.0 else result / np.float32(scale)
+
+
+def _scale(sample: Sample) -> float | None:
+    """What intensities are divided by; 0 for Waymo's, which have no full scale and are taken through tanh, as is
+    customary; None where nobody knows."""
+    unit = (sample.header.points or {}).get("intensity_unit")
+    if unit == "raw" and sample.header.identity.dataset.startswith("waymo"):
+        return 0.0
+    return _FULL_SCALE.get(str(unit))
 
 
 def join_clouds(clouds: Sequence[Cloud], inputs: Sequence[str], device: torch.device | str) -> Clouds:

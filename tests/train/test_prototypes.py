@@ -66,6 +66,11 @@ def test_assignments_are_balanced() -> None:
     assert float((shares - 1).abs().max()) < 0.1
 
 
+def test_no_temperature_gives_numbers_that_are_none() -> None:
+    assigned = sinkhorn(similarities(30, 8), 0.001)
+    torch.testing.assert_close(assigned.sum(1), torch.ones(30))
+
+
 def test_no_points_give_no_assignments() -> None:
     assert sinkhorn(similarities(0, 8), 0.05).shape == (0, 8)
 

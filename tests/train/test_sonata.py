@@ -19,7 +19,7 @@ from tests.worlds import toy_corpus
 from train.augment import CropConfig as ImageCrop
 from train.clouds import Cloud
 from train.objectives.prototypes import sinkhorn
-from train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene
+from train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene, _use, feature_rank
 from train.objectives.sonata_images import ImageTerm, rows_of
 from train.point_student import PointStudentConfig
 from train.views.crops import CropConfig
@@ -188,15 +188,25 @@ def test_no_term_without_its_views_or_weight() -> None:
 
 def test_collapse_is_reported() -> None:
     objective = built()
-    with pytest.warns(UserWarning, match="the features have collapsed"):
-        for _ in range(100):
-            objective._health(torch.ones(50, 8) * torch.randn(50, 1), torch.full((50, 16), 1 / 16))
-    health = objective._health(torch.randn(4000, 8), torch.eye(16)[torch.arange(4000) % 4])
-    assert float(health["prototypes_used"]) == pytest.approx(4 / 16)
-    assert float(health["teacher_entropy"]) == pytest.approx(0, abs=1e-6)
-    assert 7.5 < float(health["feature_rank"]) <= 8
-    even = objective._health(torch.randn(100, 8), torch.full((50, 16), 1 / 16))
-    assert float(even["teacher_entropy"]) == pytest.approx(1)
+    flat = Coarse(features=torch.ones(60, 176) * torch.randn(60, 1), origins=[torch.rand(10, 3)] * 6)
+    taught = Coarse(features=flat.features[:20], origins=flat.origins[:2])
+    with pytest.warns(UserWarning, match="the features have collapsed: for 100 steps they vary in 1.0 directions"):
+        for step in range(100):
+            loss = objective._compare(flat, taught, 1)
+            objective.end_step(step, 100)
+    assert float(loss.metrics["feature_rank"]) == pytest.approx(1, abs=0.01)
+    assert 7.5 < float(feature_rank(torch.randn(4000, 8))) <= 8
+
+
+def test_how_prototypes_are_used() -> None:
+    single = torch.eye(16)[torch.arange(4000) % 4]
+    use = _use(single.sum(0), torch.special.entr(single).sum(), 4000)
+    assert float(use["prototypes_used"]) == pytest.approx(4 / 16)
+    assert float(use["teacher_entropy"]) == 0
+    even = torch.full((50, 16), 1 / 16)
+    use = _use(even.sum(0), torch.special.entr(even).sum(), 50)
+    assert float(use["prototypes_used"]) == pytest.approx(1)
+    assert float(use["teacher_entropy"]) == pytest.approx(1)
 
 
 def test_what_contradicts_itself_is_refused() -> None:
@@ -204,6 +214,12 @@ def test_what_contradicts_itself_is_refused() -> None:
         replace(SMALL, upcast=5)
     with pytest.raises(ValueError, match="withhold needs"):
         replace(SMALL, views=ViewConfig(withhold={"color": 0.2}))
+    with pytest.raises(ValueError, match="withhold takes probabilities of"):
+        ViewConfig(withhold={"colour": 0.2})
+    with pytest.raises(ValueError, match="weights must not be negative"):
+        replace(SMALL, mask_weight=0.0, roll_weight=0.0, views=ViewConfig(crop=CropConfig(locals=0)))
+    with pytest.raises(ValueError, match=r"images\.upcast"):
+        replace(SMALL, images=ImageTerm(upcast=9))
 
 
 # On a corpus

@@ -16,7 +16,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
-from shards.errors import BrickyardError, RecipeError
+from shards.errors import BrickyardError
 from train.clouds import Cloud, Clouds, join_clouds
 from train.views.color import ColorConfig, recolor
 from train.views.crops import CropConfig, crops, grid_sample
@@ -168,10 +168,13 @@ def test_elastic_distortion_equals_filters_and_interpolation_of_scipy() -> None:
     assert torch.equal(move(scenes, replace(config, elastic_chance=0.0), seeds(1)).xyz, still)
 
 
-def test_a_scene_too_large_for_elastic_distortion_is_refused_before_the_memory_is_taken() -> None:
+def test_a_scene_too_large_for_elastic_distortion_is_left_as_it_is() -> None:
     far = Cloud(key="x", domain="outdoor", xyz=torch.tensor([[0.0, 0, 0], [90, 90, 90]]), values={})
-    with pytest.raises(RecipeError, match=r"set views\.geometry\.elastic to"):
-        move(join_clouds([far], (), "cpu"), GeometryConfig(), seeds(1))
+    scenes = join_clouds([far], (), "cpu")
+    config = replace(STILL, elastic=((0.2, 0.4),), elastic_chance=1.0)
+    with pytest.warns(UserWarning, match=r"set views\.geometry\.elastic to"):
+        moved = move(scenes, config, seeds(1))
+    assert torch.equal(moved.xyz, move(scenes, STILL, seeds(1)).xyz)
 
 
 # Colour

@@ -44,14 +44,15 @@ def match(
     """
     first = _starts(points)
     second = _starts(others)
-    rows, targets, owner = [], [], []
+    rows, targets, owner, distances = [], [], [], []
     for number, (a, b) in enumerate(pairs):
         found, distance = nearest(points[a], others[b])
-        near = (distance < radius).nonzero()[:, 0]
-        rows.append(near + first[a])
-        targets.append(found[near] + second[b])
-        owner.append(torch.full_like(near, number))
-    return torch.cat(rows), torch.cat(targets), torch.cat(owner)
+        rows.append(torch.arange(first[a], first[a + 1], device=found.device))
+        targets.append(found + second[b])
+        owner.append(torch.full_like(found, number))
+        distances.append(distance)
+    near = (torch.cat(distances) < radius).nonzero()[:, 0]  # a GPU waits once, not for every pair
+    return torch.cat(rows)[near], torch.cat(targets)[near], torch.cat(owner)[near]
 
 
 def _starts(parts: list[Tensor]) -> list[int]:

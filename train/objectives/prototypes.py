@@ -13,6 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
+_LEAST_EXPONENT = -80.0
+"""Published temperatures reach -50."""
+
 
 class PrototypeHead(nn.Module):
     """Features (n, inputs) -> cosine similarities to prototypes (n, prototypes), float32 or as autocast has it.
@@ -29,7 +32,7 @@ class PrototypeHead(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.prototypes, std=0.02)
+        nn.init.uniform_(self.prototypes, -(dimensions**-0.5), dimensions**-0.5)
 
     def forward(self, features: Tensor) -> Tensor:
         embedded = functional.normalize(self.mlp(features), dim=1)
@@ -46,16 +49,16 @@ def sinkhorn(similarity: Tensor, temperature: float, iterations: int = 3) -> Ten
         similarity: (n, K).
         temperature: of the exponential.
     """
-    scores = similarity.float() / temperature
-    # A common factor cancels; taking the largest out keeps the exponential finite at any temperature.
-    highest = scores.amax() if len(scores) else scores.new_full((), -torch.inf)
-    assigned = torch.exp(scores - _over_ranks(highest, dist.ReduceOp.MAX)).T
-    points = _over_ranks(torch.tensor(float(len(scores)), device=scores.device))
-    assigned = assigned / _over_ranks(assigned.sum())
+    assigned = similarity.float() / temperature  # memory of its own, changed in place from here on
+    highest = assigned.amax() if len(assigned) else assigned.new_full((), -torch.inf)
+    # A common factor cancels; with the largest taken out, and a floor, no sum overflows or is 0.
+    assigned.sub_(_over_ranks(highest, dist.ReduceOp.MAX)).clamp_(min=_LEAST_EXPONENT).exp_()
+    points = _over_ranks(torch.tensor(float(len(assigned)), device=assigned.device))
+    assigned.div_(_over_ranks(assigned.sum()))
     for _ in range(iterations):
-        assigned = assigned / (_over_ranks(assigned.sum(1, keepdim=True)) * len(assigned))
-        assigned = assigned / (assigned.sum(0, keepdim=True) * points)
-    return (assigned * points).T
+        assigned.div_(_over_ranks(assigned.sum(0)) * assigned.shape[1])
+        assigned.div_(assigned.sum(1, keepdim=True) * points)
+    return assigned.mul_(points)
 
 
 def cross_entropy(similarity: Tensor, target: Tensor, temperature: float) -> Tensor:

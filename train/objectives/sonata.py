@@ -14,6 +14,7 @@ can be added as a further term (`train.objectives.sonata_images`).
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ from train.objectives.sonata_images import (
     prepare_pictures,
 )
 from train.point_student import PointStudent, PointStudentConfig
-from train.schedules import cosine, linear_then_constant
+from train.schedules import cosine, layer_decay, linear_then_constant
 from train.views.views import ViewConfig, Views, make_views
 
 if TYPE_CHECKING:
@@ -100,6 +101,15 @@ class Sonata(ObjectiveConfig):
             raise ValueError("mask_ratio must be within 0..1, mask_size and radius positive")
         if min(self.temperature, *self.teacher_temperature) <= 0 or not 0 < self.block_decay <= 1:
             raise ValueError("temperatures and block_decay must be positive, block_decay at most 1")
+        weights = (self.mask_weight, self.roll_weight, self.local_weight if self.views.crop.locals else 0.0)
+        if min(weights) < 0 or sum(weights) == 0:
+            raise ValueError("weights must not be negative, and one of a term that has views must be positive")
+        if not all(0 <= m <= 1 for m in self.momentum) or self.ramp < 0:
+            raise ValueError("momentum must be within 0..1, ramp not negative")
+        if min(self.prototypes, self.hidden, self.dimensions) < 1:
+            raise ValueError("prototypes, hidden and dimensions must be positive")
+        if self.images and self.images.upcast >= levels:
+            raise ValueError(f"images.upcast must be within 0..{levels - 1}, the network's levels")
 
     def build(self, device: torch.device | str = "cpu") -> SonataObjective:
         return SonataObjective(self, torch.device(device))
@@ -167,6 +177,7 @@ class SonataObjective(Objective):
             width = self.student.network.config.width(config.images.upcast)
             self.predictor = ImagePredictor(config.images, width, device)
         self._starved = 0
+        self._rank = torch.tensor(torch.inf)
         self.begin_step(0, 1)
 
     @property
@@ -189,7 +200,7 @@ class SonataObjective(Objective):
         prefix = "trained.encoder.network."
         sizes = self.student.network.config
         block = block_of(parameter.removeprefix(prefix), sizes) if parameter.startswith(prefix) else None
-        return 1.0 if block is None else self.config.block_decay ** (sum(sizes.depths) - 1 - block)
+        return 1.0 if block is None else layer_decay(block, sum(sizes.depths), self.config.block_decay)
 
     def begin_step(self, step: int, steps: int) -> None:
         config, progress = self.config, step / steps
@@ -199,6 +210,7 @@ class SonataObjective(Objective):
 
     def end_step(self, step: int, steps: int) -> None:
         follow(self.teacher, self.trained, cosine(*self.config.momentum, step / steps))
+        self._watch(float(self._rank))
 
     def prepare(self, sample: Sample, rng: np.random.Generator) -> SonataScene:
         seed = int(rng.integers(2**62))
@@ -219,7 +231,7 @@ class SonataObjective(Objective):
         return SonataBatch(
             keys=tuple(item.cloud.key for item in items),
             views=views,
-            pictures=join_pictures(pictures, scenes.counts, device) if pictures else None,
+            pictures=join_pictures(pictures, scenes.counts, device) if self.config.images else None,
         )
 
     def forward(self, batch: SonataBatch) -> Loss:
@@ -260,8 +272,8 @@ class SonataObjective(Objective):
             ),
         }  # fmt: skip
         weights = {"mask": config.mask_weight, "roll": config.roll_weight, "local": config.local_weight}
-        total, targets = masked.sum() * 0 + local.sum() * 0, []
-        metrics: dict[str, float | Tensor] = {}
+        total, metrics = said.features.new_zeros((), dtype=torch.float32), dict[str, float | Tensor]()
+        assigned, entropy, points = said.features.new_zeros(config.prototypes, dtype=torch.float32), 0.0 * total, 0
         for name, (similarity, teacher, origins, pairs) in terms.items():
             if not pairs or weights[name] == 0:
                 continue
@@ -271,33 +283,38 @@ class SonataObjective(Objective):
             term = _mean_of_means(loss, owner, len(pairs))
             total = total + weights[name] * term
             metrics |= {f"loss_{name}": term.detach(), f"matched_{name}": len(rows) / max(1, len(similarity))}
-            targets.append(target)
-        metrics |= self._health(taught.features, torch.cat(targets))
-        metrics |= {"mask_ratio": self.mask_ratio, "mask_size": self.mask_size}
-        return Loss(total=total, metrics=metrics, usable=any(len(target) for target in targets))
-
-    @torch.no_grad()
-    def _health(self, features: Tensor, targets: Tensor) -> dict[str, float | Tensor]:
-        """Signs of collapse: the share of prototypes in use and the entropy of single assignments (both 0..1; a
-        prototype is in use by exp(entropy) of the mean assignment), and the number of directions features vary in."""
-        prototypes = torch.tensor(float(targets.shape[1]))
-        mean = targets.mean(0)
-        used = torch.exp(-(mean * mean.clamp(min=1e-12).log()).sum()) / prototypes
-        entropy = -(targets * targets.clamp(min=1e-12).log()).sum(1).mean() / prototypes.log()
-        spread = (features - features.mean(0)).float()
-        gram = spread.T @ spread
-        rank = gram.trace() ** 2 / gram.square().sum().clamp(min=1e-12)
-        self._watch(float(rank))
-        return {"prototypes_used": used, "teacher_entropy": entropy, "feature_rank": rank}
+            assigned, entropy = assigned + target.sum(0), entropy + torch.special.entr(target).sum()
+            points += len(target)
+        metrics |= _use(assigned, entropy, points) if points else {}
+        self._rank = rank = feature_rank(taught.features)
+        metrics |= {"feature_rank": rank, "mask_ratio": self.mask_ratio, "mask_size": self.mask_size}
+        return Loss(total=total, metrics=metrics, usable=points > 0)
 
     def _watch(self, rank: float) -> None:
         self._starved = self._starved + 1 if rank < _COLLAPSED_RANK else 0
         if self._starved == _COLLAPSED_STEPS:
             warnings.warn(
-                f"the features have collapsed: for {_COLLAPSED_STEPS} batches they vary in {rank:.1f} directions; lower"
+                f"the features have collapsed: for {_COLLAPSED_STEPS} steps they vary in {rank:.1f} directions; lower"
                 " the learning rate, or raise the teacher's momentum or the number of prototypes",
                 stacklevel=2,
             )
+
+
+def _use(assigned: Tensor, entropy: Tensor, points: int) -> dict[str, Tensor]:
+    """Signs of collapse, both 0..1: the share of prototypes in use (exp of the entropy of the mean assignment, of all),
+    and the entropy of single assignments (of the greatest there is)."""
+    prototypes = len(assigned)
+    used = torch.exp(torch.special.entr(assigned / points).sum()) / prototypes
+    return {"prototypes_used": used, "teacher_entropy": entropy / points / math.log(prototypes)}
+
+
+@torch.no_grad()
+def feature_rank(features: Tensor) -> Tensor:
+    """The number of directions that features (n, C) vary in: the participation ratio of their covariance."""
+    with torch.autocast(features.device.type, enabled=False):
+        spread = features.float() - features.float().mean(0)
+        gram = spread.T @ spread
+        return gram.trace() ** 2 / gram.square().sum().clamp(min=1e-12)
 
 
 def _mean_of_means(values: Tensor, owner: Tensor, owners: int) -> Tensor:

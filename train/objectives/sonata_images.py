@@ -96,12 +96,12 @@ def prepare_pictures(sample: Sample, rng: np.random.Generator, config: ImageTerm
 
 def join_pictures(scenes: Sequence[ScenePictures], points: Sequence[int], device: torch.device) -> ScenePictures:
     """Those of several scenes on a device, points and images numbered through; `points` are in each scene."""
-    starts = np.cumsum([0, *points])
-    images = np.cumsum([0, *(len(scene.images) for scene in scenes)])
+    starts = np.cumsum([0, *points])[:-1]
+    images = np.cumsum([0, *(len(scene.images) for scene in scenes)])[:-1]
     return ScenePictures(
         images=torch.cat([scene.images for scene in scenes]).to(device, non_blocking=True),
-        point=torch.cat([s.point + int(start) for s, start in zip(scenes, starts, strict=False)]).to(device),
-        image=torch.cat([s.image + int(start) for s, start in zip(scenes, images, strict=False)]).to(device),
+        point=torch.cat([s.point + int(start) for s, start in zip(scenes, starts, strict=True)]).to(device),
+        image=torch.cat([s.image + int(start) for s, start in zip(scenes, images, strict=True)]).to(device),
         pixel=torch.cat([scene.pixel for scene in scenes]).to(device),
     )
 
@@ -124,19 +124,22 @@ class ImagePredictor(nn.Module):
 
     def forward(self, encoded: Encoded, views: Views, pictures: ScenePictures) -> tuple[Tensor, Tensor]:
         """(loss, number of patches that were told); 0 where no point of a first view is in any image."""
-        features = self.linear(encoded.upcast(self.config.upcast)).float()
+        level = encoded.levels[len(encoded.levels) - 1 - self.config.upcast]
+        features = encoded.upcast(self.config.upcast)[: sum(level.counts[: views.scenes])]
         row, pair = rows_of(encoded, self.config.upcast, views, pictures.point)
         if not len(row):
-            return features.sum() * 0, features.new_zeros(())
+            nothing = features.new_zeros(())
+            return nothing, nothing
         teacher = self._frozen[0]
         seen = teacher(pictures.images.float() / 255)
         height, width = seen.shape[-2:]
         down = pictures.pixel[pair] // teacher.stride
         cell = (pictures.image[pair] * height + down[:, 0]) * width + down[:, 1]
         patches, owner, sizes = torch.unique(cell, return_inverse=True, return_counts=True)
-        told = features.new_zeros(len(patches), features.shape[1]).index_add(0, owner, features[row])
+        sums = features.new_zeros(len(patches), features.shape[1], dtype=torch.float32)
+        told = self.linear(sums.index_add(0, owner, features[row].float()) / sizes[:, None]).float()
         target = seen.permute(0, 2, 3, 1).reshape(-1, seen.shape[1])[patches].float()
-        loss = 1 - functional.cosine_similarity(told / sizes[:, None], target, dim=1)
+        loss = 1 - functional.cosine_similarity(told, target, dim=1)
         return loss.mean(), torch.tensor(float(len(patches)), device=loss.device)
 
 

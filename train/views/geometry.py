@@ -7,13 +7,13 @@ normals too, the rest does not (published likewise; an elastic distortion of 0.4
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shards.errors import RecipeError
 from train.clouds import Clouds
 from train.views.noise import derive, normal, uniform
 
@@ -110,16 +110,17 @@ def _elastic(clouds: Clouds, granularity: float, magnitude: float, seeds: Tensor
     low, high = clouds.extreme("amin"), clouds.extreme("amax")
     shapes = (((high - low) / granularity).floor().long() + 3).tolist()
     xyz, start = clouds.xyz.clone(), 0
-    cells = max(math.prod(shape) for shape in shapes)
-    if cells > _MAX_CELLS:
-        raise RecipeError(
-            f"elastic distortion by {granularity} m needs {cells:,} grid cells for one of these views, at most"
-            f" {_MAX_CELLS:,} are made; for scenes that large set views.geometry.elastic to []"
-        )
-    for view, count in enumerate(clouds.counts):
+    for view, (count, wanted) in enumerate(zip(clouds.counts, chosen.tolist(), strict=True)):
         own = slice(start, start + count)
         start += count
-        if count == 0 or not bool(chosen[view]):
+        if count == 0 or not wanted:
+            continue
+        if (cells := math.prod(shapes[view])) > _MAX_CELLS:
+            warnings.warn(
+                f"a view spans {cells:,} cells of {granularity} m, too many for an elastic distortion: such views are"
+                " left as they are; where all scenes are that large, set views.geometry.elastic to []",
+                stacklevel=2,
+            )
             continue
         a, b, c = shapes[view]
         cell = torch.arange(a * b * c, device=xyz.device)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from train.clouds import Clouds
+from train.clouds import MODALITIES, Clouds
 from train.views.color import ColorConfig, recolor
 from train.views.crops import CropConfig, crops, grid_sample
 from train.views.geometry import GeometryConfig, move
@@ -31,6 +31,8 @@ class ViewConfig:
         withhold: modality -> probability that the student does not get it in a view, although the scene has it; needs
             "valid" among the inputs.
         shake: deviation of the noise on masked points' coordinates, metres. shake_limit: where it is cut off.
+
+    All metres are those of the network, after the student's `scale`.
     """
 
     crop: CropConfig = field(default_factory=CropConfig)
@@ -39,6 +41,11 @@ class ViewConfig:
     withhold: dict[str, float] = field(default_factory=dict)
     shake: float = 0.01
     shake_limit: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name, chance in self.withhold.items():
+            if name not in MODALITIES or not 0 <= chance <= 1:
+                raise ValueError(f"withhold takes probabilities of {', '.join(MODALITIES)}, not {name}: {chance}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +94,11 @@ def make_views(
     own = derive(seeds.repeat(views), "view", numbers // batch)
 
     shared = recolor(thinned, config.color, derive(seeds, "color of global views"))
-    parts = [shared.take(points) for points in chosen[:2]] + [thinned.take(points) for points in chosen[2:]]
+    parts = [shared.take(points) for points in chosen[:2]]
+    if views > 2:
+        local = join([thinned.take(points) for points in chosen[2:]])
+        parts.append(recolor(local, config.color, derive(own[2 * batch :], "color")))
     clouds = join(parts)
-    own_color = recolor(clouds, config.color, derive(own, "color"))
-    if "color" in clouds.values and views > 2:
-        local = clouds.scene >= 2 * batch
-        color = torch.where(local[:, None], own_color.values["color"], clouds.values["color"])
-        clouds = replace(clouds, values={**clouds.values, "color": color})
     origin = thinned.xyz[torch.cat(chosen)]
     clouds = move(clouds, config.geometry, derive(own, "geometry"))
 
