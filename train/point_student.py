@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from train.clouds import Cloud, Clouds, Input, channels, join_clouds, point_features
+from train.models.point_decoder import PointDecoder, PointDecoderConfig
 from train.models.point_transformer import (
     CONFIGS,
     Encoded,
@@ -42,6 +43,8 @@ class PointStudentConfig:
         patch, drop_path: instead of the network's own.
         checkpoint: compute each block a second time in the backward pass instead of keeping what it computed.
         published: see `PointTransformerConfig.published`.
+        decoder: a decoder behind the encoder, whose output at the cells then is the student's instead of joined levels:
+            the U-Net that Sonata does without, for comparison.
         weights: a checkpoint in the public Sonata layout to begin with, instead of random weights; see
             `train.models.sonata_weights.read_checkpoint`.
     """
@@ -57,6 +60,7 @@ class PointStudentConfig:
     drop_path: float | None = None
     checkpoint: bool = False
     published: Published = "off"
+    decoder: PointDecoderConfig | None = None
     weights: Path | None = None
 
     def __post_init__(self) -> None:
@@ -87,8 +91,10 @@ class PointStudent(Student):
         self.network = PointTransformer(config.sizes, channels(config.inputs), device)
         if config.weights is not None:
             load_sonata(self.network, read_checkpoint(config.weights)[0])
-        self.levels = len(self.network.config.channels) - 1 if config.upcast is None else config.upcast
-        self.channels = self.network.config.width(self.levels)
+        sizes = self.network.config
+        self.decoder = None if config.decoder is None else PointDecoder(config.decoder, sizes, device)
+        self.levels = len(sizes.channels) - 1 if config.upcast is None or self.decoder else config.upcast
+        self.channels = self.decoder.channels if self.decoder else sizes.width(self.levels)
 
     def forward(
         self,
@@ -110,6 +116,11 @@ class PointStudent(Student):
         )
         return encoded
 
+    def rows(self, encoded: Encoded, upcast: int) -> Tensor:
+        """Features that the student is judged by: levels joined down to one, or the decoder's of the cells."""
+        features: Tensor = encoded.upcast(upcast) if self.decoder is None else self.decoder(encoded)
+        return features
+
     def scaled(self, cloud: Cloud) -> Cloud:
         """The cloud in the metric of the network."""
         return replace(cloud, xyz=cloud.xyz * self.config.scale.get(cloud.domain, 1.0))
@@ -125,4 +136,4 @@ class PointStudent(Student):
             inverse = level.children.inverse[inverse]
         if self.levels < len(encoded.levels) - 1:  # rows are coarser than the cells
             inverse, chosen = representatives(inverse, turn)
-        return Rows(features=encoded.upcast(self.levels).float(), inverse=inverse, representative=chosen)
+        return Rows(features=self.rows(encoded, self.levels).float(), inverse=inverse, representative=chosen)

@@ -158,6 +158,7 @@ def load_student(folder: str | Path, device: torch.device | str = "cpu") -> Stud
 
 
 def _read_config(table: dict[str, Any]) -> Any:
+    from train.models.point_decoder import PointDecoderConfig
     from train.point_student import PointStudentConfig
 
     kind = table.pop("kind", StudentConfig.kind)  # the first exports had no kind
@@ -166,5 +167,8 @@ def _read_config(table: dict[str, Any]) -> Any:
         voxels = VoxelConfig(kind=table["voxels"]["kind"], size=tuple(table["voxels"]["size"]))
         return StudentConfig(network=table["network"], inputs=table["inputs"], voxels=voxels)
     if kind == PointStudentConfig.kind:
+        if table.get("decoder") is not None:
+            sizes: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in table["decoder"].items()}
+            table["decoder"] = PointDecoderConfig(**sizes)
         return PointStudentConfig(**table)
     raise BrickyardError(f"unknown kind of student {kind!r}; was it exported by a newer version?")

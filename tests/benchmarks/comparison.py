@@ -1,6 +1,6 @@
 """The tables of the documentation, made from the newest records below `results/`: pages and measurements cannot part.
 
-python -m tests.benchmarks.comparison           rewrite the marked sections of docs/comparison.md and docs/datasets.md
+python -m tests.benchmarks.comparison           rewrite the marked sections of the pages in PAGES
 python -m tests.benchmarks.comparison --check   say which of them differ, and fail
 
 A section stands between `<!-- NAME: made by ... -->` and `<!-- end NAME -->`. Text around it is written by hand.
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import comparison_features, comparison_speed
+from tests.benchmarks import comparison_features, comparison_sonata, comparison_speed
 from tests.benchmarks.report import RESULTS, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -73,6 +73,7 @@ PAGES: dict[str, dict[str, Section]] = {
         **comparison_speed.SECTIONS,
     },
     "datasets.md": {"readers": readers},
+    "sonata.md": comparison_sonata.SECTIONS,
 }
 
 

@@ -61,7 +61,7 @@ def room(seed: int, points: int) -> SonataScene:
     return SonataScene(cloud=cloud, seed=seed)
 
 
-def _plain_attend(self: point_blocks.Attention, slots: Tensor, patches: Tensor, real: Tensor | None) -> Tensor:
+def _plain_attend(self: Any, slots: Tensor, patches: Tensor, real: Tensor | None) -> Tensor:
     channels = slots.shape[1] // 3
     if patches.numel() == 0:
         return slots[:, :channels]
@@ -69,7 +69,8 @@ def _plain_attend(self: point_blocks.Attention, slots: Tensor, patches: Tensor, 
     scores = q @ k.transpose(-1, -2) / (channels // self.heads) ** 0.5
     if real is not None:
         scores = scores.masked_fill(~real[:, None, None, :], -torch.inf)
-    return (scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, channels)
+    result: Tensor = (scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, channels)
+    return result
 
 
 def _plain_to_patches(x: Tensor, walk: Walk) -> Tensor:
@@ -85,7 +86,8 @@ def _apart(self: SonataObjective, batch: SonataBatch) -> Loss:
     views, whole, upcast = batch.views, 2 * batch.views.scenes, self.config.upcast
     points = sum(views.clouds.counts[:whole])
     with torch.no_grad():
-        taught = Coarse.of(self.teacher.encoder(views.clouds.first(whole), origin=views.origin[:points]), upcast)
+        teacher = self.teacher.encoder
+        taught = Coarse.of(teacher, teacher(views.clouds.first(whole), origin=views.origin[:points]), upcast)
     local = replace(
         views.shown,
         xyz=views.shown.xyz[points:],
@@ -95,12 +97,13 @@ def _apart(self: SonataObjective, batch: SonataBatch) -> Loss:
         counts=views.shown.counts[whole:],
     )
     first = Coarse.of(
+        self.student,
         self.trained.encoder(
             views.shown.first(whole), xyz=views.xyz[:points], masked=views.masked[:points], origin=views.origin[:points]
         ),
         upcast,
     )
-    second = Coarse.of(self.trained.encoder(local, origin=views.origin[points:]), upcast)
+    second = Coarse.of(self.student, self.trained.encoder(local, origin=views.origin[points:]), upcast)
     said = Coarse(features=torch.cat((first.features, second.features)), origins=first.origins + second.origins)
     return self._compare(said, taught, views.scenes)
 

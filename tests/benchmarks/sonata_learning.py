@@ -5,8 +5,8 @@ trained with every seed, and each checkpoint judged by the linear probe of the r
 Beside them stand the network before training, a linear layer on colour, height and normal, and nearest neighbours. The
 variants take away what the paper says matters:
 
-  no masks      the student sees global views whole
-  fine level    the loss compares features of the cells themselves instead of cells four times as large
+  no masks        the student sees global views whole
+  with a decoder  a U-Net: the loss is about a decoder's output at the finest cells, which is also what is judged
 
 python -m tests.benchmarks.sonata_learning [--folder FOLDER] [--seeds 0 1 2] [--jobs 2]
 
@@ -34,12 +34,13 @@ from tests.benchmarks.report import append, table
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "train" / "recipes"
+DECODER = {"channels": [32, 32, 48, 64], "heads": [2, 2, 3, 4], "depths": [1, 1, 1, 1], "drop_path": 0.1}
 VARIANTS: dict[str, dict[str, Any]] = {
     "sonata": {},
     "no masks": {"mask_ratio": [0.0, 0.0]},
-    "fine level": {"upcast": 4},
+    "with a decoder": {"student": {"decoder": DECODER}},
 }
-POINTS = 4
+POINTS = 2
 """On the curve, the beginning not counted."""
 COLUMNS = {
     "variant": "s variant", "step": "d step", "miou": ".1f linear mIoU %", "deviation": ".1f std", "seeds": "d seeds",
@@ -61,9 +62,13 @@ def write_recipe(path: Path, changed: dict[str, Any], every: int) -> None:
     """The tiny recipe with another objective, checkpoints that stay, and sources in the folder of the file."""
     recipe = yaml.safe_load((RECIPES / "sonata-tiny.yaml").read_text())
     recipe["sources"][0]["root"] = "raw/scannet"
-    recipe["train"]["objective"] |= changed
+    objective = recipe["train"]["objective"]
+    for name, value in changed.items():
+        objective[name] = objective[name] | value if isinstance(value, dict) else value
     recipe["train"] |= {"checkpoint_every": every, "keep_last": 2 * POINTS, "keep_best": False}
     recipe["evaluate"]["pictures"] = 0
+    if changed:  # what stands beside Sonata stands beside its variants
+        recipe["evaluate"] |= {"protocols": ["linear_probe"], "baselines": []}
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
 
 

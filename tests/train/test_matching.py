@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from train.objectives import matching
-from train.objectives.matching import match, nearest
+from train.objectives.matching import match, nearest, nearest_of_all
 
 
 def points(number: int, seed: int) -> torch.Tensor:
@@ -21,17 +21,20 @@ def points(number: int, seed: int) -> torch.Tensor:
 @settings(max_examples=40, deadline=None)
 def test_the_nearest_is_that_of_a_tree(count: int, others: int, seed: int) -> None:
     a, b = points(count, seed), points(others, seed + 1)
-    found, distance = nearest(a, b)
+    found, distance = nearest_of_all(a, b)
     expected, index = cKDTree(b.double().numpy()).query(a.double().numpy().reshape(-1, 3))
     np.testing.assert_allclose(distance.numpy(), expected, atol=2e-5)
     assert (found.numpy() == index).mean() > 0.98 if count else True  # float32 ties apart
+    by_tree = nearest(a, b)
+    assert by_tree[0].tolist() == index.reshape(-1).tolist()
+    torch.testing.assert_close(by_tree[1], distance, atol=2e-5, rtol=0)
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = points(300, 0), points(50, 1)
-    whole = nearest(a, b)
+    whole = nearest_of_all(a, b)
     monkeypatch.setattr(matching, "_BLOCK", 170)
-    parts = nearest(a, b)
+    parts = nearest_of_all(a, b)
     assert torch.equal(whole[0], parts[0])
     assert torch.equal(whole[1], parts[1])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,13 @@ from shards.stream import Stream
 from tests.worlds import toy_corpus
 from train.augment import CropConfig as ImageCrop
 from train.clouds import Cloud
+from train.models.point_decoder import PointDecoderConfig
+from train.objectives.matching import nearest
 from train.objectives.prototypes import sinkhorn
 from train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene, _use, feature_rank
 from train.objectives.sonata_images import ImageTerm, rows_of
 from train.point_student import PointStudentConfig
+from train.student import export_student, load_student
 from train.views.crops import CropConfig
 from train.views.geometry import GeometryConfig
 from train.views.views import ViewConfig
@@ -111,8 +115,9 @@ def slow_loss(objective: SonataObjective, data: SonataBatch) -> tuple[float, dic
     whole = sum(views.clouds.counts[: 2 * count])
     with torch.no_grad():
         seen = objective.teacher.encoder(views.clouds.first(2 * count), origin=views.origin[:whole])
-        taught = Coarse.of(seen, config.upcast)
+        taught = Coarse.of(objective.teacher.encoder, seen, config.upcast)
         said = Coarse.of(
+            objective.student,
             objective.trained.encoder(views.shown, xyz=views.xyz, masked=views.masked, origin=views.origin),
             config.upcast,
         )
@@ -124,10 +129,12 @@ def slow_loss(objective: SonataObjective, data: SonataBatch) -> tuple[float, dic
             for a, b in pairs:
                 n = 0
                 for row, place in enumerate(said.origins[a]):
-                    distance = (taught.origins[b] - place).norm(dim=1)
+                    distance = (taught.origins[b].double() - place.double()).norm(dim=1)
                     if float(distance.min()) < config.radius:
                         logits.append(head(mine[a][row : row + 1])[0])
-                        answers.append(other(theirs[b])[int(distance.argmin())])
+                        chosen = int(nearest(place[None], taught.origins[b])[0])  # two may be equally near
+                        assert distance[chosen] < distance.min() + 1e-6
+                        answers.append(other(theirs[b])[chosen])
                         n += 1
                 sizes.append(n)
             target = sinkhorn(torch.stack(answers), objective.teacher_temperature)
@@ -220,6 +227,23 @@ def test_what_contradicts_itself_is_refused() -> None:
         replace(SMALL, mask_weight=0.0, roll_weight=0.0, views=ViewConfig(crop=CropConfig(locals=0)))
     with pytest.raises(ValueError, match=r"images\.upcast"):
         replace(SMALL, images=ImageTerm(upcast=9))
+
+
+def test_with_a_decoder_the_finest_level_is_compared(tmp_path: Path) -> None:
+    decoder = PointDecoderConfig(channels=(8, 16, 24, 32), heads=(1, 1, 1, 1), depths=(1, 1, 1, 1))
+    objective = built(replace(SMALL, student=replace(TINY, decoder=decoder)))
+    data = batch(objective, 1, 2)
+    loss = objective(data)
+    loss.total.backward()
+    assert objective.student.decoder is not None
+    assert all(p.grad is not None for p in objective.student.decoder.parameters())
+    assert float(loss.metrics["matched_mask"]) > 0.99  # every point of a view is in the other
+    objective.eval()
+    export_student(objective.student, tmp_path)
+    again = load_student(tmp_path).eval()
+    rows = again.encode([scene(5).cloud])
+    assert rows.features.shape == (len(rows.representative), 8)
+    assert torch.equal(rows.features, objective.student.encode([scene(5).cloud]).features)
 
 
 # On a corpus

@@ -1,12 +1,13 @@
 """Which row of one view shows the same place as a row of another: nearest in coordinates before augmentation.
 
-Exact, by comparing all pairs of two views of a scene in blocks; rows are those of a coarse level (some thousands a
-view), which makes it some milliseconds a pair.
+Exact: on a CPU by a k-d tree, on a GPU by comparing all pairs of two views of a scene in blocks. Rows are those of a
+coarse level (some thousands a view), which makes it some milliseconds a pair.
 """
 
 from __future__ import annotations
 
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 _BLOCK = 1 << 24
@@ -18,6 +19,14 @@ def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """(number of the nearest of `others` int64 (n,), distance to it float32 (n,)) of every point (n, 3)."""
     if len(others) == 0:
         return points.new_zeros(len(points), dtype=torch.int64), points.new_full((len(points),), torch.inf)
+    if points.device.type == "cpu":
+        apart, which = cKDTree(others.double().numpy()).query(points.double().numpy().reshape(-1, 3))
+        return torch.from_numpy(which), torch.from_numpy(apart).float()
+    return nearest_of_all(points, others)
+
+
+def nearest_of_all(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by comparing everything with everything, in blocks; `others` are not empty."""
     found, distance = [], []
     for block in torch.split(points, max(1, _BLOCK // len(others))):
         # Not by matrix products: those lose what matters, the last digits of nearly equal coordinates.

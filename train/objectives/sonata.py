@@ -56,7 +56,8 @@ class Sonata(ObjectiveConfig):
     Attributes:
         student: the network.
         views: crops and augmentations.
-        upcast: levels joined to the coarsest one for the loss.
+        upcast: levels joined to the coarsest one for the loss. (With a decoder in the student the loss is about the
+            finest level; published without.)
         mask_size: edge of masked cubes, metres, at the start and from `ramp` on. mask_ratio: share of them, likewise.
         ramp: share of the training over which masks and the teacher's temperature change.
         radius: rows of two views match if they are closer than this before augmentation, metres.
@@ -141,10 +142,12 @@ class Coarse:
     origins: list[Tensor]
 
     @staticmethod
-    def of(encoded: Encoded, upcast: int) -> Coarse:
-        level = encoded.levels[len(encoded.levels) - 1 - upcast]
+    def of(student: PointStudent, encoded: Encoded, upcast: int) -> Coarse:
+        level = encoded.levels[0 if student.decoder else len(encoded.levels) - 1 - upcast]
         assert level.origin is not None
-        return Coarse(features=encoded.upcast(upcast), origins=list(torch.split(level.origin, list(level.counts))))
+        return Coarse(
+            features=student.rows(encoded, upcast), origins=list(torch.split(level.origin, list(level.counts)))
+        )
 
     def rows(self, views: int) -> int:
         """Number of rows of the first so many views."""
@@ -157,7 +160,7 @@ class _Network(nn.Module):
     def __init__(self, config: Sonata, device: torch.device) -> None:
         super().__init__()
         self.encoder = PointStudent(config.student, device)
-        width = self.encoder.network.config.width(config.upcast)
+        width = self.encoder.channels if config.student.decoder else self.encoder.network.config.width(config.upcast)
         sizes = {"hidden": config.hidden, "dimensions": config.dimensions, "prototypes": config.prototypes}
         self.mask_head = PrototypeHead(width, **sizes).to(device)
         self.local_head = PrototypeHead(width, **sizes).to(device)
@@ -239,9 +242,9 @@ class SonataObjective(Objective):
         points = sum(views.clouds.counts[:whole])
         with torch.no_grad():
             seen = self.teacher.encoder(views.clouds.first(whole), origin=views.origin[:points])
-            taught = Coarse.of(seen, self.config.upcast)
+            taught = Coarse.of(self.teacher.encoder, seen, self.config.upcast)
         encoded = self.trained.encoder(views.shown, xyz=views.xyz, masked=views.masked, origin=views.origin)
-        said = Coarse.of(encoded, self.config.upcast)
+        said = Coarse.of(self.student, encoded, self.config.upcast)
         loss = self._compare(said, taught, views.scenes)
         if self.predictor is None or batch.pictures is None:
             return loss

@@ -1,0 +1,79 @@
+"""Sections of docs/sonata.md: what Sonata learns, and what a step of it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.benchmarks.report import markdown
+
+Records = dict[str, list[dict[str, Any]]]
+
+
+def learning(found: Records) -> str:
+    """The curve of every variant, then what else was measured at the end."""
+    record = found["sonata_learning"][-1]
+    curves: dict[str, dict[str, Any]] = {}
+    for row in record["rows"]:
+        curves.setdefault(row["variant"], {"variant": row["variant"]})[str(row["step"])] = (
+            f"{row['miou']:.1f} ± {row['deviation']:.1f}"
+        )
+    steps = list(dict.fromkeys(str(row["step"]) for row in record["rows"]))
+    columns = {"variant": "s linear probe, mIoU %"} | {step: f"s step {step}" for step in steps}
+    raw = 100 * record["final"]["sonata"]["linear_probe"]["raw"]["miou"]
+    seeds, training = len(record["settings"]["seeds"]), record["final"]["sonata"]["training"]
+    return "\n\n".join(
+        (
+            markdown(list(curves.values()), columns),
+            f"Mean and standard deviation of {seeds} seeds; step 0 is the network before training. A linear layer on"
+            f" colour, height and normal alone reaches {raw:.1f}. *No masks* shows the student its global views whole;"
+            " *with a decoder* is a U-Net, compared and judged by its output at the finest cells.",
+            markdown(_ends(record["final"]["sonata"]), _END_COLUMNS),
+            f"`geometry` is the shortcut that the paper warns of: how well a linear layer reads height (R²) and normals"
+            f" (median angle) from the features. Training took {training['seconds'] / 60:.0f} minutes on one core, of"
+            f" which {100 * training['data_wait']:.2f} % waiting for data ({record['date'][:10]}, commit"
+            f" {record['commit'][:7]}, {record['cpu']}).",
+        )
+    )
+
+
+_END_COLUMNS = {
+    "start": "s features", "linear_probe": ".1f linear probe, mIoU %", "knn": ".1f 20 nearest neighbours, mIoU %",
+    "height": ".2f height, R²", "normal": ".1f normals, degrees",
+}  # fmt: skip
+_STARTS = {"random": "before training", "raw": "colour, height, normal", "pretrained": "Sonata"}
+
+
+def _ends(final: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for start, words in _STARTS.items():
+        geometry = final["geometry"].get(start, {})
+        rows.append({
+            "start": words,
+            "linear_probe": 100 * final["linear_probe"][start]["miou"],
+            "knn": 100 * final["knn"][start]["miou"] if start in final["knn"] else None,
+            "height": geometry.get("height_r2"),
+            "normal": geometry.get("normal_angle"),
+        })  # fmt: skip
+    return rows
+
+
+def cost(found: Records) -> str:
+    """The newest record of each size of network."""
+    newest = {(r["settings"]["network"], r["settings"]["where"]): r for r in found["sonata_cost"]}
+    parts = []
+    for record in newest.values():
+        chosen = record["settings"]
+        parts.append(
+            f"`{chosen['network']}`, {chosen['scenes']} rooms of {chosen['points']:,} points, cells of"
+            f" {100 * chosen['size']:.0f} cm, {chosen['where']} ({record['date'][:10]}, {record['cpu']}):\n\n"
+            + markdown(record["rows"], _COST_COLUMNS)
+        )
+    return "\n\n".join(parts)
+
+
+_COST_COLUMNS = {
+    "variant": "s variant", "milliseconds": ".0f ms a step", "fastest": ".0f fastest", "slowest": ".0f slowest",
+    "views": ".0f ms of these for views", "peak_gib": ".2f GiB at the peak", "points_per_second": ".0f points/s",
+}  # fmt: skip
+
+SECTIONS = {"sonata_learning": learning, "sonata_cost": cost}
