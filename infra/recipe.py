@@ -22,7 +22,7 @@ class SourceConfig:
     """One raw dataset.
 
     Attributes:
-        dataset: name of an installed source (see `brickyard plan --help`).
+        dataset: name of an installed source (see `brickyard sources`).
         root: its root folder, or a URI.
         options: the source's own options.
         limit: take only the first so many scenes.

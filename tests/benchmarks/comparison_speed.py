@@ -1,4 +1,4 @@
-"""The tables of speed, and issue-sized aims beside what was measured; see `comparison`."""
+"""The tables of speed, and large aims beside what was measured; see `comparison`."""
 
 from __future__ import annotations
 
