@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tests.benchmarks.report import markdown
+from train.views.crops import CropConfig
 
+HEAD = 6_557_952
+"""Parameters of a prototype head of the published size."""
 Records = dict[str, list[dict[str, Any]]]
 
 
@@ -14,17 +17,16 @@ def learning(found: Records) -> str:
     record = found["sonata_learning"][-1]
     curves: dict[str, dict[str, Any]] = {}
     for row in record["rows"]:
-        curves.setdefault(row["variant"], {"variant": row["variant"]})[str(row["step"])] = (
-            f"{row['miou']:.1f} ± {row['deviation']:.1f}"
-        )
+        name = f"{row['variant']} ({row['seeds']} seeds)"
+        curves.setdefault(name, {"variant": name})[str(row["step"])] = f"{row['miou']:.1f} ± {row['deviation']:.1f}"
     steps = list(dict.fromkeys(str(row["step"]) for row in record["rows"]))
     columns = {"variant": "s linear probe, mIoU %"} | {step: f"s step {step}" for step in steps}
     raw = 100 * record["final"]["sonata"]["linear_probe"]["raw"]["miou"]
-    seeds, training = len(record["settings"]["seeds"]), record["final"]["sonata"]["training"]
+    training = record["final"]["sonata"]["training"]
     return "\n\n".join(
         (
             markdown(list(curves.values()), columns),
-            f"Mean and standard deviation of {seeds} seeds; step 0 is the network before training. A linear layer on"
+            "Means and standard deviations over seeds; step 0 is the network before training. A linear layer on"
             f" colour, height and normal alone reaches {raw:.1f}. *No masks* shows the student its global views whole;"
             " *with a decoder* is a U-Net, compared and judged by its output at the finest cells.",
             markdown(_ends(record["final"]["sonata"]), _END_COLUMNS),
@@ -76,4 +78,32 @@ _COST_COLUMNS = {
     "views": ".0f ms of these for views", "peak_gib": ".2f GiB at the peak", "points_per_second": ".0f points/s",
 }  # fmt: skip
 
-SECTIONS = {"sonata_learning": learning, "sonata_cost": cost}
+
+def count(found: Records) -> str:
+    """What follows for a step of `sonata-indoor` from what a point costs."""
+    record = found["sonata_count"][-1]
+    columns = {
+        "network": "s network", "parameters": ",d parameters", "dense": ".2f dense MFLOP a point",
+        "sparse": ".2f sparse MFLOP a point", "kept": ".1f kB kept a point",
+        "kept_checkpointed": ".1f kB, checkpointed",
+    }  # fmt: skip
+    base = next(row for row in record["rows"] if row["network"] == "base")
+    crop = CropConfig()
+    shares = [(low + high) / 2 for low, high in (crop.global_share, crop.local_share)]
+    seen = crop.points * (2 * shares[0] + crop.locals * shares[1])
+    most = crop.points * (2 * crop.global_share[1] + crop.locals * crop.local_share[1])
+    work = (3 * seen + 2 * crop.points * shares[0]) * (base["dense"] + base["sparse"]) * 1e6
+    trained = base["parameters"] + 2 * HEAD
+    on_average, at_most = (f"{3 * points * base['kept'] / 1e6:.0f} GB" for points in (seen, most))
+    twice = f"{3 * most * base['kept_checkpointed'] / 1e6:.1f} GB"
+    return (
+        markdown(record["rows"], columns)
+        + f"\n\nA scene of at least {crop.points:,} cells has {seen:,.0f} points in its views on average and {most:,.0f}"
+        f" at most. So a GPU with three of them keeps {on_average} of activations on average and {at_most} at most in"
+        f" float32 ({twice} with `checkpoint: true`; bfloat16 takes about half), and {20 * trained / 1e9:.1f} GB for"
+        f" weights, gradients, optimiser and teacher. The encoders' work is {work / 1e12:.1f} TFLOP a scene: forward and"
+        " backward for the student, forward for the teacher, heads not counted."
+    )
+
+
+SECTIONS = {"sonata_learning": learning, "sonata_cost": cost, "sonata_count": count}
