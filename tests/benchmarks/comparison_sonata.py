@@ -98,11 +98,11 @@ def count(found: Records) -> str:
     twice = f"{3 * most * base['kept_checkpointed'] / 1e6:.1f} GB"
     return (
         markdown(record["rows"], columns)
-        + f"\n\nA scene of at least {crop.points:,} cells has {seen:,.0f} points in its views on average and {most:,.0f}"
-        f" at most. So a GPU with three of them keeps {on_average} of activations on average and {at_most} at most in"
+        + f"\n\nA scene of at least {crop.points:,} cells has {seen:,.0f} points in its views on average and"
+        f" {most:,.0f} at most. So a GPU with three of them keeps {on_average} of activations on average and {at_most} at most in"
         f" float32 ({twice} with `checkpoint: true`; bfloat16 takes about half), and {20 * trained / 1e9:.1f} GB for"
-        f" weights, gradients, optimiser and teacher. The encoders' work is {work / 1e12:.1f} TFLOP a scene: forward and"
-        " backward for the student, forward for the teacher, heads not counted."
+        f" weights, gradients, optimiser and teacher. The encoders' work is {work / 1e12:.1f} TFLOP a scene: forward"
+        " and backward for the student, forward for the teacher, heads not counted."
     )
 
 
