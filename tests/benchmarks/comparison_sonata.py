@@ -99,8 +99,8 @@ def count(found: Records) -> str:
     return (
         markdown(record["rows"], columns)
         + f"\n\nA scene of at least {crop.points:,} cells has {seen:,.0f} points in its views on average and"
-        f" {most:,.0f} at most. So a GPU with three of them keeps {on_average} of activations on average and {at_most} at most in"
-        f" float32 ({twice} with `checkpoint: true`; bfloat16 takes about half), and {20 * trained / 1e9:.1f} GB for"
+        f" {most:,.0f} at most. So a GPU with three of them keeps {on_average} of activations on average and {at_most} at"
+        f" most in float32 ({twice} with `checkpoint: true`; bfloat16 takes about half), and {20 * trained / 1e9:.1f} GB for"
         f" weights, gradients, optimiser and teacher. The encoders' work is {work / 1e12:.1f} TFLOP a scene: forward"
         " and backward for the student, forward for the teacher, heads not counted."
     )
