@@ -96,14 +96,15 @@ def count(found: Records) -> str:
     trained = base["parameters"] + 2 * HEAD
     on_average, at_most = (f"{3 * points * base['kept'] / 1e6:.0f} GB" for points in (seen, most))
     twice = f"{3 * most * base['kept_checkpointed'] / 1e6:.1f} GB"
-    return (
-        markdown(record["rows"], columns)
-        + f"\n\nA scene of at least {crop.points:,} cells has {seen:,.0f} points in its views on average and"
-        f" {most:,.0f} at most. So a GPU with three of them keeps {on_average} of activations on average and {at_most} at"
-        f" most in float32 ({twice} with `checkpoint: true`; bfloat16 takes about half), and {20 * trained / 1e9:.1f} GB for"
-        f" weights, gradients, optimiser and teacher. The encoders' work is {work / 1e12:.1f} TFLOP a scene: forward"
-        " and backward for the student, forward for the teacher, heads not counted."
+    sentences = (
+        f"A scene of at least {crop.points:,} cells has {seen:,.0f} points in its views on average, {most:,.0f} at most.",
+        f"So a GPU with three of them keeps {on_average} of activations on average and {at_most} at most in float32",
+        f"({twice} with `checkpoint: true`; bfloat16 takes about half),",
+        f"and {20 * trained / 1e9:.1f} GB for weights, gradients, optimiser and teacher.",
+        f"The encoders' work is {work / 1e12:.1f} TFLOP a scene:",
+        "forward and backward for the student, forward for the teacher, heads not counted.",
     )
+    return markdown(record["rows"], columns) + "\n\n" + " ".join(sentences)
 
 
 SECTIONS = {"sonata_learning": learning, "sonata_cost": cost, "sonata_count": count}
