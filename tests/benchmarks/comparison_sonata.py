@@ -97,7 +97,8 @@ def count(found: Records) -> str:
     on_average, at_most = (f"{3 * points * base['kept'] / 1e6:.0f} GB" for points in (seen, most))
     twice = f"{3 * most * base['kept_checkpointed'] / 1e6:.1f} GB"
     sentences = (
-        f"A scene of at least {crop.points:,} cells has {seen:,.0f} points in its views on average, {most:,.0f} at most.",
+        f"A scene of {crop.points:,} cells or more has {seen:,.0f} points in its views on average,",
+        f"{most:,.0f} at most.",
         f"So a GPU with three of them keeps {on_average} of activations on average and {at_most} at most in float32",
         f"({twice} with `checkpoint: true`; bfloat16 takes about half),",
         f"and {20 * trained / 1e9:.1f} GB for weights, gradients, optimiser and teacher.",
