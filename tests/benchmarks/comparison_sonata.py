@@ -17,8 +17,10 @@ def learning(found: Records) -> str:
     record = found["sonata_learning"][-1]
     curves: dict[str, dict[str, Any]] = {}
     for row in record["rows"]:
-        name = f"{row['variant']} ({row['seeds']} seeds)"
-        curves.setdefault(name, {"variant": name})[str(row["step"])] = f"{row['miou']:.1f} ± {row['deviation']:.1f}"
+        name = f"{row['variant']} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})"
+        curves.setdefault(name, {"variant": name})[str(row["step"])] = f"{row['miou']:.1f}" + (
+            f" ± {row['deviation']:.1f}" if row["seeds"] > 1 else ""
+        )
     steps = list(dict.fromkeys(str(row["step"]) for row in record["rows"]))
     columns = {"variant": "s linear probe, mIoU %"} | {step: f"s step {step}" for step in steps}
     raw = 100 * record["final"]["sonata"]["linear_probe"]["raw"]["miou"]

@@ -13,7 +13,7 @@ from shards.corpus import Corpus
 from shards.stream import Stream
 from tests.train.rings import COLOURS, ring_corpus, ring_scene
 from train.augment import CropConfig, CuboidConfig
-from train.objectives import CONFIGS, PPKT, SLidR, STSLidR
+from train.objectives import PPKT, SLidR, STSLidR
 from train.objectives.image_to_lidar import ImageToLidar, ImageToLidarObjective
 from train.objectives.paired import PairedBatch, PairedScene, collate
 from train.student import StudentConfig
@@ -121,10 +121,8 @@ def test_superpixel_rows_equal_a_loop_over_superpixels(corpus: Corpus) -> None:
     torch.testing.assert_close(pixels.norm(dim=1), torch.ones_like(pixels[:, 0]), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_what_trains_gets_gradients_and_the_teacher_none(corpus: Corpus, name: str) -> None:
-    cls = CONFIGS[name]
-    assert issubclass(cls, ImageToLidar)
+@pytest.mark.parametrize("cls", [PPKT, SLidR, STSLidR])
+def test_what_trains_gets_gradients_and_the_teacher_none(corpus: Corpus, cls: type[ImageToLidar]) -> None:
     built, batch = batch_of(corpus, cls(student=SMALL, crop=CROP, pixel_stride=2))
     loss = built(batch)
     loss.total.backward()
