@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,21 +15,26 @@ from tests.train.rings import ring_corpus
 from tests.train.spy import numbers, one_thread
 from train.augment import CropConfig
 from train.loop import TrainConfig, train
-from train.objectives import SLidR, Sonata
+from train.objectives import PPKT, SLidR, Sonata, STSLidR
+from train.objectives.image_to_lidar import ImageToLidar
 from train.point_student import PointStudentConfig
 from train.student import StudentConfig
 
 CONFIG = TrainConfig(steps=8, batch=2, lr=0.05, warmup=2, clip=5.0, threads=2, device="cpu", seed=3)
-SLIDR = SLidR(student=StudentConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4)
+SMALL: dict[str, Any] = {
+    "student": StudentConfig(network="tiny"), "crop": CropConfig(height=32, width=64, min_pairs=20), "pixel_stride": 4,
+}  # fmt: skip
 
 
-def test_slidr(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", [SLidR, STSLidR, PPKT])
+def test_image_to_lidar(tmp_path: Path, objective: type[ImageToLidar]) -> None:
     corpus = ring_corpus(tmp_path / "corpus", train=4)
+    runs = ("first", "second") if objective is SLidR else ("first",)
     with one_thread():
-        for name in ("first", "second"):
-            train(CONFIG, SLIDR, corpus, tmp_path / name)
-    assert numbers(tmp_path / "first") == numbers(tmp_path / "second")
-    assert_golden("slidr", [line["loss"] for line in numbers(tmp_path / "first")])
+        for name in runs:
+            train(CONFIG, objective(**SMALL), corpus, tmp_path / name)
+    assert numbers(tmp_path / "first") == numbers(tmp_path / runs[-1])
+    assert_golden(objective.name, [line["loss"] for line in numbers(tmp_path / "first")])
 
 
 def test_sonata(tmp_path: Path) -> None:
