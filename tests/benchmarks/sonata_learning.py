@@ -10,7 +10,7 @@ variants take away what the paper says matters:
 
 python -m tests.benchmarks.sonata_learning [--folder FOLDER] [--seeds 0 1 2] [--jobs 2]
 
-About half an hour on two CPU cores. What a folder holds already is not made again, so a run that was stopped goes on.
+Less than an hour on two CPU cores. What a folder holds already is not made again, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
