@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,13 @@ def run_build(
 
 def about(recipe: Recipe, plan: Plan) -> dict[str, Any]:
     """What a manifest says of the build besides its contents."""
-    return {"name": recipe.name, "config": plan.fingerprint["config"], "code": plan.fingerprint["code"]}
+    notices = [asdict(notice) for notice in plan.notices]
+    return {
+        "name": recipe.name,
+        "config": plan.fingerprint["config"],
+        "code": plan.fingerprint["code"],
+        "notices": notices,
+    }
 
 
 def _open_tasks(store: Store, plan: Plan, build: str) -> list[int]:

@@ -19,7 +19,7 @@ import xxhash
 
 from infra.recipe import Recipe, build_config, source_root
 from infra.task import make_scene, reason
-from ingest.source import Missing, SceneRef, source_distributions
+from ingest.source import Missing, Notice, SceneRef, source_distributions
 from shards.encode import FORMAT_VERSION
 from shards.errors import RecipeError
 from shards.index import Quarantined
@@ -36,11 +36,13 @@ class Plan:
     Attributes:
         tasks: scenes of each shard.
         missing: scenes that cannot be built because files are not there.
+        notices: what was seen below the roots and is not used; no scenes.
         fingerprint: configuration, code and inputs (names and sizes of the raw files, calibrations, not their bytes).
     """
 
     tasks: tuple[tuple[SceneRef, ...], ...]
     missing: tuple[Quarantined, ...]
+    notices: tuple[Quarantined, ...]
     fingerprint: dict[str, Any]
 
     @property
@@ -52,6 +54,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     """List all scenes of a recipe. Raises `RecipeError` for a root that is not there or holds no scene."""
     refs: list[SceneRef] = []
     missing: list[Quarantined] = []
+    notices: list[Quarantined] = []
     for number, config in enumerate(recipe.sources):
         source, options = config.resolve()
         root = source_root(config, folder)
@@ -60,6 +63,9 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
             raise RecipeError(f"sources[{number}] ({config.dataset}): the folder {root} does not exist")
         found = 0
         for item in source.plan(store, options):
+            if isinstance(item, Notice):
+                notices.append(Quarantined(item.key, item.reason))
+                continue
             if config.limit is not None and found >= config.limit:
                 break
             found += 1
@@ -75,7 +81,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     tasks = _group(refs, recipe.shards.target_mib << 20, recipe.shards.max_scenes)
     code = code_version([source.dataset for source in recipe.sources])
     fingerprint = {"config": build_config(recipe), "code": code, "inputs": _inputs(refs, missing)}
-    return Plan(tasks, tuple(missing), fingerprint)
+    return Plan(tasks, tuple(missing), tuple(notices), fingerprint)
 
 
 def code_version(datasets: Sequence[str]) -> dict[str, str]:
@@ -155,6 +161,7 @@ def estimate(plan: Plan, recipe: Recipe, *, cpus: int, samples: int = 1) -> dict
         "recipe": recipe.name,
         "scenes": len(plan.refs),
         "missing": [{"key": q.key, "reason": q.reason} for q in plan.missing],
+        "notices": [{"key": q.key, "reason": q.reason} for q in plan.notices],
         "shards": len(plan.tasks),
         "points": sum(ref.points_estimate for ref in plan.refs),
         "bytes_in": sum(ref.bytes_estimate for ref in plan.refs),

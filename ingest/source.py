@@ -7,7 +7,7 @@ and self-contained, so `read` runs anywhere and never needs another scene, a tab
         if isinstance(item, SceneRef):
             scene = SOURCE.read(item)
         else:
-            print(item.reason)          # a scene the dataset should have and has not
+            print(item.reason)  # Missing: a scene the dataset should have and has not; Notice: what is not used
 
 Readers raise `RawDataError` for anything wrong with a scene's bytes; the build quarantines that scene and goes on.
 """
@@ -70,6 +70,15 @@ class Missing:
         return f"{self.dataset}/{self.scene_id}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Notice(Missing):
+    """What the plan saw below the root and does not use, such as pictures of a format that is not read.
+
+    No scene of the dataset's lists is lost by it: it is printed and kept in the manifest, and changes no exit code.
+    `scene_id` is the file or folder concerned, relative to the root.
+    """
+
+
 @dataclass(frozen=True)
 class Source:
     """A dataset.
@@ -77,7 +86,8 @@ class Source:
     Attributes:
         dataset: name used in recipes.
         options: frozen dataclass of the dataset's options with defaults; the recipe's `options` are checked against it.
-        plan: lists the scenes below a root in a stable order, opening tables but no payloads.
+        plan: lists the scenes below a root in a stable order, opening tables but no payloads; yields `SceneRef`,
+            `Missing` and `Notice`.
         read: raw files of one reference -> validated Scene; raises `RawDataError`.
     """
 

@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "licences": manifest["licences"],
         "quarantined": quarantined,
     }
+    for item in manifest["notices"]:
+        print(f"not used: {item['key']}: {item['reason']}", file=sys.stderr)
     for item in quarantined:
         print(f"quarantined {item['key']}: {item['reason']}", file=sys.stderr)
     if not args.json:

@@ -33,5 +33,7 @@ def _print(result: dict[str, Any]) -> None:
     for row in result["datasets"]:
         for problem in row["problems"]:
             print(f"sample failed: {problem}")
+    for item in result["notices"]:
+        print(f"not used: {item['key']}: {item['reason']}")
     for item in result["missing"]:
         print(f"missing: {item['key']}: {item['reason']}")

@@ -49,4 +49,4 @@ def check_cameras(cameras: tuple[str, ...]) -> None:
 
 def root_of(store: Store) -> str:
     """The root as workers elsewhere need it: absolute if local, the URI otherwise."""
-    return store.path("") if store.local else store.uri
+    return store.uri

@@ -88,7 +88,7 @@ def _reference(
         scene_id=scene_id,
         split=split,
         sequence=sequence,
-        root=store.path(""),
+        root=store.uri,
         files={frame["role"]: index.filename(row) for frame, (row, _) in zip(frames, clip, strict=True)},
         details={"version": index.version, "camera": camera, "mount": mount, "frames": frames, "dropped": dropped},
         bytes_estimate=sum(size for _, size in clip),

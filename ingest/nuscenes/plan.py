@@ -145,7 +145,7 @@ class _Planner:
             scene_id=scene_id,
             split=self.splits.get(name, "none"),
             sequence=name,
-            root=self.store.path(""),
+            root=self.store.uri,
             files=found.files,
             details={
                 "version": self.options.version,

@@ -99,7 +99,7 @@ def _plan_file(
         scene_id=path,
         split="none",
         sequence=path,
-        root=store.path("") if store.local else store.uri,
+        root=store.uri,
         files={"points": path} | ({"transforms": transforms} if transforms else {}),
         details={
             "format": "las" if suffix == "laz" else suffix,

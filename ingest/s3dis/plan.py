@@ -153,7 +153,7 @@ def _plan_room(store: Store, path: str, angles: str | None, options: S3DISOption
         scene_id=f"{area}/{room}",
         split="val" if area == f"Area_{options.val_area}" else "train",
         sequence=area,
-        root=store.path("") if store.local else store.uri,
+        root=store.uri,
         files=files,
         details={
             "room": room,

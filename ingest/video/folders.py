@@ -122,7 +122,7 @@ def _clips(
         files = {f"{role}/{k:05d}": path for k, i in enumerate(run) for role, path in frames[i].items()} | common
         yield SceneRef(
             dataset="video", scene_id=clip_id(sequence, "images", number), split="none", sequence=sequence,
-            root=store.path("") if store.local else store.uri, files=files,
+            root=store.uri, files=files,
             details={
                 "kind": "images", "times_ns": None if times is None else [times[i] for i in run],
                 "dropped": dict(dropped or {}) if number == 0 else {}, **details,

@@ -119,7 +119,7 @@ def _plan_video(
         "quality": options.quality, "focal": options.focal, "rate_hz": options.clips.rate_hz,
         "frames": options.clips.frames, "min_motion": options.min_motion, "max_frames": options.max_window_frames,
     }  # fmt: skip
-    where = store.path("") if store.local else store.uri
+    where = store.uri
     if posed:
         for shot in posed:
             yield SceneRef(

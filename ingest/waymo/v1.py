@@ -92,13 +92,13 @@ def _frames(store: Store, name: str, path: str, options: Options) -> Iterator[Sc
 def _reference(
     store: Store, name: str, path: str, scene_id: str, *, details: dict[str, Any], points: int, size: int
 ) -> SceneRef:
-    folder = path.rpartition("/")[0] or store.path("").rpartition("/")[2]
+    folder = path.rpartition("/")[0] or store.uri.rpartition("/")[2]
     return SceneRef(
         dataset=DATASET,
         scene_id=scene_id,
         split=SPLITS.get(folder, "none"),
         sequence=name,
-        root=store.path("") if store.local else store.uri,
+        root=store.uri,
         files={"frame": path},
         details=details,
         points_estimate=points,

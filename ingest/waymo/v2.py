@@ -121,13 +121,13 @@ def _reference(
     points: int,
     size: int,
 ) -> SceneRef:
-    split = folder.rstrip("/") or store.path("").rpartition("/")[2]
+    split = folder.rstrip("/") or store.uri.rpartition("/")[2]
     return SceneRef(
         dataset=DATASET,
         scene_id=scene_id,
         split=SPLITS.get(split, "none"),
         sequence=name,
-        root=store.path("") if store.local else store.uri,
+        root=store.uri,
         files=paths,
         details=details,
         points_estimate=points,
