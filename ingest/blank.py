@@ -48,7 +48,8 @@ def blank_records(data: bytes | NDArray[Any], size: int, least_bytes: int | None
     steps = np.zeros(count + 1, np.int64)
     np.add.at(steps, runs[:, 0] // size, 1)
     np.add.at(steps, -(-runs[:, 1] // size), -1)
-    return np.cumsum(steps[:-1]) > 0
+    inside: NDArray[np.bool_] = np.cumsum(steps[:-1]) > 0
+    return inside
 
 
 def zero_runs(data: bytes | NDArray[Any], least_bytes: int) -> NDArray[np.int64]:
@@ -75,8 +76,8 @@ def zero_runs(data: bytes | NDArray[Any], least_bytes: int) -> NDArray[np.int64]
     behind[after == whole, : len(flat) - whole * chunk] = flat[whole * chunk :]
     starts = first * chunk - np.argmax(before[:, ::-1] != 0, axis=1)
     ends = after * chunk + np.argmax(behind != 0, axis=1)
-    runs = np.stack([starts, ends], axis=1).astype(np.int64)
-    return runs[runs[:, 1] - runs[:, 0] >= least_bytes]
+    runs: NDArray[np.int64] = np.stack([starts, ends], axis=1).astype(np.int64)[ends - starts >= least_bytes]
+    return runs
 
 
 def _flat(data: bytes | NDArray[Any]) -> NDArray[np.uint8]:

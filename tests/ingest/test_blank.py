@@ -51,7 +51,7 @@ def test_records_without_return_here_and_there_are_no_lost_block():
     records[::7] = 0
     assert not blank_records(records, 16).any()
     records[100:132] = 0
-    assert blank_records(records, 16)[100:132].all() and 32 * 16 == SECTOR
+    assert blank_records(records, 16)[100:132].all() and SECTOR == 32 * 16
 
 
 def test_an_array_may_be_empty_all_zero_or_unaligned():
