@@ -24,13 +24,14 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from shards.atomic import TEMPORARY
 from shards.containers import CONTAINERS, ContainerName
 from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
 from shards.encode import FORMAT_VERSION, EncodedScene
 from shards.errors import NONSENSE, CorpusError
 from shards.index import SCHEMA, Quarantined, index_rows, read_index, write_index
 from shards.seal import is_whole
-from shards.storage import TEMPORARY, Store, digest64
+from shards.storage import Store, digest64
 
 BUILD = "build.json"
 LOCK = "build.lock"

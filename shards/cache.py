@@ -26,9 +26,9 @@ from pathlib import Path
 
 import xxhash
 
+from shards.atomic import TEMPORARY
 from shards.errors import CorpusError
 from shards.index import Address
-from shards.storage import TEMPORARY
 
 _LOCK = "lock"
 _KEEP = 0.9

@@ -27,6 +27,7 @@ from typing import Any, TypeAlias, TypeVar
 import pyarrow.fs as pafs
 import xxhash
 
+from shards.atomic import Readable, write_whole
 from shards.clients import admit
 from shards.errors import BrickyardError, CorpusError
 from shards.retry import RetryPolicy, ShortRead, bounded, refined, retry
@@ -34,18 +35,12 @@ from shards.uri import Location, hide, open_filesystem
 
 T = TypeVar("T")
 
-TEMPORARY = ".partial-"
-"""Prefix of the name of a file that is still being written; readers ignore such files, builds remove them."""
-
 _OPEN_FILES = 128
 _REMOTE_HANDLES = 4096
 """A handle of a remote file is a name and a size: keeping it saves a request."""
 
 _PIECE = 8 << 20
 _PARALLEL = 4
-
-Readable: TypeAlias = bytes | bytearray | memoryview | Any
-"""Anything with the buffer protocol, `pyarrow.Buffer` included."""
 
 Counts: TypeAlias = list[int]
 
@@ -262,15 +257,7 @@ class Store:
             self._forget(name)
             self._ask(lambda: self._upload(full, data))
             return
-        target = Path(full)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{target.name}"
-        with temporary.open("wb") as file:
-            file.write(memoryview(data))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        _sync_folder(target.parent)
+        write_whole(Path(full), data)
 
     def _upload(self, full: str, data: Readable) -> None:
         """One attempt to write a remote file. An object store shows it when its last byte has arrived."""
@@ -309,11 +296,3 @@ def _regular(path: str) -> int:
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, "there is no regular file", path)
     return descriptor
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

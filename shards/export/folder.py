@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from shards.atomic import TEMPORARY
 from shards.corpus import Corpus
 from shards.errors import CorpusError
-from shards.storage import TEMPORARY, Store
+from shards.storage import Store
 
 RECORD = "export.json"
 LICENCES = "LICENCES.txt"
