@@ -30,6 +30,7 @@ import xxhash
 from shards.atomic import Readable, write_whole
 from shards.clients import admit
 from shards.errors import BrickyardError, CorpusError
+from shards.listing import Entry, Note, local_entries, local_files, printable, remote_entries
 from shards.retry import RetryPolicy, ShortRead, bounded, refined, retry
 from shards.uri import Location, hide, open_filesystem
 
@@ -43,6 +44,7 @@ _PIECE = 8 << 20
 _PARALLEL = 4
 
 Counts: TypeAlias = list[int]
+Entries: TypeAlias = list[Entry]
 
 
 def digest64(data: Readable) -> int:
@@ -62,6 +64,7 @@ class Store:
         uri: where it is, fit to be shown: a `Location` hides credentials, and still opens the store it came from, also
             in another process that it was pickled to.
         rereads: how often bytes with a wrong digest are worth fetching again (a disk gives the same ones again).
+        unlisted: what `list`, `sizes` and `walk` met and passed over: place (printable) -> why.
     """
 
     def __init__(self, root: str | os.PathLike[str], retry: RetryPolicy | None = None) -> None:
@@ -75,6 +78,7 @@ class Store:
         self.local = isinstance(self._fs, pafs.LocalFileSystem)
         self.uri: str = self._root if self.local or location is None else location
         self.rereads = 0 if self.local else self.retry.rereads
+        self.unlisted: dict[str, str] = {}
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -120,9 +124,22 @@ class Store:
         place, mark, query = (self.uri.whole if isinstance(self.uri, Location) else self.uri).partition("?")
         return Store(f"{place.rstrip('/')}/{name}{mark}{query}", self.retry)
 
-    def _infos(self, name: str, *, recursive: bool = False) -> list[Any]:
-        selector = pafs.FileSelector(self.path(name), allow_not_found=True, recursive=recursive)
-        return list(self._ask(lambda: self._fs.get_file_info(selector)))
+    def _entries(self, name: str) -> Entries:
+        """What is directly inside a folder; what it cannot list is noted in `unlisted`."""
+        full = self.path(name)
+        if self.local:
+            return local_entries(full, self._noting(name))
+        return self._remote(full, self._noting(name), recursive=False)
+
+    def _remote(self, full: str, note: Note, *, recursive: bool) -> Entries:
+        selector = pafs.FileSelector(full, allow_not_found=True, recursive=recursive)
+        return remote_entries(self._ask(lambda: self._fs.get_file_info(selector)), full, note)
+
+    def _noting(self, name: str) -> Note:
+        def note(place: str, why: str) -> None:
+            self.unlisted[printable("/".join(part for part in (name.rstrip("/"), place) if part))] = why
+
+        return note
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None where there is no such file."""
@@ -140,18 +157,21 @@ class Store:
 
     def list(self, name: str = "") -> list[str]:
         """Sorted names directly inside a folder (empty if it does not exist), folders with a trailing slash."""
-        infos = self._infos(name)
-        return sorted(i.base_name + ("/" if i.type == pafs.FileType.Directory else "") for i in infos)
+        return sorted(entry.name + ("/" if entry.kind == "folder" else "") for entry in self._entries(name))
 
     def sizes(self, name: str = "") -> dict[str, int]:
         """File name -> bytes, for the files directly inside a folder, by one listing."""
-        return {i.base_name: int(i.size) for i in self._infos(name) if i.type == pafs.FileType.File}
+        return {entry.name: entry.size for entry in self._entries(name) if entry.kind == "file"}
 
     def walk(self, name: str = "") -> Iterator[str]:
-        """Names (relative to the store) of all files below a folder, sorted."""
-        infos = self._infos(name, recursive=True)
-        for full in sorted(i.path for i in infos if i.type == pafs.FileType.File):
-            yield full[len(self._root) + 1 :] if full.startswith(self._root) else full
+        """Names (relative to the store) of all files below a folder, sorted; each folder once, whatever links lead to
+        it (see `shards.listing`)."""
+        full, note = self.path(name), self._noting(name)
+        if self.local:
+            found = local_files(full, note)
+        else:
+            found = sorted(e.name for e in self._remote(full, note, recursive=True) if e.kind == "file")
+        yield from (f"{name.rstrip('/')}/{file}" for file in found) if name else found
 
     def read(self, name: str, whole: Callable[[bytes], bool] = lambda data: True, *, most: int | None = None) -> bytes:
         """All bytes of a file; from a remote store once more while `whole` says that they are damaged. A file of more
