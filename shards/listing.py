@@ -12,6 +12,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import pyarrow.fs as pafs
@@ -64,47 +65,59 @@ def local_entries(folder: str, note: Note) -> list[Entry]:
 
 def local_files(folder: str, note: Note) -> list[str]:
     """Sorted names of all files below a local folder, each folder once: under its own name rather than a link's."""
-    files: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    tops, linked = [""], False
-    while tops:
-        links: list[str] = []
-        for top in sorted(tops):
-            _descend(folder, top, note, files, links, seen, linked)
-        tops, linked = links, True
-    return sorted(files)
+    walk = _Walk(folder, note)
+    walk.descend("", linked=False)
+    while walk.links:
+        links, walk.links = sorted(walk.links), []
+        for link in links:
+            walk.descend(link, linked=True)
+    return sorted(walk.files)
 
 
-def _descend(
-    folder: str, top: str, note: Note, files: list[str], links: list[str], seen: set[tuple[int, int]], linked: bool
-) -> None:
-    """Add the files of one tree and the links to folders in it. Only what a link leads to is held against `seen`:
-    without links there are no loops, and some network disks give two folders the same number."""
-    waiting = [top]
-    while waiting:
-        below = waiting.pop()
-        try:
-            status = os.stat(_join(folder, below))
-        except OSError as problem:
-            if below:
-                note(below, _why(problem))
-            continue
-        number = (status.st_dev, status.st_ino)
-        if linked and number in seen:
-            note(below, "a link leads here, to a folder that is listed already")
-            continue
-        seen.add(number)
-        for found in _scan(_join(folder, below), below, note):
-            name = f"{below}/{found.name}" if below else found.name
+class _Walk:
+    """The files found so far below a folder, and the links to folders that are still to be followed."""
+
+    def __init__(self, folder: str, note: Note) -> None:
+        self.files: list[str] = []
+        self.links: list[str] = []
+        self._folder, self._note = folder, note
+        self._seen: set[tuple[int, int]] = set()
+
+    def descend(self, top: str, *, linked: bool) -> None:
+        """Add one tree. Only what a link leads to is held against the folders seen: without links there are no loops,
+        and some network disks give two folders the same number."""
+        waiting = [top]
+        while waiting:
+            below = waiting.pop()
+            full = _join(self._folder, below)
             try:
-                if found.is_file():
-                    files.append(name)
-                elif found.is_dir():
-                    (links if found.is_symlink() else waiting).append(name)
-                elif found.is_symlink():
-                    found.stat()  # a pipe or a device; or the reason why it is nothing
+                status = Path(full).stat()
             except OSError as problem:
-                note(name, _why(problem, found))
+                if below:
+                    self._note(below, _why(problem))
+                continue
+            number = (status.st_dev, status.st_ino)
+            if linked and number in self._seen:
+                self._note(below, "a link leads here, to a folder that is listed already")
+                continue
+            self._seen.add(number)
+            waiting += [name for entry in _scan(full, below, self._note) if (name := self._add(entry, below))]
+
+    def _add(self, entry: os.DirEntry[str], below: str) -> str | None:
+        """Take a file or a link; returns the name of a folder to go into."""
+        name = f"{below}/{entry.name}" if below else entry.name
+        try:
+            if entry.is_file():
+                self.files.append(name)
+            elif entry.is_dir():
+                if not entry.is_symlink():
+                    return name
+                self.links.append(name)
+            elif entry.is_symlink():
+                entry.stat()  # says why it leads to nothing
+        except OSError as problem:
+            self._note(name, _why(problem, entry))
+        return None
 
 
 def _scan(folder: str, below: str, note: Note) -> Iterator[os.DirEntry[str]]:
@@ -123,7 +136,7 @@ def _scan(folder: str, below: str, note: Note) -> Iterator[os.DirEntry[str]]:
         if is_companion(entry.name):
             continue
         if refused := _unnameable(entry.name):
-            note(_join(below, entry.name) if below else entry.name, refused)
+            note(f"{below}/{entry.name}" if below else entry.name, refused)
         else:
             yield entry
 

@@ -89,11 +89,7 @@ def test_every_real_folder_is_listed_exactly_once(folders: list[list[str]], link
 
 def test_names_that_no_path_may_have_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "good.ply", "größe\u00a0e\u0301.ply", "win\\dows.ply", "two\nlines.ply", "\x1b[31mred/a.ply")
-    with open(os.fsencode(tmp_path) + b"/scan\xe9.ply", "wb"):
-        pass
-    os.mkdir(os.fsencode(tmp_path) + b"/d\xff")
-    with open(os.fsencode(tmp_path) + b"/d\xff/a.ply", "wb"):
-        pass
+    put(tmp_path, os.fsdecode(b"scan\xe9.ply"), os.fsdecode(b"d\xff/a.ply"))
     store = Store(tmp_path)
     assert list(store.walk()) == store.list() == list(store.sizes()) == ["good.ply", "größe\u00a0e\u0301.ply"]
     assert set(store.unlisted) == {"scan\\xe9.ply", "d\\xff", "win\\dows.ply", "two\\nlines.ply", "\\x1b[31mred"}
