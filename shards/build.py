@@ -103,8 +103,12 @@ def commit_task(
     quarantined: Sequence[Quarantined],
     *,
     container: ContainerName = "parquet",
+    inputs: Mapping[str, str] | None = None,
 ) -> Part:
-    """Write the shard of a task, then its part. After this returns, the task is done for good."""
+    """Write the shard of a task, then its part. After this returns, the task is done for good.
+
+    `inputs`, key -> digest of every scene of the task, built or quarantined, are kept in the part (`read_inputs`).
+    """
     name, data, digest, rows = None, b"", None, []
     if scenes:
         suffix, write_shard = CONTAINERS[container]
@@ -117,7 +121,8 @@ def commit_task(
         return other[0]  # a worker that was thought lost has done it; what is committed stays
     part = Part(task, name, len(memoryview(data)), digest, len(scenes), tuple(quarantined))
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    store.write(part_name(task), write_index(table, {"build": build, "part": asdict(part)}))
+    note = {"build": build, "part": asdict(part)} | ({} if inputs is None else {"inputs": dict(inputs)})
+    store.write(part_name(task), write_index(table, note))
     return part
 
 
@@ -144,21 +149,40 @@ def read_part(store: Store, task: int, build: str, *, need_shard: bool = True) -
     return part, table
 
 
+def read_inputs(store: Store, name: str) -> tuple[Mapping[str, str], frozenset[str]]:
+    """(inputs, keys of the scenes that were quarantined) of a file in `parts/`, whatever build it is of; nothing of a
+    part that is damaged or does not say."""
+    try:
+        data = store.read(f"parts/{name}", whole=is_whole)
+        note = read_index(data, name)[1] if is_whole(data) else {}
+        inputs = {str(key): str(digest) for key, digest in note.get("inputs", {}).items()}
+        return inputs, frozenset(str(q["key"]) for q in note["part"]["quarantined"]) if inputs else frozenset()
+    except (CorpusError, *NONSENSE):
+        return {}, frozenset()
+
+
 def finish_build(
-    store: Store, tasks: int, build: str, missing: Sequence[Quarantined], about: Mapping[str, Any]
+    store: Store,
+    tasks: int,
+    build: str,
+    missing: Sequence[Quarantined],
+    about: Mapping[str, Any],
+    *,
+    parts_of: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Write index and manifest from the parts; returns the manifest. Raises `CorpusError` if a part is not there.
 
     Args:
         tasks: number of tasks; parts 0..tasks-1 must be committed.
         build: digest of the fingerprint.
+        parts_of: what the part of each task is signed with, where that is not `build`.
         missing: scenes that were never planned because their files are not there.
         about: further entries of the manifest (recipe, versions).
     """
     parts: list[Part] = []
     tables: list[pa.Table] = []
     for task in range(tasks):
-        record = read_part(store, task, build)
+        record = read_part(store, task, build if parts_of is None else parts_of[task])
         if record is None:
             raise CorpusError(f"{store.uri}: task {task} is not committed; run the build again")
         parts.append(record[0])
