@@ -3,19 +3,20 @@
     run/checkpoints/step-000100/weights.safetensors     parameters and buffers of the objective (no frozen teacher)
                                 optimiser.safetensors   its per-parameter tensors, by parameter name
                                 state.json              step, stream, schedule, random states, counters
+                                digests.json            of the other three, see `train.files`
 
 The newest few are kept, and the best one where the caller knows which it is.
 
-A checkpoint is written into a folder with a temporary name, every file and the folder flushed, then renamed: a folder
-named step-* is whole. If the power fails before the rename, the previous checkpoint is the newest and the leftover is
-removed by the next save. Nothing is pickled: what cannot be a tensor is JSON.
+A checkpoint is written into a folder with a temporary name, every file and the folder flushed, then renamed; one that
+is removed gets such a name first. So a folder named step-<number> is whole. If the power fails before the rename, the
+previous checkpoint is the newest and the leftover is removed by the next start. Nothing is pickled: what cannot be a
+tensor is JSON.
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,10 +29,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from shards.errors import BrickyardError
+from shards.documents import read_file, write_document
+from shards.errors import NONSENSE, BrickyardError
+from train.files import check_digests, flush, write_digests
 
 _PARTIAL = ".partial-"
-VERSION = 1
+_NAME = re.compile(r"step-([0-9]+)")
+_FILES = ("weights.safetensors", "optimiser.safetensors", "state.json")
+VERSION = 2
+"""Version 1 had no digests; it is read as well."""
 
 
 def save_checkpoint(
@@ -50,8 +56,7 @@ def save_checkpoint(
         state: JSON-able; `load_checkpoint` returns it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(leftover)
+    remove_leftovers(folder)
     target = folder / _name(step)
     temporary = folder / f"{_PARTIAL}{target.name}"
     temporary.mkdir()
@@ -59,17 +64,29 @@ def save_checkpoint(
     tensors, scalars = _optimiser_state(model, optimiser)
     save_file(tensors, temporary / "optimiser.safetensors")
     table = {"version": VERSION, "step": step, "optimiser": scalars, "random": _random_state(), **state}
-    (temporary / "state.json").write_text(json.dumps(table, indent=1) + "\n")
+    write_document(temporary / "state.json", table, indent=1)
+    write_digests(temporary, _FILES)
     for path in (*temporary.iterdir(), temporary):
-        _flush(path)
+        flush(path)
     if target.exists():
-        shutil.rmtree(target)
+        _remove(target)
     temporary.rename(target)
-    _flush(folder)
+    flush(folder)
     for old in checkpoints(folder)[:-keep]:
         if best is None or old.name != _name(best):
-            shutil.rmtree(old)
+            _remove(old)
     return target
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process had not finished to write, or to remove."""
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Its name goes first: killed at any moment, no half of a checkpoint is left under it."""
+    shutil.rmtree(checkpoint.rename(checkpoint.with_name(f"{_PARTIAL}old-{checkpoint.name}")))
 
 
 def _name(step: int) -> str:
@@ -77,8 +94,9 @@ def _name(step: int) -> str:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Committed checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    """Committed checkpoints, oldest first; what has any other name, such as a copy, is none."""
+    found = [(int(name[1]), path) for path in folder.glob("step-*") if (name := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if path.is_dir()]
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
@@ -87,18 +105,18 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[
     Raises:
         BrickyardError: where a file is missing, damaged, or belongs to another model.
     """
+    hint = "delete this checkpoint to go on from an older one, or from the beginning where there is none"
+    table = read_file(path / "state.json", {"version": int, "step": int}, error=BrickyardError, hint=hint)
+    if not 1 <= table["version"] <= VERSION:
+        raise BrickyardError(f"checkpoint {path} has version {table['version']}, this program reads 1 to {VERSION}")
+    check_digests(path, _FILES, hint=hint, required=table["version"] > 1)
     try:
-        table: dict[str, Any] = json.loads((path / "state.json").read_text())
-        if table["version"] != VERSION:
-            raise BrickyardError(f"checkpoint {path} has version {table['version']}, this program reads {VERSION}")
         device = next(model.parameters()).device
         model.load_state_dict(load_file(path / "weights.safetensors", device=str(device)))
         _restore_optimiser(model, optimiser, load_file(path / "optimiser.safetensors"), table["optimiser"])
         _restore_random(table["random"])
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-        raise BrickyardError(
-            f"checkpoint {path} cannot be used: {problem}; delete it to go on from an older one"
-        ) from problem
+    except (OSError, RuntimeError, SafetensorError, *NONSENSE) as problem:
+        raise BrickyardError(f"checkpoint {path} cannot be used: {problem}; {hint}") from problem
     return table
 
 
@@ -155,11 +173,3 @@ def _restore_random(state: Mapping[str, Any]) -> None:
 
 def _encode(array: Any) -> str:
     return base64.b64encode(array.tobytes()).decode("ascii")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

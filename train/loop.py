@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from train.allocator import keep_pages
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.distributed import Group
 from train.memory import memory_report, peak_bytes, start_measuring
-from train.metrics import MetricsLog, ProgressLine, read_metrics
+from train.metrics import METRICS, MetricsLog, ProgressLine, rows_until
 from train.objectives.objective import Objective, ObjectiveConfig
 from train.run_folder import RunFolder
 from train.step import Report, StepConfig, Stepper
@@ -123,6 +124,8 @@ class _Run:
     ) -> None:
         self.config, self.settings, self.corpus, self.group = config, settings, corpus, group
         self.rows = _chosen(config, corpus) if rows is None else rows
+        if not len(self.rows):
+            raise RecipeError("the selection holds no scene: there is nothing to train on")
         self.numbers = _numbers_of_passes(config, group)
         self.steps = config.steps or _steps_of_epochs(config, corpus, self.rows)
         torch.manual_seed(config.seed)
@@ -133,6 +136,9 @@ class _Run:
         self.seconds = self.waited = 0.0
         self.best: dict[str, float] | None = None
         self.since_checkpoint: list[float] = []
+        self.last_loss: float | None = None
+        self.log: MetricsLog | None = None
+        self.lines: int | None = None  # of metrics.jsonl, when the restored checkpoint was written
 
     def train(self, *, resume: bool) -> dict[str, Any]:
         started = time.monotonic()
@@ -162,9 +168,9 @@ class _Run:
             "objective": self.settings.name,
             "steps": self.steps,
             "scenes": len(self.rows),
-            "last_loss": last if math.isfinite(last := read_metrics(self.folder.out)[-1]["loss"]) else None,
+            "last_loss": self.last_loss,
             "best": self.best,
-            "steps_without_pairs": self.stepper.unusable,
+            self.objective.unusable: self.stepper.unusable,
             "steps_left_out": self.stepper.skipped,
             "replaced_scenes": dict(stream.replaced),
             "seconds": round(before + time.monotonic() - started, 1),
@@ -180,7 +186,9 @@ class _Run:
         with contextlib.ExitStack() as stack:
             passes = stack.enter_context(contextlib.closing(self._passes(stream)))
             chief = self.group.rank == 0
-            log = stack.enter_context(contextlib.closing(MetricsLog(self.folder.out, first))) if chief else None
+            if chief:
+                log = MetricsLog(self.folder.out, first, lines=self.lines)
+                self.log = stack.enter_context(contextlib.closing(log))
             line = stack.enter_context(contextlib.closing(ProgressLine(self.steps, first))) if chief else None
             for step in range(first, self.steps):
                 begun = time.monotonic()
@@ -189,9 +197,10 @@ class _Run:
                 self.seconds, self.waited = self.seconds + seconds, self.waited + report.waited
                 if report.learned:
                     self.since_checkpoint.append(report.metrics["loss"])
+                self.last_loss = loss if math.isfinite(loss := report.metrics["loss"]) else None
                 done, peak = step + 1, peak_bytes(self.group.device)
-                if log and (done % self.config.log_every == 0 or done == self.steps):
-                    log.write(done, report.metrics | _speed(report, seconds, peak))
+                if self.log and (done % self.config.log_every == 0 or done == self.steps):
+                    self.log.write(done, report.metrics | _speed(report, seconds, peak))
                 if line:
                     rate, wait = report.scenes / seconds, report.waited / seconds
                     line.update(done, report.metrics["loss"], rate, wait, peak)
@@ -220,7 +229,23 @@ class _Run:
         self.stepper.restore(state)
         self.best = state.get("best")
         self.seconds, self.waited = state.get("seconds", 0.0), state.get("waited", 0.0)
-        return int(state["step"]), state["stream"]
+        self.last_loss, self.lines = state.get("last_loss"), state.get("lines")
+        step = int(state["step"])
+        if self.group.rank == 0:
+            self._check_lines(step)
+        return step, state["stream"]
+
+    def _check_lines(self, step: int) -> None:
+        """Say so where metrics.jsonl has lost lines; nothing but its curves depends on them."""
+        path = self.folder.out / METRICS
+        rows = rows_until(path, step, self.lines)
+        if self.lines is None:  # a checkpoint of an older version
+            loss = rows[-1]["loss"] if rows else math.nan
+            self.last_loss = loss if math.isfinite(loss) else None
+        expected = self.lines if self.lines is not None else 1
+        if len(rows) < expected:
+            text = f"{path} has {len(rows)} lines up to step {step} where there were {expected} or more"
+            print(f"{text}: they are lost; the run goes on, its curves have a gap", file=sys.stderr, flush=True)
 
     def _save(self, step: int, stream: Stream) -> None:
         """Rank 0 writes; the others wait."""
@@ -230,13 +255,16 @@ class _Run:
                 self.best = {"step": step, "loss": mean}
             self.since_checkpoint = []
         if self.group.rank == 0:
+            assert self.log is not None
+            self.log.flush()
             times = {"seconds": self.seconds, "waited": self.waited}
+            logged = {"last_loss": self.last_loss, "lines": self.log.lines}
             save_checkpoint(
                 self.folder.checkpoints,
                 step,
                 self.objective,
                 self.stepper.optimiser,
-                {"stream": stream.state(), "best": self.best, **times, **self.stepper.state()},
+                {"stream": stream.state(), "best": self.best, **times, **logged, **self.stepper.state()},
                 keep=self.config.keep_last,
                 best=int(self.best["step"]) if self.best and self.config.keep_best else None,
             )

@@ -1,18 +1,30 @@
 """Where the numbers of a run go: metrics.jsonl (one line per logged step), TensorBoard events, a line on stderr.
 
-On resuming, lines and events of steps after the checkpoint are dropped, so a run that was killed has the same file as
-one that was not. On a terminal the line is redrawn in place with a bar; elsewhere it is printed now and then.
+Lines are appended; a last one without its newline was cut off by a crash and is none. What stood before a checkpoint is
+on the disk when the checkpoint is. On resuming, lines and events of steps after the checkpoint are dropped (the file is
+written anew, whole or not at all), so a run that was killed has the same file as one that was not. A number that is not
+finite is null. On a terminal the progress is redrawn in place with a bar; elsewhere it is printed now and then.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
+
+from shards.documents import Every, read_document
+from shards.errors import BrickyardError
+from shards.storage import write_whole
+
+METRICS = "metrics.jsonl"
 
 TIMINGS = ("data_wait", "scenes_per_second", "points_per_second", "peak_gib")
 """Metrics that differ from run to run; all others are equal, bit for bit, on a CPU."""
@@ -27,14 +39,19 @@ class MetricsLog:
     Args:
         folder: of the run.
         step: the step that was restored; later lines of metrics.jsonl go.
+        lines: that the checkpoint of this step has seen, if that is known; the file is read no further.
         tensorboard: write events too.
+
+    Attributes:
+        lines: in the file.
     """
 
-    def __init__(self, folder: Path, step: int = 0, *, tensorboard: bool = True) -> None:
-        self._path = folder / "metrics.jsonl"
-        kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
-        self._path.write_text("".join(line + "\n" for line in kept))
-        self._file = self._path.open("a", encoding="utf-8")
+    def __init__(self, folder: Path, step: int = 0, *, lines: int | None = None, tensorboard: bool = True) -> None:
+        path = folder / METRICS
+        kept = rows_until(path, step, lines)
+        write_whole(path, "".join(_line(row) for row in kept).encode())
+        self.lines = len(kept)
+        self._file = path.open("a", encoding="utf-8")
         self._board = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -45,11 +62,16 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append a step; numbers are written exactly (shortest text that reads back equal)."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(_line({"step": step, **values}))
         self._file.flush()
+        self.lines += 1
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Have the disk keep what was written; before a checkpoint that counts on it."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -58,16 +80,39 @@ class MetricsLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in _lines(folder / "metrics.jsonl")]
+    """The lines of a run's metrics.jsonl, NaN where a number was not finite; `step` is always there.
+
+    Raises:
+        BrickyardError: naming the line that is damaged.
+    """
+    return list(_rows(folder / METRICS))
 
 
-def _lines(path: Path) -> list[str]:
+def rows_until(path: Path, step: int, most: int | None = None) -> list[dict[str, float]]:
+    """The lines of steps up to `step`, at most so many; what follows is not read. Raises as `read_metrics`."""
+    rows = itertools.takewhile(lambda row: row["step"] <= step, itertools.islice(_rows(path), most))
+    return list(rows)
+
+
+def _rows(path: Path) -> Iterator[dict[str, float]]:
     """Whole lines; a last one without its newline was cut off by a crash."""
     if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+        return
+    for number, data in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        place, hint = f"{path} line {number}", "delete the line to go on without it"
+        row = read_document(_NOT_FINITE.sub(rb"\1null", data), place, _LINE, error=BrickyardError, hint=hint)
+        if not isinstance(row.get("step"), int):
+            raise BrickyardError(f"{place} has no step: {hint}")
+        yield {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def _line(row: Mapping[str, float]) -> str:
+    return json.dumps({name: v if math.isfinite(v) else None for name, v in row.items()}, allow_nan=False) + "\n"
+
+
+_LINE = Every((int, float, None))
+_NOT_FINITE = re.compile(rb"(: )(?:NaN|-?Infinity)(?=[,}])")
+"""Older versions wrote what is no JSON."""
 
 
 class ProgressLine:

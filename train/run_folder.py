@@ -6,8 +6,9 @@
         checkpoints/       see `train.checkpoint`
         final/             the student, and summary.json, written last: it says that the student is whole
 
-Starting a run in a folder goes on from its newest checkpoint, if configuration, corpus and selection are the same;
-otherwise it is refused, with the difference. What does not decide the numbers (`FREE`) may change.
+Every file is written whole or not at all, but for metrics.jsonl, which grows by lines. Starting a run in a folder goes
+on from its newest checkpoint, if configuration, corpus and selection are the same; otherwise it is refused, with the
+difference. What does not decide the numbers (`FREE`) may change.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import dataclasses
 import json
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,12 @@ from numpy.typing import NDArray
 
 from shards.build import differences
 from shards.corpus import Corpus
-from shards.errors import RecipeError
-from train.checkpoint import checkpoints
+from shards.documents import write_document
+from shards.errors import BrickyardError, RecipeError
+from train.checkpoint import checkpoints, remove_leftovers
 from train.distributed import Group
 from train.objectives.objective import ObjectiveConfig
+from train.records import CONFIG, SUMMARY, read_config, read_summary
 from train.student import Student, export_student
 
 FREE = (
@@ -63,14 +67,12 @@ class RunFolder:
         rows: NDArray[np.int64],
     ) -> None:
         self.out, self.group, self.checkpoints = out, group, out / "checkpoints"
-        identity = {
-            "train": dataclasses.asdict(config),
-            "objective": {"name": settings.name, **dataclasses.asdict(settings)},
+        self._made_of = {"train": config, "objective": settings}
+        self.identity: dict[str, Any] = {
+            **_plain(self._made_of),
             "corpus": corpus.fingerprint,
             "selection": selection_fingerprint(rows),
         }
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
-        self._defaults = dataclasses.asdict(type(config)())
 
     def open(self, *, resume: bool) -> Path | None:
         """Make the folder if need be; the checkpoint to go on from, if there is one.
@@ -78,38 +80,87 @@ class RunFolder:
         Raises:
             RecipeError: the folder holds another run, or any run if `resume` is False.
         """
-        path, saved = self.out / "config.json", checkpoints(self.checkpoints)
+        saved = checkpoints(self.checkpoints)
         if saved and not resume:
             raise RecipeError(f"{self.out} already holds a run; resume it, or choose another folder")
         if saved:
-            changed = differences(_numerics(self._known(json.loads(path.read_text()))), _numerics(self.identity))
+            before = {"selection": self.identity["selection"], **_aged(read_config(self.out), self._made_of)}
+            changed = differences(_numerics(before), _numerics(self.identity))
             if changed:
                 raise RecipeError(f"{self.out} holds another run; resuming would mix them:\n  " + "\n  ".join(changed))
-            return saved[-1]
-        if self.group.rank == 0:
+        elif self.group.rank == 0:
             self.out.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.identity, indent=2) + "\n")
-            (self.out / "environment.json").write_text(json.dumps(environment(self.group), indent=2) + "\n")
+            write_document(self.out / CONFIG, self.identity)
+            write_document(self.out / "environment.json", environment(self.group))
+        if self.group.rank == 0:
+            remove_leftovers(self.checkpoints)
         self.group.barrier()
-        return None
-
-    def _known(self, before: dict[str, Any]) -> dict[str, Any]:
-        """A config.json of an older version: the settings that it does not have were what they are by default."""
-        return {"selection": self.identity["selection"], **before, "train": self._defaults | before["train"]}
+        return saved[-1] if saved else None
 
     def finished(self) -> dict[str, Any] | None:
-        """The summary of a run that is over."""
-        path = self.out / "final" / "summary.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        """The summary of a run that is over. One that is damaged is none: it is made again, and so is the student."""
+        try:
+            return read_summary(self.out)
+        except BrickyardError as problem:
+            if self.group.rank == 0:
+                print(f"{problem}: now", file=sys.stderr)
+            return None
 
     def finish(self, student: Student, summary: dict[str, Any]) -> None:
         """Export the student, then say so."""
         if self.group.rank == 0:
-            final = self.out / "final"
-            final.mkdir(exist_ok=True)
-            export_student(student, final)
-            (final / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+            path = self.out / SUMMARY
+            path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)
+            export_student(student, path.parent)
+            write_document(path, summary)
         self.group.barrier()
+
+
+def recipe_differences(run: Path, config: Any, settings: ObjectiveConfig) -> list[str]:
+    """Why a recipe cannot have made a run, one line for each setting that differs; empty if it can.
+
+    What does not decide the numbers (`FREE`) may differ, and the seed, which is often given beside the recipe.
+    """
+    made_of = {"train": config, "objective": settings}
+    saved, wanted = (_numerics(table) for table in (_aged(read_config(run), made_of), _plain(made_of)))
+    for table in (saved, wanted):
+        table["train"].pop("seed")
+    return differences({part: saved[part] for part in wanted}, wanted)
+
+
+def _plain(made_of: dict[str, Any]) -> dict[str, Any]:
+    """Configs as they stand in config.json."""
+    settings = made_of["objective"]
+    table = {
+        "train": dataclasses.asdict(made_of["train"]),
+        "objective": {"name": settings.name, **dataclasses.asdict(settings)},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(table, default=str))  # paths are text there
+    return plain
+
+
+def _aged(saved: dict[str, Any], current: Any) -> dict[str, Any]:
+    """A config.json of an older version: settings that it does not have were what they are by default.
+
+    Args:
+        current: configs (dataclasses, or mappings with them) that name the settings there are now.
+    """
+    if isinstance(current, dict):
+        return saved | {k: _aged(saved[k], v) for k, v in current.items() if isinstance(saved.get(k), dict)}
+    if not dataclasses.is_dataclass(current):
+        return saved
+    result = dict(saved)
+    for field in dataclasses.fields(current):
+        value = getattr(current, field.name)
+        if field.name in saved:
+            if dataclasses.is_dataclass(value) and isinstance(saved[field.name], dict):
+                result[field.name] = _aged(saved[field.name], value)
+        elif field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+            table = {field.name: dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default}
+            result |= json.loads(json.dumps(table, default=str))
+    return result
 
 
 def environment(group: Group) -> dict[str, Any]:

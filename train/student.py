@@ -2,25 +2,28 @@
 
 It is a network with the way its input is made (which point features, which voxel grid), because weights without that
 are useless. There are two: a sparse U-Net on a cylindrical or cartesian grid here, a point transformer in
-`train.point_student`. Exported as `student.safetensors` beside `student.json`; nothing else of a run is needed to use
-it.
+`train.point_student`. Exported as `student.safetensors` beside `student.json`, with the digests of both (see
+`train.files`); nothing else of a run is needed to use it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from shards.errors import BrickyardError
+from shards.documents import read_file, write_document
+from shards.errors import NONSENSE, BrickyardError
+from shards.storage import write_whole
 from train.clouds import Cloud, Clouds, Input, channels, fields, join_clouds, point_features, read_cloud
+from train.files import DIGESTS, check_digests, write_digests
 from train.models.sparse_unet import SparseUNet
 from train.voxels import VoxelConfig, Voxels, voxelise
 
@@ -138,23 +141,37 @@ def build_student(config: Any, device: torch.device | str = "cpu") -> Student:
     return UNetStudent(config, device)
 
 
+WEIGHTS, SETTINGS = "student.safetensors", "student.json"
+
+
 def export_student(student: Student, folder: Path) -> None:
-    """Write `student.safetensors` and `student.json` into an existing folder."""
+    """Write `student.safetensors` and `student.json` into an existing folder, then their digests."""
+    (folder / DIGESTS).unlink(missing_ok=True)  # of a student that was here before
     weights = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
-    save_file(weights, folder / "student.safetensors")
-    table = {"kind": student.config.kind, **dataclasses.asdict(student.config)}
-    (folder / "student.json").write_text(json.dumps(table, indent=2) + "\n")
+    write_whole(folder / WEIGHTS, save(weights))
+    write_document(folder / SETTINGS, {"kind": student.config.kind, **dataclasses.asdict(student.config)})
+    write_digests(folder, (WEIGHTS, SETTINGS))
 
 
 def load_student(folder: str | Path, device: torch.device | str = "cpu") -> Student:
-    """The student exported into a folder; raises `BrickyardError` where there is none or it does not fit."""
+    """The student exported into a folder; raises `BrickyardError` where there is none, it is damaged or does not fit.
+
+    One without digests (older versions wrote none) is taken as it is, with a warning.
+    """
     folder = Path(folder)
+    hint = f"get the student again, or, in the folder of a run, delete {folder} and `brickyard train` exports it anew"
+    table = read_file(folder / SETTINGS, error=_no_student(folder), hint=hint)
+    check_digests(folder, (WEIGHTS, SETTINGS), hint=hint)
     try:
-        student = build_student(_read_config(json.loads((folder / "student.json").read_text())), device)
-        student.load_state_dict(load_file(folder / "student.safetensors", device=str(device)))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as problem:
-        raise BrickyardError(f"{folder} holds no usable student: {problem}") from problem
+        student = build_student(_read_config(table), device)
+        student.load_state_dict(load_file(folder / WEIGHTS, device=str(device)))
+    except (OSError, RuntimeError, SafetensorError, *NONSENSE) as problem:
+        raise BrickyardError(f"{folder} holds no usable student: {problem}: {hint}") from problem
     return student
+
+
+def _no_student(folder: Path) -> Callable[[str], BrickyardError]:
+    return lambda problem: BrickyardError(f"{folder} holds no usable student: {problem}")
 
 
 def _read_config(table: dict[str, Any]) -> Any:

@@ -113,6 +113,8 @@ class STSLidR(ImageToLidar):
 class ImageToLidarObjective(Objective):
     """See the module's text."""
 
+    unusable = "steps_without_pairs"
+
     def __init__(self, config: ImageToLidar, device: torch.device) -> None:
         super().__init__()
         self.config = config

@@ -39,10 +39,12 @@ class Objective(nn.Module):
     Attributes:
         fields: patterns for the stream.
         student: what is exported.
+        unusable: what the summary of a run calls the steps whose batches held nothing to learn from.
     """
 
     fields: tuple[str, ...]
     student: Student
+    unusable: ClassVar[str] = "unusable_steps"
 
     def rate(self, parameter: str) -> float:
         """Factor on the learning rate of a parameter, by its name in `named_parameters`."""
