@@ -1,6 +1,7 @@
 """The command `brickyard`: one verb per job. Only the verb that runs is imported, so `--help` costs nothing.
 
-Exit codes: 0 done; 1 failed (the last line on stderr says why); 2 wrong usage; 3 done, but scenes were quarantined.
+Exit codes: 0 done; 1 failed (the last line on stderr says why); 2 wrong usage, or a recipe that cannot be used; 3 done,
+but scenes were quarantined.
 With --json, stdout carries one JSON object and nothing else; progress is on stderr always.
 """
 
@@ -17,9 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from shards.errors import BrickyardError
+from shards.errors import BrickyardError, RecipeError
 
-QUARANTINED = 3
+FAILED, USAGE, QUARANTINED = 1, 2, 3
 
 Verb = Callable[[argparse.Namespace], tuple[dict[str, Any], int]]
 
@@ -33,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with redirect_stdout(sys.stderr) if args.json else nullcontext():
             result, code = verb(args)
     except BrickyardError as problem:
-        return _fail(args, str(problem))
+        return _fail(args, str(problem), USAGE if isinstance(problem, RecipeError) else FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILED
     except OSError as problem:  # the machine's own troubles: no space, no permission, no such folder
         return _fail(args, f"{problem.filename or 'the system'}: {problem.strerror or problem}")
     except KeyboardInterrupt:
@@ -46,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _fail(args: argparse.Namespace, problem: str) -> int:
+def _fail(args: argparse.Namespace, problem: str, code: int = FAILED) -> int:
     if args.json:
         print(json.dumps({"error": problem}))
     print(f"brickyard {args.verb}: {problem}", file=sys.stderr)
-    return 1
+    return code
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,10 +6,9 @@ in memory, writes nothing, and extrapolates what it measured.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -17,12 +16,13 @@ from typing import Any
 
 import xxhash
 
-from infra.recipe import Recipe, build_config, source_root
-from infra.task import make_scene, reason
+from infra.recipe import Recipe, SourceConfig, build_config, source_root
+from infra.task import inputs, make_scene, reason
 from ingest.source import Missing, Notice, SceneRef, source_distributions
 from shards.encode import FORMAT_VERSION
-from shards.errors import RecipeError
-from shards.index import Quarantined
+from shards.errors import BrickyardError, RecipeError
+from shards.quarantine import Quarantined
+from shards.reasons import sentence
 from shards.storage import Store
 
 CODE = ("shards", "curate", "ingest", "infra/plan.py", "infra/task.py")
@@ -51,37 +51,78 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, folder: Path) -> Plan:
-    """List all scenes of a recipe. Raises `RecipeError` for a root that is not there or holds no scene."""
-    refs: list[SceneRef] = []
-    missing: list[Quarantined] = []
-    notices: list[Quarantined] = []
+    """List all scenes of a recipe. A source whose plan ends in an error costs its own scenes, not those of the others.
+
+    Raises:
+        RecipeError: a wrong option, a root that is not there or holds nothing in its dataset's layout.
+        BrickyardError: no scene is left to be built.
+    """
+    if not recipe.sources:
+        raise RecipeError(f"recipe {recipe.name!r} names no sources")
+    listed = _Listed()
     for number, config in enumerate(recipe.sources):
-        source, options = config.resolve()
-        root = source_root(config, folder)
-        store = Store(root)
+        _list_source(number, config, folder, listed)
+    if not listed.refs:
+        raise BrickyardError(f"no scene can be built; missing: {_sentence(listed.missing)}")
+    _refuse_duplicates(listed.refs)
+    tasks = _group(listed.refs, recipe.shards.target_mib << 20, recipe.shards.max_scenes)
+    code = code_version([source.dataset for source in recipe.sources])
+    fingerprint = {"config": build_config(recipe), "code": code, "inputs": _inputs(listed.refs, listed.missing)}
+    return Plan(tasks, tuple(listed.missing), tuple(listed.notices), fingerprint)
+
+
+@dataclass
+class _Listed:
+    """What the plans of the sources gave so far."""
+
+    refs: list[SceneRef] = field(default_factory=list)
+    missing: list[Quarantined] = field(default_factory=list)
+    notices: list[Quarantined] = field(default_factory=list)
+
+
+def _list_source(number: int, config: SourceConfig, folder: Path, listed: _Listed) -> None:
+    """Add the scenes of one source, and what its store could not list."""
+    source, options = config.resolve()
+    where, before = f"sources[{number}] ({config.dataset})", len(listed.notices)
+    store, found, failed = None, 0, None
+    try:
+        store = Store(source_root(config, folder))
         if not store.exists():
-            raise RecipeError(f"sources[{number}] ({config.dataset}): the folder {root} does not exist")
-        found = 0
+            raise RecipeError(f"{where}: the folder {store.uri} does not exist")
         for item in source.plan(store, options):
             if isinstance(item, Notice):
-                notices.append(Quarantined(item.key, item.reason))
+                listed.notices.append(Quarantined(item.key, item.reason))
                 continue
             if config.limit is not None and found >= config.limit:
                 break
             found += 1
             if isinstance(item, Missing):
-                missing.append(Quarantined(item.key, item.reason))
+                listed.missing.append(Quarantined(item.key, item.reason))
             else:
-                refs.append(item)
-        if not found:
-            raise RecipeError(f"sources[{number}] ({config.dataset}): {root} holds no scene in this dataset's layout")
-    if not recipe.sources:
-        raise RecipeError(f"recipe {recipe.name!r} names no sources")
-    _refuse_duplicates(refs)
-    tasks = _group(refs, recipe.shards.target_mib << 20, recipe.shards.max_scenes)
-    code = code_version([source.dataset for source in recipe.sources])
-    fingerprint = {"config": build_config(recipe), "code": code, "inputs": _inputs(refs, missing)}
-    return Plan(tasks, tuple(missing), tuple(notices), fingerprint)
+                listed.refs.append(item)
+    except RecipeError as problem:
+        raise RecipeError(f"{problem}{_unlisted(store)}") from problem
+    except (Exception, SystemExit) as problem:  # a damaged table, a store that does not answer, a plugin's own trouble
+        failed = f"its plan ends in an error, after {found:,} scenes: {reason(problem)}"
+    unlisted = [] if store is None else sorted(store.unlisted.items())
+    listed.notices += [Quarantined(f"{config.dataset}/{place}", why) for place, why in unlisted]
+    if not found and failed is None:
+        seen = listed.notices[before:]
+        if not seen:
+            raise RecipeError(f"{where}: {store and store.uri} holds no scene in this dataset's layout")
+        failed = f"none of what it holds is a scene; not used: {_sentence(seen)}"
+    if failed is not None:
+        listed.missing.append(Quarantined(f"{config.dataset}/sources[{number}]", failed))
+
+
+def _unlisted(store: Store | None) -> str:
+    if store is None or not store.unlisted:
+        return ""
+    return f"; not listed: {sentence(((f'./{place}', why) for place, why in store.unlisted.items()), 'places')}"
+
+
+def _sentence(items: Sequence[Quarantined]) -> str:
+    return sentence((item.key, item.reason) for item in items)
 
 
 def code_version(datasets: Sequence[str]) -> dict[str, str]:
@@ -126,19 +167,11 @@ def _group(refs: Sequence[SceneRef], target: int, most: int) -> tuple[tuple[Scen
 
 
 def _inputs(refs: Sequence[SceneRef], missing: Sequence[Quarantined]) -> dict[str, Any]:
-    """Counts, and a digest over every scene's files, sizes and details (not over where the root lies)."""
-    digest = xxhash.xxh3_64()
-    for ref in refs:
-        entry = [
-            ref.key,
-            ref.split,
-            ref.sequence,
-            dict(ref.files),
-            ref.details,
-            ref.points_estimate,
-            ref.bytes_estimate,
-        ]
-        digest.update(json.dumps(entry, sort_keys=True, default=str).encode())
+    """Counts, and a digest over every scene's files, sizes and details (not over where the root lies).
+
+    A part keeps those of its own scenes; `infra.mended` says which changes of them a build may take in.
+    """
+    digest = xxhash.xxh3_64("".join(inputs(refs).values()).encode())
     for item in missing:
         digest.update(item.key.encode())
     return {"scenes": len(refs), "missing": len(missing), "digest": digest.hexdigest()}

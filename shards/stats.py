@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from shards.corpus import Corpus
+from shards.corpus import INDEX, Corpus
+from shards.documents import Every, read_document
+from shards.reasons import kind
 
 _ITEMS = {"views/*/pairs": "n_pairs", "views/*/pair_depth": "n_pairs"}
 _COUNTS = ("n_points", "n_views", "n_pairs", "raw_bytes")
@@ -23,7 +24,7 @@ class Stats:
         fields: field, with * for the number of a view -> {"blobs", "bytes", "items"}; items are the points (or pairs)
             of the scenes that have the field, 0 for fields that are per image.
         dropped: what readers left out, and how often.
-        quarantined: kind of reason (its numbers as #) -> scenes.
+        quarantined: kind of reason (see `shards.reasons.kind`) -> scenes.
     """
 
     parts: dict[str, dict[str, int]]
@@ -37,7 +38,7 @@ def stats(corpus: Corpus) -> Stats:
     parts: dict[str, dict[str, int]] = {}
     fields: dict[str, dict[str, int]] = {}
     dropped: Counter[str] = Counter()
-    rows: list[dict[str, Any]] = corpus.index.select(["dataset", "split", "dropped", *_COUNTS]).to_pylist()
+    rows: list[dict[str, Any]] = corpus.index.select(["key", "dataset", "split", "dropped", *_COUNTS]).to_pylist()
     for number, row in enumerate(rows):
         part = parts.setdefault(f"{row['dataset']}/{row['split']}", dict.fromkeys(("scenes", *_COUNTS, "bytes"), 0))
         part["scenes"] += 1
@@ -53,6 +54,7 @@ def stats(corpus: Corpus) -> Stats:
             entry["blobs"] += 1
             entry["bytes"] += place.length
             part["bytes"] += place.length
-        dropped.update(json.loads(row["dropped"]))
-    reasons = Counter(re.sub(r"\d+", "#", entry.reason) for entry in corpus.quarantine)
+        where = f"{corpus.store.uri}/{INDEX}: what scene {row['key']} dropped"
+        dropped.update(read_document(row["dropped"], where, Every(int)))
+    reasons = Counter(kind(entry.key, entry.reason) for entry in corpus.quarantine)
     return Stats(parts, dict(sorted(fields.items())), dict(sorted(dropped.items())), dict(reasons.most_common()))

@@ -6,12 +6,13 @@ import argparse
 import sys
 from typing import Any
 
-from infra.cli import QUARANTINED
+from infra.cli import FAILED, QUARANTINED
 from infra.job import run_build
 from infra.plan import make_plan
 from infra.progress import Progress
 from infra.recipe import load_recipe
-from infra.verbs.text import size
+from infra.verbs.text import reasons, size
+from shards.reasons import sentence
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -41,13 +42,15 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "licences": manifest["licences"],
         "quarantined": quarantined,
     }
-    for item in manifest["notices"]:
-        print(f"not used: {item['key']}: {item['reason']}", file=sys.stderr)
-    for item in quarantined:
-        print(f"quarantined {item['key']}: {item['reason']}", file=sys.stderr)
+    for line in [*reasons("not used", manifest["notices"], "files"), *reasons("quarantined", quarantined, "scenes")]:
+        print(line, file=sys.stderr)
+    if not result["scenes"]:
+        result["error"] = f"no scene was built; {sentence((item['key'], item['reason']) for item in quarantined)}"
+        print(f"brickyard build: {result['error']}", file=sys.stderr)
+        return result, FAILED
     if not args.json:
         print(
-            f"{args.out}: {result['scenes']} scenes in {result['shards']} shards, {size(result['bytes'])}; "
-            f"{built.tasks_done} shards built, {built.tasks_reused} found committed; {len(quarantined)} quarantined"
+            f"{args.out}: {result['scenes']:,} scenes in {result['shards']:,} shards, {size(result['bytes'])}; "
+            f"{built.tasks_done} shards built, {built.tasks_reused} found committed; {len(quarantined):,} quarantined"
         )
     return result, QUARANTINED if len(quarantined) > args.allow_quarantined else 0

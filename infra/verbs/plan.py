@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.plan import estimate, make_plan
 from infra.recipe import load_recipe
-from infra.verbs.text import duration, size, table
+from infra.verbs.text import about, duration, reasons, size, table
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -20,20 +20,18 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 def _print(result: dict[str, Any]) -> None:
     rows = [
-        [r["dataset"], f"{r['scenes']:,}", f"{r['points']:,}", size(r["bytes_in"]), size(r["bytes_out"]),
-         duration(r["core_seconds"])]
+        [r["dataset"], f"{r['scenes']:,}",
+         *map(about, (f"{r['points']:,}", size(r["bytes_in"]), size(r["bytes_out"]), duration(r["core_seconds"])))]
         for r in result["datasets"]
     ]  # fmt: skip
     print(table(["dataset", "scenes", "points", "raw", "shards", "core time"], rows))
+    written, took, memory = size(result["bytes_out"]), duration(result["seconds"]), size(result["memory_bytes"])
     print(
-        f"\n{result['scenes']:,} scenes in {result['shards']:,} shards; about {size(result['bytes_out'])} written, ",
-        end="",
+        f"\n{result['scenes']:,} scenes in {result['shards']:,} shards; {about(written)} written, "
+        f"{about(took)} on {result['cpus']} cores, {about(memory)} of memory a task (~: estimated)."
     )
-    print(f"{duration(result['seconds'])} on {result['cpus']} cores, {size(result['memory_bytes'])} of memory a task.")
     for row in result["datasets"]:
         for problem in row["problems"]:
             print(f"sample failed: {problem}")
-    for item in result["notices"]:
-        print(f"not used: {item['key']}: {item['reason']}")
-    for item in result["missing"]:
-        print(f"missing: {item['key']}: {item['reason']}")
+    for line in [*reasons("not used", result["notices"], "files"), *reasons("missing", result["missing"], "scenes")]:
+        print(line)

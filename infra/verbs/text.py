@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from shards.reasons import grouped
 
 
 def size(count: int | float | None) -> str:
@@ -39,3 +41,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def reasons(title: str, items: Sequence[Mapping[str, str]], unit: str) -> list[str]:
+    """A line for each kind of reason of {"key", "reason"} entries, however many entries share it."""
+    return [f"{title}: {group.line(unit)}" for group in grouped((item["key"], item["reason"]) for item in items)]
+
+
+def about(text: str) -> str:
+    """An estimate, marked as one."""
+    return text if text == "unknown" else f"~{text}"

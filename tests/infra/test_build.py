@@ -232,7 +232,7 @@ def test_moving_the_raw_data_does_not_change_the_corpus(home: Path) -> None:
 def test_a_wrong_recipe_is_explained(home: Path, change: tuple[str, str], words: list[str]) -> None:
     (home / "recipe.yaml").write_text(RECIPE.replace(*change))
     code, result, text = brickyard(home, "plan", "recipe.yaml")
-    assert code == 1
+    assert code == 2
     assert "Traceback" not in text
     for word in words:
         assert word in result["error"]
