@@ -1,24 +1,26 @@
-"""The build job: tasks in a bounded window, longest first, on Ray or in this process; then index and manifest.
+"""The build job: tasks in a bounded window, longest first, on Ray or one after another; then index and manifest.
 
-Ray is bound to the loopback interface with its dashboard off unless an address of a cluster is given. A task that dies
-with its worker (killed, out of memory) is tried again; if it keeps dying, its scenes are tried one by one, those that
-kill their worker are quarantined, and the rest are built.
+Either way a task runs in a process of its own, watched by `infra.supervisor`: a scene that hangs, dies or takes its
+process with it is quarantined with what was seen, and its neighbours are built. What Ray loses (a node, a worker that
+its memory monitor killed) is tried again; if a task keeps losing its worker, its scenes are tried one by one there.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.cluster import cluster
+from infra.mended import check_inputs
 from infra.plan import Plan, task_memory
 from infra.recipe import Recipe
-from infra.task import Job, SceneTimeout, TaskResult, make_scene, run_task, time_limit
+from infra.supervisor import PATIENCE_S, dismiss, run_watched
+from infra.task import Job, TaskResult
 from ingest.source import SceneRef
 from shards.build import LOCK, fingerprint_digest, finish_build, is_finished, part_name, read_part, start_build
 from shards.corpus import MANIFEST, Corpus
@@ -64,8 +66,8 @@ def run_build(
         out: folder or URI of the corpus.
         cpus: tasks at a time on this machine; all cores by default.
         address: of a running Ray cluster; a local one is started otherwise.
-        in_process: no Ray, one task after another (for debugging).
-        retry_quarantined: make the shards anew that lost scenes (after the raw data were mended in place).
+        in_process: no Ray, one task after another.
+        retry_quarantined: make the shards anew that lost scenes, after the raw data were mended; see `infra.mended`.
         progress: called with (scenes done, scenes, note).
 
     Raises:
@@ -73,25 +75,27 @@ def run_build(
     """
     store = Store(out)
     build = fingerprint_digest(plan.fingerprint)
-    job = Job.of(recipe, store.uri, build)
+    job = Job.of(recipe, store.uri, plan.fingerprint)
+    builds = [job.build(task) for task in plan.tasks]
     with only_writer(store):
+        check_inputs(store, plan, take=retry_quarantined)
         start_build(store, plan.fingerprint)
         if retry_quarantined:
-            _forget_quarantined(store, plan, build)
-        todo = _open_tasks(store, plan, build)
+            _forget_quarantined(store, builds)
+        todo = _open_tasks(store, plan, builds)
         if not todo and is_finished(store, build):
             progress(len(plan.refs), len(plan.refs), "already built")
             return BuildResult(Corpus.open(store).manifest, 0, len(plan.tasks), 0.0)
         reused = len(plan.tasks) - len(todo)
         results: Iterator[TaskResult]
         if in_process:
-            results = (run_task(job, task, plan.tasks[task], {}) for task in todo)
+            results = _run_here(job, todo, plan)
         elif todo:
             results = _run_on_ray(job, todo, plan, cpus or os.cpu_count() or 1, address)
         else:
             results = iter(())
         seconds = _follow(results, plan, todo, progress)
-        manifest = finish_build(store, len(plan.tasks), build, plan.missing, about(recipe, plan))
+        manifest = finish_build(store, len(plan.tasks), build, plan.missing, about(recipe, plan), parts_of=builds)
     return BuildResult(manifest, len(todo), reused, seconds)
 
 
@@ -106,21 +110,31 @@ def about(recipe: Recipe, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _open_tasks(store: Store, plan: Plan, build: str) -> list[int]:
-    """Tasks without a commit, those with most raw bytes first."""
+def _open_tasks(store: Store, plan: Plan, builds: Sequence[str]) -> list[int]:
+    """Tasks without a commit, those with most raw bytes first; parts that are none of this build's are removed."""
     committed = set(store.list("parts"))
     names = [part_name(task).removeprefix("parts/") for task in range(len(plan.tasks))]
-    todo = [t for t, name in enumerate(names) if name not in committed or read_part(store, t, build) is None]
+    todo = [t for t, name in enumerate(names) if name not in committed or read_part(store, t, builds[t]) is None]
+    for name in sorted(committed - {name for task, name in enumerate(names) if task not in set(todo)}):
+        store.delete(f"parts/{name}")
     return sorted(todo, key=lambda t: (-sum(ref.bytes_estimate for ref in plan.tasks[t]), t))
 
 
-def _forget_quarantined(store: Store, plan: Plan, build: str) -> None:
+def _forget_quarantined(store: Store, builds: Sequence[str]) -> None:
     """Take back the commits of tasks with quarantined scenes; the corpus is unfinished from here on."""
-    lossy = [t for t in range(len(plan.tasks)) if (r := read_part(store, t, build)) and r[0].quarantined]
+    lossy = [t for t, build in enumerate(builds) if (r := read_part(store, t, build)) and r[0].quarantined]
     if lossy and store.exists(MANIFEST):
         store.delete(MANIFEST)
     for task in lossy:
         store.delete(part_name(task))
+
+
+def _run_here(job: Job, todo: Sequence[int], plan: Plan) -> Iterator[TaskResult]:
+    try:
+        for task in todo:
+            yield run_watched(job, task, plan.tasks[task], {})
+    finally:
+        dismiss()
 
 
 def _follow(results: Iterator[TaskResult], plan: Plan, todo: Sequence[int], progress: ProgressCall) -> float:
@@ -162,22 +176,19 @@ def only_writer(store: Store) -> Iterator[None]:
 
 def _run_on_ray(job: Job, todo: Sequence[int], plan: Plan, cpus: int, address: str | None) -> Iterator[TaskResult]:
     """Yield results as tasks finish, with at most `_WINDOW` tasks per CPU under way."""
-    ray = connect(cpus, address)
-    try:
+    with cluster(cpus, address) as ray:
         slots = int(ray.cluster_resources().get("CPU", cpus))
-        remote = ray.remote(max_retries=2, retry_exceptions=False)(run_task)
+        remote = ray.remote(max_retries=2, retry_exceptions=False)(run_watched)
         waiting = list(reversed(todo))
         running: dict[Any, int] = {}
         while waiting or running:
             while waiting and len(running) < _WINDOW * slots:
                 task = waiting.pop()
                 call = remote.options(**_needs(ray, plan.tasks[task]), name=f"shard {task}")
-                running[call.remote(job, task, plan.tasks[task], {})] = task
+                running[call.remote(job, task, plan.tasks[task], {}, PATIENCE_S)] = task
             ready, _ = ray.wait(list(running), num_returns=1)
             task = running.pop(ready[0])
             yield _result(ray, ready[0], job, task, plan.tasks[task])
-    finally:
-        ray.shutdown()
 
 
 def _needs(ray: Any, refs: Sequence[SceneRef]) -> dict[str, Any]:
@@ -186,72 +197,39 @@ def _needs(ray: Any, refs: Sequence[SceneRef]) -> dict[str, Any]:
     return {"num_cpus": 1, "memory": int(min(task_memory(sum(ref.bytes_estimate for ref in refs)), largest))}
 
 
-def connect(cpus: int, address: str | None) -> Any:
-    """Ray, started on the loopback interface or joined at an address."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    if address is not None:
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError) as problem:
-            raise BrickyardError(f"no Ray cluster answers at {address}: {problem}") from problem
-    else:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=128 << 20,  # tasks exchange references and reports, never payloads
-            **quiet,
-        )
-    signal.signal(signal.SIGTERM, _interrupt)  # Ray's own handler would end the process without a word
-    return ray
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _result(ray: Any, ready: Any, job: Job, task: int, refs: Sequence[SceneRef]) -> TaskResult:
-    """The result of a task; if it killed its workers, that of the same task without the scenes that do so."""
+    """The result of a task; if it lost its workers, that of the same task without the scenes that do so."""
     try:
-        return _checked(ray.get(ready))
-    except ray.exceptions.RayTaskError as problem:
-        raise BrickyardError(f"shard {task} failed: {problem.cause}") from problem
+        return _get(ray, ready)
     except ray.exceptions.RayError as problem:
         deadly = _find_deadly(ray, job, refs, problem)
-    again = ray.remote(max_retries=2)(run_task).options(**_needs(ray, refs))
+    again = ray.remote(max_retries=2)(run_watched).options(**_needs(ray, refs))
     try:
-        return _checked(ray.get(again.remote(job, task, refs, deadly)))
-    except ray.exceptions.RayTaskError as problem:
-        raise BrickyardError(f"shard {task} failed: {problem.cause}") from problem
+        return _get(ray, again.remote(job, task, refs, deadly, PATIENCE_S))
     except ray.exceptions.RayError as problem:
         raise BrickyardError(f"shard {task} keeps losing its worker ({problem}); build with fewer --cpus") from problem
 
 
-def _checked(value: Any) -> TaskResult:
+def _get(ray: Any, ready: Any) -> TaskResult:
+    """Raises `BrickyardError` for what the task raised, Ray's errors for a worker that is lost."""
+    try:
+        value = ray.get(ready)
+    except ray.exceptions.RayTaskError as problem:
+        raise BrickyardError(str(problem.cause)) from problem
     if not isinstance(value, TaskResult):
         raise TypeError(f"a task returned {type(value).__name__}")
     return value
 
 
 def _find_deadly(ray: Any, job: Job, refs: Sequence[SceneRef], first: Exception) -> Mapping[str, str]:
-    """Try each scene in a worker of its own; those whose worker dies are returned with the reason."""
+    """Try each scene in a worker of its own; those whose worker is lost are returned with the reason."""
     deadly = {}
     for ref in refs:
-        trial = ray.remote(max_retries=1)(_try_scene).options(**_needs(ray, [ref]))
+        trial = ray.remote(max_retries=0)(try_watched).options(**_needs(ray, [ref]))
         try:
-            ray.get(trial.remote(job, ref))
+            ray.get(trial.remote(job, ref, PATIENCE_S))
         except ray.exceptions.RayTaskError:
-            continue  # an ordinary error: the task itself will quarantine it
+            continue  # an ordinary error: the task itself will tell
         except ray.exceptions.RayError:
             deadly[ref.key] = f"reading or curating it kills the worker process ({type(first).__name__})"
     return deadly
-
-
-def _try_scene(job: Job, ref: SceneRef) -> None:
-    with suppress(SceneTimeout), time_limit(job.shards.scene_timeout_s):
-        make_scene(ref, job.curate, job.shards)

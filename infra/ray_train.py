@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.job import connect
+from infra.cluster import cluster
 from shards.cache import CacheConfig
 from shards.corpus import Corpus
 from shards.errors import BrickyardError
@@ -60,8 +60,7 @@ def train_on_ray(training: Training, *, workers: int, address: str | None = None
     Raises:
         BrickyardError: as `train.loop.train`, or workers kept getting lost.
     """
-    ray = connect(workers + 1, address)  # one more for Ray Train's controller
-    try:
+    with cluster(workers + 1, address) as ray:  # one more for Ray Train's controller
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -82,8 +81,6 @@ def train_on_ray(training: Training, *, workers: int, address: str | None = None
         print(f"{workers} workers train; `brickyard runs {out}` says how far they are", file=sys.stderr, flush=True)
         _fit(trainer, state)
         shutil.rmtree(state, ignore_errors=True)
-    finally:
-        ray.shutdown()
     summary: dict[str, Any] = json.loads((out / "final" / "summary.json").read_text())
     return summary
 

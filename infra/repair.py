@@ -45,14 +45,15 @@ def repair(recipe: Recipe, plan: Plan, out: str, *, progress: Progress = lambda 
     """
     store = Store(out)
     build = fingerprint_digest(plan.fingerprint)
-    job = Job.of(recipe, store.uri, build)
+    job = Job.of(recipe, store.uri, plan.fingerprint)
+    builds = [job.build(task) for task in plan.tasks]
     shards: list[str] = []
     scenes: list[str] = []
     with only_writer(store):
         start_build(store, plan.fingerprint)
         for task, refs in enumerate(plan.tasks):
             progress(task, len(plan.tasks), f"{len(scenes)} scenes made anew" if scenes else "")
-            record = read_part(store, task, build, need_shard=False)
+            record = read_part(store, task, builds[task], need_shard=False)
             if record is None:  # without its commit record, nothing is known of the shard
                 made = run_task(job, task, refs, {})
                 shards.append(str(made.part.shard))
@@ -61,7 +62,7 @@ def repair(recipe: Recipe, plan: Plan, out: str, *, progress: Progress = lambda 
                 shards.append(record[0].shard)
                 scenes += bad
         progress(len(plan.tasks), len(plan.tasks), "")
-        finish_build(store, len(plan.tasks), build, plan.missing, about(recipe, plan))
+        finish_build(store, len(plan.tasks), build, plan.missing, about(recipe, plan), parts_of=builds)
     return Repaired(tuple(shards), tuple(scenes))
 
 

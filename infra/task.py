@@ -2,29 +2,45 @@
 
 Whatever is wrong with a scene ends in the quarantine list with its reason; the other scenes are built. A task is
 idempotent: if its part is committed it returns that, so the cure for every failure is to run it again.
+
+What a scene cannot be blamed for is the machine's trouble: no space, no files left to open, a disk or a store that is
+gone. Then the task fails, nothing is committed, and the rerun tries again.
 """
 
 from __future__ import annotations
 
+import errno
+import json
+import re
 import signal
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import xxhash
 
 from curate.pipeline import CurateConfig, curate
 from infra.recipe import Recipe, ShardsConfig
 from ingest.source import SceneRef, find_source
-from shards.build import Part, commit_task, read_part
+from shards.build import Part, commit_task, fingerprint_digest, read_part
 from shards.encode import EncodedScene, encode_scene
-from shards.errors import BrickyardError, SceneError
-from shards.index import Quarantined
+from shards.errors import BrickyardError, SceneError, without_addresses
+from shards.quarantine import Quarantined
 from shards.storage import Store
 
-_REMIND_S = 5.0
-"""A time limit that was swallowed by native code rings again after so many seconds."""
+_REMIND_S = 1.0
+"""A time limit that was swallowed rings again after so many seconds."""
+_PAUSES_S = (0.2, 1.0)
+"""A scene whose reader meets an `OSError` or has no memory is tried again after these."""
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
+_AGAIN = "mend it and run the same command again"
+_LONGEST_REASON = 2000
+_PASSING_NAME = re.compile(re.escape(tempfile.gettempdir()) + r"/tmp[a-z0-9_]{8}\b")
 
 
 @dataclass(frozen=True)
@@ -33,17 +49,33 @@ class Job:
 
     Attributes:
         out: the corpus, a path or URI.
-        build: digest of the fingerprint.
+        made_by: digest of configuration and code, which with a task's inputs decide the bytes of its shard.
     """
 
     curate: CurateConfig
     shards: ShardsConfig
     out: str
-    build: str
+    made_by: str
 
     @classmethod
-    def of(cls, recipe: Recipe, out: str, build: str) -> Job:
-        return cls(recipe.curate, recipe.shards, out, build)
+    def of(cls, recipe: Recipe, out: str, fingerprint: Mapping[str, Any]) -> Job:
+        made_by = fingerprint_digest({name: value for name, value in fingerprint.items() if name != "inputs"})
+        return cls(recipe.curate, recipe.shards, out, made_by)
+
+    def build(self, refs: Sequence[SceneRef]) -> str:
+        """What the part of a task is signed with: it stays valid as long as configuration, code and these scenes do,
+        whatever becomes of the scenes of other tasks."""
+        return fingerprint_digest({"made_by": self.made_by, "inputs": list(inputs(refs).items())})
+
+
+def inputs(refs: Sequence[SceneRef]) -> dict[str, str]:
+    """Key -> digest of what the plan knows of the scene (files, sizes, calibration), not of where its root lies."""
+    return {ref.key: _input(ref) for ref in refs}
+
+
+def _input(ref: SceneRef) -> str:
+    known = [ref.split, ref.sequence, dict(ref.files), ref.details, ref.points_estimate, ref.bytes_estimate]
+    return xxhash.xxh3_64_hexdigest(json.dumps([ref.key, *known], sort_keys=True, default=str).encode())
 
 
 @dataclass(frozen=True)
@@ -69,10 +101,24 @@ def make_scene(ref: SceneRef, curation: CurateConfig, shards: ShardsConfig) -> E
     return encode_scene(scene, shards.compressor)
 
 
-def run_task(job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[str, str]) -> TaskResult:
-    """Build and commit one shard; `excluded` scenes (they killed a worker before) are quarantined with the reasons."""
-    store = Store(job.out)
-    if (record := read_part(store, task, job.build)) is not None:
+def run_task(
+    job: Job,
+    task: int,
+    refs: Sequence[SceneRef],
+    excluded: Mapping[str, str],
+    begin_scene: Callable[[str], None] = lambda key: None,
+) -> TaskResult:
+    """Build and commit one shard.
+
+    Args:
+        excluded: key -> reason of scenes that are not tried (they ended a process before) but quarantined.
+        begin_scene: called with the key of every scene before it is read, and with "" before the shard is written.
+
+    Raises:
+        BrickyardError, OSError: the machine's trouble.
+    """
+    store, build = Store(job.out), job.build(refs)
+    if (record := read_part(store, task, build)) is not None:
         return TaskResult(task, record[0], 0.0, True)
     begin = time.perf_counter()
     scenes, quarantined = [], []
@@ -80,26 +126,69 @@ def run_task(job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[st
         if ref.key in excluded:
             quarantined.append(Quarantined(ref.key, excluded[ref.key]))
             continue
-        try:
-            with time_limit(job.shards.scene_timeout_s):
-                scene = make_scene(ref, job.curate, job.shards)
-        except (MemoryError, OSError):
-            raise  # the machine's trouble, not the scene's: nothing is committed, the rerun tries again
-        except (Exception, SceneTimeout) as problem:  # whatever a scene does, it must not take its neighbours with it
-            quarantined.append(Quarantined(ref.key, reason(problem)))
+        begin_scene(ref.key)
+        made = _try_scene(job, ref)
+        if isinstance(made, Quarantined):
+            quarantined.append(made)
         else:
-            scenes.append(scene)
-    part = commit_task(store, task, job.build, scenes, quarantined, container=job.shards.container)
+            scenes.append(made)
+    begin_scene("")
+    part = commit_task(
+        store, task, build, scenes, quarantined, container=job.shards.container, inputs=inputs(refs)
+    )  # fmt: skip
     return TaskResult(task, part, time.perf_counter() - begin, False)
 
 
-def reason(problem: BaseException) -> str:
-    """The text of an error meant for people; for any other its type and where it was raised."""
-    if isinstance(problem, BrickyardError | SceneTimeout):
-        return str(problem)
-    frames = traceback.extract_tb(problem.__traceback__)
-    place = f" in {frames[-1].name} (line {frames[-1].lineno} of {frames[-1].filename.rsplit('/', 1)[-1]})"
-    return f"unexpected {type(problem).__name__}{place if frames else ''}: {problem}"
+def _try_scene(job: Job, ref: SceneRef) -> EncodedScene | Quarantined:
+    """The scene, or why there is none: whatever a scene does, it must not take its neighbours with it."""
+    try:
+        with time_limit(job.shards.scene_timeout_s):
+            for pause in _PAUSES_S:
+                try:
+                    return make_scene(ref, job.curate, job.shards)
+                except (MemoryError, OSError):
+                    time.sleep(pause)
+            return make_scene(ref, job.curate, job.shards)
+    except BaseException as problem:
+        if is_interrupt(problem):
+            raise
+        if isinstance(problem, OSError) and _is_of_the_machine(problem, ref):
+            raise BrickyardError(f"{ref.key}: {problem}; that is no fault of the scene: {_AGAIN}") from problem
+        return Quarantined(ref.key, reason(problem, ref))
+
+
+def is_interrupt(problem: BaseException) -> bool:
+    """Whether a person pressed Ctrl-C; where a process is deaf to that, a scene has raised it."""
+    return isinstance(problem, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+def _is_of_the_machine(problem: OSError, ref: SceneRef) -> bool:
+    if problem.errno in _OF_THE_MACHINE:
+        return True
+    try:
+        return not Store(ref.root).exists()  # unmounted, unplugged, offline: every scene would fail
+    except (OSError, BrickyardError):
+        return True
+
+
+def reason(problem: BaseException, ref: SceneRef | None = None) -> str:
+    """The text of an error meant for people; for any other its type and where it was raised.
+
+    It is kept in the corpus, so it is the same in every build: without addresses in memory, names of temporary files
+    and the place of the dataset's root.
+    """
+    try:
+        text = str(problem)
+    except Exception as bug:
+        text = f"(its text cannot be had: {type(bug).__name__})"
+    if not isinstance(problem, BrickyardError | SceneTimeout):
+        frames = traceback.extract_tb(problem.__traceback__)
+        where = [f" in {f.name} (line {f.lineno} of {f.filename.rsplit('/', 1)[-1]})" for f in frames[-1:]]
+        text = f"unexpected {type(problem).__name__}{''.join(where)}: {text}"
+    if ref is not None:
+        text = text.replace(ref.root.rstrip("/") + "/", "")
+    text = _PASSING_NAME.sub("a temporary file", without_addresses(text))
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."
 
 
 class SceneTimeout(BaseException):
@@ -108,7 +197,10 @@ class SceneTimeout(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `SceneTimeout` in this thread after so many seconds. Without effect outside a process's main thread."""
+    """Raise `SceneTimeout` in this thread after so many seconds. Without effect outside a process's main thread.
+
+    It ends what is written in Python and lets it pass; for all the rest there is `infra.supervisor`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

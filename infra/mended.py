@@ -1,0 +1,98 @@
+"""Raw data that were mended after a build: what of a change may be taken into the corpus.
+
+A scene that was built stays as it was built: if its files have changed or are gone, the change is refused and the scene
+named. A scene that was quarantined, missing or not reached yet is taken as it is now; one that was in no list of the
+build is taken while the build is unfinished and refused once the corpus is finished. With the flag, `build.json` is
+written anew, and from then on this is the build of the data as they are now: the same scenes in the same shards, hence
+the same bytes, as a build of these data in an empty folder. Shards whose scenes are the same are kept; where sizes or
+scenes that are new move the cuts between shards, those after the cut are made again.
+
+Crashes: the manifest goes first, then `build.json` changes in one piece, then parts that do not belong to it go. After
+each of these steps the same command does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from infra.plan import Plan
+from infra.task import inputs
+from shards.build import BUILD, differences, read_inputs
+from shards.corpus import MANIFEST, Corpus
+from shards.errors import CorpusError
+from shards.storage import Store
+
+_FLAG = "--retry-quarantined"
+
+
+def check_inputs(store: Store, plan: Plan, *, take: bool) -> None:
+    """Compare the raw data with those a build was begun with; anything else that differs is `start_build`'s to refuse.
+
+    Args:
+        take: let the changes in that may be; the corpus is unfinished from then on.
+
+    Raises:
+        CorpusError: with the scenes concerned.
+    """
+    begun = _begun(store)
+    if begun is None or begun["inputs"] == plan.fingerprint["inputs"] or _made_by(begun) != _made_by(plan.fingerprint):
+        return
+    refused = _refused(store, plan)
+    if refused:
+        shown = "\n  ".join(refused[:20] + [f"... and {len(refused) - 20} more"] * (len(refused) > 20))
+        raise CorpusError(
+            f"{store.uri} was begun with other raw data; continuing would mix the two. What differs:\n  {shown}\n"
+            f"{_FLAG} takes changes of scenes that were quarantined or missing, no others: restore the former data, "
+            "or build into another folder."
+        )
+    if not take:
+        shown = "\n  ".join(differences(begun["inputs"], plan.fingerprint["inputs"], "inputs"))
+        raise CorpusError(
+            f"{store.uri} was begun with other raw data:\n  {shown}\nNo scene that was built has changed; "
+            f"{_FLAG} takes the others as they are now."
+        )
+    if store.exists(MANIFEST):
+        store.delete(MANIFEST)
+    store.write(BUILD, json.dumps(plan.fingerprint, sort_keys=True, indent=1).encode())
+
+
+def _begun(store: Store) -> dict[str, Any] | None:
+    """The fingerprint in the folder; None where there is none that is whole."""
+    try:
+        begun = json.loads(store.read(BUILD)) if store.exists(BUILD) else None
+    except ValueError:
+        return None
+    return begun if isinstance(begun, dict) and isinstance(begun.get("inputs"), dict) else None
+
+
+def _made_by(fingerprint: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps({name: value for name, value in fingerprint.items() if name != "inputs"}))
+
+
+def _refused(store: Store, plan: Plan) -> list[str]:
+    """What of the change may not be taken, a line for each scene."""
+    now = inputs(plan.refs)
+    known: set[str] = set()
+    built: dict[str, str] = {}
+    for name in store.list("parts"):
+        before, quarantined = read_inputs(store, name)
+        known |= before.keys()
+        built |= {key: digest for key, digest in before.items() if key not in quarantined}
+    lines = [
+        f"{key}: was built, and its raw files {'have changed' if key in now else 'are gone'} since"
+        for key, digest in sorted(built.items())
+        if now.get(key) != digest
+    ]
+    with suppress(CorpusError):  # damaged: as if unfinished
+        if store.exists(MANIFEST):
+            known |= {item.key for item in Corpus.open(store).quarantine}
+            lines += [f"{key}: is new" for key in sorted(now.keys() - known) if not _is_within(key, known)]
+    return lines
+
+
+def _is_within(key: str, known: set[str]) -> bool:
+    """Whether the scene belongs to something larger that was missing, such as a whole sequence."""
+    return any(key[:end] in known for end in range(1, len(key)))
