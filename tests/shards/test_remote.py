@@ -189,12 +189,12 @@ def test_what_is_tried_again(problem: OSError, transient: bool) -> None:
 
 
 def test_a_call_that_never_ends_is_abandoned() -> None:
-    begin = time.monotonic()
+    let_go = threading.Event()
     with pytest.raises(TimeoutError, match=r"within 0.1 s"):
-        bounded(lambda: time.sleep(3), 0.1)
-    assert time.monotonic() - begin < 1
+        bounded(let_go.wait, 0.1)
+    let_go.set()
     with pytest.raises(KeyError):
-        bounded(lambda: {}["nothing"], 1)
+        bounded(lambda: {}["nothing"], 100)
 
 
 # Secrets
@@ -390,12 +390,11 @@ def test_silence_ends_without_our_own_clock(proxy: FaultyProxy, remote: Corpus) 
     policy = dataclasses.replace(FAST, attempts=1, request_s=50, idle_s=1)
     store = Store(remote.store.uri, policy)
     size = store.size("manifest.json")
-    proxy.reset(latency_s=8)
-    begin = time.monotonic()
+    proxy.reset(latency_s=20)  # a patient client would get its answer
     with pytest.raises(OSError, match="gave up after 1 attempts"):
         store.size("index.parquet")
     proxy.reset()
-    assert size and time.monotonic() - begin < 5
+    assert size
 
 
 # Clients
@@ -414,39 +413,36 @@ def test_what_was_abandoned_delays_only_new_clients(proxy: FaultyProxy, remote: 
     with pytest.raises(OSError, match=r"no answer within 0\.2 s"):
         Store(store.uri, dataclasses.replace(FAST, attempts=1, request_s=0.2)).read("index.parquet")
     proxy.faults = {}
-    begin = time.monotonic()
     assert Store(store.uri, FAST).size("index.parquet") == size  # the client is there
-    assert time.monotonic() - begin < 0.3
     with pytest.raises(CorpusError, match=r"opened now: no S3 client within 0\.3 s .*1 abandoned") as caught:
         Store(other(proxy, "AKIDSTRANGER"), FAST)
-    assert time.monotonic() - begin < 2
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     proxy.reset()
-    patient = dataclasses.replace(FAST, request_s=5)
+    patient = dataclasses.replace(FAST, request_s=30)
     assert Store(other(proxy, "AKIDSTRANGER"), patient).size("index.parquet") == size
 
 
 def test_a_client_can_be_made_while_others_read_all_the_time(proxy: FaultyProxy, remote: Corpus) -> None:
     proxy.reset(latency_s=0.02)
-    patient = dataclasses.replace(FAST, request_s=5)
-    store, over = Store(remote.store.uri, patient), threading.Event()
+    patient = dataclasses.replace(FAST, request_s=30)
+    store, over, read = Store(remote.store.uri, patient), threading.Event(), threading.Barrier(9)
 
     def work() -> int:
         count = 0
         while not over.is_set():
             count += len(store.read_range("index.parquet", 0, 10)) == 10
+            if count == 2:
+                read.wait()
         return count
 
     with ThreadPoolExecutor(8) as pool:
         counts = [pool.submit(work) for _ in range(8)]
         try:
-            time.sleep(0.2)
-            begin = time.monotonic()
-            Store(other(proxy, "AKIDBUSY"), patient)
-            took = time.monotonic() - begin
+            read.wait()
+            Store(other(proxy, "AKIDBUSY"), patient)  # or an error after the half minute
         finally:
             over.set()
-    assert took < 2 and all(count.result() > 1 for count in counts)
+    assert all(count.result() > 1 for count in counts)
 
 
 def test_a_client_is_made_once_and_failures_are_not_kept() -> None:
@@ -482,14 +478,12 @@ def test_a_process_ends_while_a_request_drips(proxy: FaultyProxy, remote: Corpus
     proxy.reset({"dripping": 1})
     address = uri(proxy, "corpus")
     command = [sys.executable, "-c", _LEAVE]
-    done = subprocess.run(command, input=address, capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run(command, input=address, capture_output=True, text=True, timeout=100, check=False)
     proxy.reset()
     assert done.returncode == 3 and "no answer within 0.2 s" in done.stdout and not done.stderr
 
 
 def test_a_store_that_is_down_is_said_to_be(proxy: FaultyProxy, local: Corpus) -> None:
     policy = dataclasses.replace(FAST, attempts=3)
-    begin = time.monotonic()
     with pytest.raises(OSError, match="gave up after 3 attempts"):
         Store("s3://a:b@bricks/c?scheme=http&endpoint_override=127.0.0.1:9", policy).read("manifest.json")
-    assert time.monotonic() - begin < 10

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,19 @@ class Block:
     def __call__(self, sample: Sample | Named, rng: np.random.Generator | None) -> str:
         if sample.key == self.at:
             self.inside.set()
-            self.go.wait(30)
+            self.go.wait()
         return sample.key
 
 
 def leave(blocks: Block) -> None:
     """Let go, and wait until the threads that were left behind have gone."""
     blocks.go.set()
-    until = time.monotonic() + 10
-    while threads() and time.monotonic() < until:
+    wait_until(lambda: not threads())
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """However long a busy machine takes; what never holds ends with the time limit of the test."""
+    while not holds():
         time.sleep(0.01)
 
 
@@ -129,30 +133,26 @@ def test_ctrl_c_while_prepare_is_blocked(corpus: Corpus, monkeypatch: pytest.Mon
     block = Block()
 
     def interrupt() -> None:
-        block.inside.wait(10)
-        time.sleep(0.05)
+        block.inside.wait()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=interrupt, name="finger").start()
-    begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         list(Stream(corpus, FIELDS, batch=2, prepare=block, epochs=1))
-    assert time.monotonic() - begun < 5
-    assert len(threads()) == 1  # the blocked one cannot be ended; it does nothing more once it is let go
+    assert not block.go.is_set()
+    wait_until(lambda: len(threads()) == 1)  # the blocked one cannot be ended; once it is let go it does nothing more
     leave(block)
 
 
 def test_the_watchdog_names_a_prepare_that_sleeps(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
     block = Block()
-    begun = time.monotonic()
-    with pytest.raises(StalledError, match=r"0\.3 s, waiting for `prepare` of toy/scene-003 at place \d+") as caught:
-        list(Stream(corpus, FIELDS, batch=2, prepare=block, epochs=1, watchdog_s=0.3))
-    assert time.monotonic() - begun < 4
+    with pytest.raises(StalledError, match=r"1\.5 s, waiting for `prepare` of toy/scene-003 at place \d+") as caught:
+        list(Stream(corpus, FIELDS, batch=2, prepare=block, epochs=1, watchdog_s=1.5))
     assert isinstance(caught.value, TimeoutError)
     shown = capsys.readouterr().err
-    assert shown.count("no batch for 0.3 s") == 1
+    assert shown.count("no batch for 1.5 s") == 1
     assert "Thread brickyard-stream-" in shown
-    assert "self.go.wait(30)" in shown  # the line it is stuck at
+    assert "self.go.wait()" in shown  # the line it is stuck at
     assert "Thread MainThread" in shown
     leave(block)
 
@@ -164,19 +164,19 @@ def test_the_watchdog_names_a_read_that_stalls(tmp_path: Path, monkeypatch: pyte
 
     def stalls(name: str, offset: int, memory: memoryview) -> int:
         if (name, offset) == (corpus.shard(3), victim.offset):
-            block.go.wait(30)
+            block.go.wait()
         return real(name, offset, memory)
 
     monkeypatch.setattr(corpus.store, "read_into", stalls)
     with pytest.raises(StalledError, match=r"waiting for the read of toy/scene-003 at place \d+"):
-        list(Stream(corpus, FIELDS, batch=4, epochs=1, watchdog_s=0.3, threads=2))
+        list(Stream(corpus, FIELDS, batch=4, epochs=1, watchdog_s=1.5, threads=2))
     leave(block)
 
 
 def test_a_slow_consumer_is_no_stall(corpus: Corpus) -> None:
-    for number, _ in enumerate(Stream(corpus, FIELDS, batch=4, epochs=1, watchdog_s=0.15)):
+    for number, _ in enumerate(Stream(corpus, FIELDS, batch=4, epochs=1, watchdog_s=1.0)):
         if number == 0:
-            time.sleep(0.4)
+            time.sleep(1.2)
 
 
 def test_a_blocked_call_does_not_keep_the_program_from_ending(tmp_path: Path) -> None:
@@ -188,13 +188,13 @@ def test_a_blocked_call_does_not_keep_the_program_from_ending(tmp_path: Path) ->
         shards.stream.GRACE_S = shards.workers.GRACE_S = 0.2
         def prepare(sample, rng):
             if sample.position > 3:
-                time.sleep(60)
+                time.sleep(1000)
             return sample.key
         batches = iter(Stream(Corpus.open({str(tmp_path / "corpus")!r}), ["points/xyz"], batch=2, prepare=prepare))
         print(next(batches))
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "toy/scene" in done.stdout
@@ -203,7 +203,7 @@ def test_a_blocked_call_does_not_keep_the_program_from_ending(tmp_path: Path) ->
 def test_workers_cancel_what_has_not_begun() -> None:
     workers, block = Workers(1, "brickyard-test"), Block("x")
     first = workers.submit(block, Named("x"), None)
-    block.inside.wait(10)
+    block.inside.wait()
     later = [workers.submit(int, "7") for _ in range(5)]
     assert [thread.name for thread in workers.close(0.05)] == ["brickyard-test-0"]
     assert all(future.cancelled() for future in later)
@@ -211,7 +211,7 @@ def test_workers_cancel_what_has_not_begun() -> None:
         workers.submit(int)
     assert "brickyard-test-0" in stacks()
     leave(block)
-    assert first.result(1) == "x"
+    assert first.result() == "x"
 
 
 def test_many_streams_leave_nothing(corpus: Corpus) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 
 from shards.corpus import Corpus
 from shards.errors import BrickyardError, RecipeError
+from tests.killing import kill_after_line
 from tests.train.rings import ring_corpus
 from tests.train.spy import child, one_thread, ranks
 from train.augment import CropConfig, CuboidConfig
@@ -51,24 +51,19 @@ def losses(run: Path) -> list[float]:
 LONG = replace(FAST, steps=12, checkpoint_every=4, clip=5.0, accumulate=2)
 
 
-def start(uri: str, out: str) -> None:
+def start_and_die(uri: str, out: str) -> None:
+    kill_after_line(6)
     train(LONG, SETTINGS, Corpus.open(uri), out)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, corpus: Corpus) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(LONG, SETTINGS, corpus, whole)
-    process = child(start, corpus.store.uri, str(killed))
-    deadline = time.monotonic() + 120
-    while len(read_metrics(killed)) < 6:
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.002)
-    process.kill()
+    process = child(start_and_die, corpus.store.uri, str(killed))
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    written = len(read_metrics(killed))
-    assert 6 <= written < 12
-    assert sorted(p.name for p in (killed / "checkpoints").glob("step-*"))[-1] in {"step-000004", "step-000008"}
+    assert len(read_metrics(killed)) == 6
+    assert [path.name for path in (killed / "checkpoints").glob("step-*")] == ["step-000004"]
     train(LONG, SETTINGS, corpus, killed)
     assert losses(killed) == losses(whole)
     assert [line["step"] for line in read_metrics(killed)] == list(range(1, 13))

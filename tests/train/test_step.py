@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from shards.batching import PointBudget
 from shards.corpus import Corpus
 from shards.errors import BrickyardError, RecipeError
+from tests.killing import kill_after_line
 from tests.train.rings import ring_corpus
 from tests.train.spy import Spy, child, numbers, one_thread, passes, ranks, rewrite
 from train.checkpoint import checkpoints
@@ -55,6 +55,11 @@ def start(uri: str, out: str, config: TrainConfig, settings: Spy) -> None:
     train(config, settings, Corpus.open(uri), out)
 
 
+def start_and_die(*arguments: Any) -> None:
+    kill_after_line(6)
+    start(*arguments)
+
+
 def weights(run: Path, step: int) -> dict[str, Any]:
     folder = run / "checkpoints" / f"step-{step:06d}"
     return {**load_file(folder / "weights.safetensors"), **load_file(folder / "optimiser.safetensors")}
@@ -62,16 +67,10 @@ def weights(run: Path, step: int) -> dict[str, Any]:
 
 def test_kill_and_resume_with_teacher_schedules_budget_and_dropout(tmp_path: Path, whole: Path, corpus: Corpus) -> None:
     killed = tmp_path / "run"
-    process = child(start, corpus.store.uri, str(killed), CONFIG, replace(SPY, slow=0.02))
-    deadline = time.monotonic() + 120
-    while len(read_metrics(killed)) < 6:
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.002)
-    process.kill()
+    process = child(start_and_die, corpus.store.uri, str(killed), CONFIG, SPY)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert 6 <= len(read_metrics(killed)) < 12
-    rewrite(killed, slow=0.0)  # it was slowed down to be killed in time
+    assert len(read_metrics(killed)) == 6
     train(CONFIG, SPY, corpus, killed)
     assert numbers(killed) == numbers(whole / "run")
     ours, theirs = weights(killed, 12), weights(whole / "run", 12)
