@@ -3,8 +3,8 @@
     <rooms>/Area_N/<type>_<k>/Annotations/<class>_<i>.txt     one file per object: the label is in its name
     <rooms>/Area_N/Area_N_alignmentAngle.txt                  only in the release that is not aligned yet
 
-The room's own `<room>.txt` holds the same points without labels, and under a wrong name in one room; it is not used.
-The release has clutter (.DS_Store), second copies ("wall_3 (1).txt") and a class outside the 13 (stairs): a file
+The room's own `<room>.txt` holds the same points without labels, and under a wrong name in one room; it only tells
+whether the annotation files are whole (see `total`). The release has clutter (.DS_Store), second copies ("wall_3 (1).txt") and a class outside the 13 (stairs): a file
 becomes an object only if its name says which class it is, all others are counted in `Scene.dropped`.
 
 Rooms of one area are scanned in one building, so the area is the sequence, and areas make the splits: the customary
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ingest.s3dis.gallery import Gallery, below, list_views
@@ -133,10 +133,12 @@ def _plan_room(store: Store, path: str, angles: str | None, options: S3DISOption
     area, room = path.split("/")[-2:]
     folder = f"{path}/Annotations"
     objects: dict[str, int] = {}
+    others: list[str] = []
     skipped: Counter[str] = Counter()
     for name, size in sorted(store.sizes(folder).items()):
         if class_of(name) is None:
             skipped["file that names no class"] += 1
+            others += [name] if OBJECT.fullmatch(name) else []
         elif size == 0:
             skipped["empty annotation file"] += 1
         else:
@@ -144,7 +146,10 @@ def _plan_room(store: Store, path: str, angles: str | None, options: S3DISOption
     if not objects:
         reason = f"{folder}/ has no <class>_<number>.txt with points"
         return Missing(dataset=DATASET, scene_id=f"{area}/{room}", reason=reason)
-    files = {name.removesuffix(".txt"): f"{folder}/{name}" for name in objects}
+    files = {name.removesuffix(".txt"): f"{folder}/{name}" for name in [*objects, *others]}
+    total = _own_file(room, store.sizes(path))
+    if total is not None:
+        files["total"] = f"{path}/{total}"
     if options.align_rooms and angles:
         files["alignment"] = angles
     version = "v1.2" if angles else "v1.2-aligned"
@@ -157,7 +162,9 @@ def _plan_room(store: Store, path: str, angles: str | None, options: S3DISOption
         files=files,
         details={
             "room": room,
+            "folder": path,
             "objects": list(objects),
+            "others": others,
             "align_rooms": options.align_rooms,
             "version": version,
             "dropped": dict(skipped),
@@ -168,6 +175,15 @@ def _plan_room(store: Store, path: str, angles: str | None, options: S3DISOption
         points_estimate=max(1, sum(objects.values()) // BYTES_PER_POINT[version]),
         bytes_estimate=sum(objects.values()),
     )
+
+
+def _own_file(room: str, names: Iterable[str]) -> str | None:
+    """The file of all points of a room: `<room>.txt`, or what is meant by it (`copy_Room_1.txt` of copyRoom_1)."""
+    if f"{room}.txt" in names:
+        return f"{room}.txt"
+    plain = room.replace("_", "").lower()
+    meant = [name for name in names if name.replace("_", "").lower().endswith(f"{plain}.txt")]
+    return meant[0] if len(meant) == 1 else None
 
 
 def class_of(name: str) -> int | None:

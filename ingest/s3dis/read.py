@@ -8,6 +8,7 @@ room share its frame; a view belongs to the chunk that holds most of the points 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ingest.s3dis.chunks import core_of, inside
 from ingest.s3dis.plan import TAXONOMY, class_of
 from ingest.s3dis.text import read_rows
+from ingest.s3dis.total import check_total
 from ingest.s3dis.views import read_views
 from ingest.source import RawFiles, SceneRef
 from shards.errors import SceneError
@@ -64,21 +66,24 @@ def read(ref: SceneRef) -> Scene:
     try:
         return scene.validate()
     except SceneError as problem:
-        raise files.error(f"{ref.scene_id}/Annotations", str(problem)) from problem
+        raise files.error(f"{ref.details['folder']}/Annotations", str(problem)) from problem
 
 
 def _read_points(files: RawFiles, dropped: Counter[str]) -> tuple[Float64, Points]:
     """World coordinates (N, 3) of all points of the room, and the points without coordinates yet."""
     places, colors, labels = [], [], []
+    damages: Counter[str] = Counter()
     for name in files.ref.details["objects"]:
         xyz, color, damage = read_rows(files, files.ref.files[name.removesuffix(".txt")])
-        dropped.update(damage)
+        damages.update(damage)
         places.append(xyz)
         colors.append(color)
         labels.append(class_of(name))
     sizes = [len(color) for color in colors]
     if not sum(sizes):
-        raise files.error(f"{files.ref.scene_id}/Annotations", "no file has a point", hint="extract the room again")
+        raise files.error(f"{files.ref.details['folder']}/Annotations", "no file has a point", hint="extract the room again")
+    check_total(files, sum(sizes), damages)
+    dropped.update(+damages)
     instance = np.arange(1, len(sizes) + 1, dtype=np.int32)
     points = Points(
         xyz=np.empty((0, 3), np.float32),
@@ -100,7 +105,7 @@ def _take_chunk(
         cores = [core_of(points.xyz, k, chunk["count"]) for k in range(chunk["count"] if views else 0)]
         low, high = core_of(points.xyz, chunk["number"], chunk["count"])
     except SceneError as problem:
-        raise files.error(f"{files.ref.scene_id}/Annotations", str(problem), hint="raise chunk_points") from problem
+        raise files.error(f"{files.ref.details['folder']}/Annotations", str(problem), hint="raise chunk_points") from problem
     kept = []
     for view, seen in views:
         if not len(seen) and view.scene_from_camera is not None:  # no depth: the chunk it stands in
@@ -126,13 +131,16 @@ def _select(points: Points, mine: NDArray[np.bool_]) -> Points:
 def _read_rotation(files: RawFiles, dropped: Counter[str]) -> Float64:
     """Rotation (3, 3) of the room about z, counter-clockwise by its angle; the identity, counted, where there is none.
 
-    The table has a title between `##` and lines `<room> <degrees>`.
+    The table has a title between `##`, which names its area, and lines `<room> <degrees>`.
     """
     path = files.ref.files.get("alignment")
     room = files.ref.details["room"]
     text = files.read(path, MAX_ANGLES_BYTES).decode("utf-8", "replace") if path else ""
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
+        named = re.search(r"Area_\d+", line) if line.startswith("##") else None
+        if path and named and named[0] != files.ref.sequence:
+            raise files.error(path, f"these are the angles of {named[0]}", line=number, hint="extract it again")
         if path and words and words[0] == room:
             try:
                 degrees = float(words[1])
@@ -140,6 +148,8 @@ def _read_rotation(files: RawFiles, dropped: Counter[str]) -> Float64:
                 raise files.error(path, f"expected `{room} <degrees>`, found {line[:60]!r}", line=number) from problem
             if not abs(degrees) <= 360:
                 raise files.error(path, f"{degrees} is no angle in degrees", line=number)
+            if line == text[-len(line) :]:
+                dropped["room alignment: the line of its angle may be cut off"] += 1
             c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
             return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     dropped["room alignment: there is no angle for this room"] += 1

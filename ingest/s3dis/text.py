@@ -8,7 +8,8 @@ control bytes in its text, of two kinds:
   `-9.1?60 1.2 ...`      inside a number: a digit is lost, so the point is dropped and counted
 
 Both kinds together may spoil a few lines of a file. A file with more of them is no damaged annotation but something
-else, and an error. A last line without its line feed may have lost digits, so it is dropped and counted too.
+else, and an error; so is one with a block of zero bytes, which a disk or a download put in place of many lines. A last
+line without its line feed may have lost digits, so it is dropped and counted too.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ REPAIRED = "line repaired: a stray byte instead of a space"
 UNREADABLE = "unreadable line"
 CUT = "last line cut off"
 MAX_LINE = 4096
+LOST_BLOCK = bytes(64)
+"""So many zero bytes are longer than a line, let alone a stray byte."""
 _DAMAGE = re.compile(rb"[^0-9.\-+eE \t\r\n]+")
 _NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 
@@ -48,9 +51,15 @@ _NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 def read_rows(files: RawFiles, path: str) -> tuple[Float64, Color, Counter[str]]:
     """The points of an annotation file: xyz float64 (N, 3), finite; RGB uint8 (N, 3); what was repaired or left out.
 
-    Raises `RawDataError` if the file is missing, too large, or is not lines of six numbers of which three are colours.
+    Raises `RawDataError` if the file is missing, too large, has a block of zero bytes, or is not lines of six numbers of
+    which three are colours.
     """
     data = files.read(path, MAX_TEXT_BYTES)
+    lost = data.find(LOST_BLOCK)
+    if lost >= 0:
+        count = len(data) - lost - len(data[lost:].lstrip(b"\0"))
+        problem = f"a block of {count} zero bytes stands in place of text: its points are lost"
+        raise files.error(path, problem, offset=lost, hint="extract the room from the archive again")
     whole = data[: data.rfind(b"\n") + 1]
     counts = Counter({CUT: 1} if data[len(whole) :].strip() else {})
     if not whole.translate(None, ALPHABET):

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.images import image_size
 from ingest.s3dis.plan import TAXONOMY, class_id
 from ingest.source import RawFiles
-from ingest.transforms import image_size
 from shards.errors import NONSENSE
 from shards.scene import UNLABELLED, Depth, Float32, Float64, View
 
@@ -129,7 +129,7 @@ def _read_view(
 ) -> View | None:
     """A view; None if its pose is no camera's."""
     path = {kind: files.ref.files[role] for kind, role in entry["roles"].items()}
-    camera = _read_pose(files, path["pose"])
+    camera = _read_pose(files, path["pose"], entry["name"])
     if camera is None:
         return None
     intrinsics, world_from_camera = camera
@@ -150,16 +150,20 @@ def _read_view(
     )  # fmt: skip
 
 
-def _read_pose(files: RawFiles, path: str) -> tuple[Float64, Float64] | None:
-    """(intrinsics (3, 3), world_from_camera (4, 4)); None where they are no camera's or contradict its location."""
+def _read_pose(files: RawFiles, path: str, view: str) -> tuple[Float64, Float64] | None:
+    """(intrinsics (3, 3), world_from_camera (4, 4)); None where they are no camera's, contradict its location, or
+    belong to another scan location than the view `camera_<uuid>_frame_<i>`."""
     try:
         table = json.loads(files.read(path, MAX_POSE_BYTES))
+        owner = table.get("camera_uuid")
         k, rt, place = (
             np.array(table[key], np.float64) for key in ("camera_k_matrix", "camera_rt_matrix", "camera_location")
         )
     except NONSENSE as problem:
         message = f"no pose with camera_k_matrix, camera_rt_matrix and camera_location: {problem}"
         raise files.error(path, message[:200], hint="download it again") from None
+    if isinstance(owner, str) and not view.startswith(f"camera_{owner}_"):
+        return None
     rt = rt.T if rt.shape == (4, 3) else rt[:3] if rt.shape == (4, 4) else rt
     if k.shape != (3, 3) or rt.shape != (3, 4) or place.shape != (3,):
         return None

@@ -162,7 +162,7 @@ def test_what_the_user_has_not_is_absent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "message"),
     [
-        ("rgb", b"\xff\xd8", "not a PNG"),
+        ("rgb", b"\xff\xd8", "the JPEG ends before its image data"),
         ("depth", png(np.zeros((SIZE, SIZE), np.uint8)), "expected a 16-bit grey PNG of 24x24"),
         ("depth", png(np.zeros((SIZE, 25), np.uint16)), "it has 25x24"),
         ("semantic", png(np.zeros((SIZE, SIZE), np.uint8)), "expected an 8-bit colour PNG"),
@@ -230,4 +230,4 @@ def test_planning_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Store, "sizes", counted)
     items = list(SOURCE.plan(Store(tmp_path), S3DISOptions(views="")))
     assert len(items) == 300 and not any(isinstance(item, Missing) for item in items)
-    assert len(listings) == 300 + 4
+    assert len(listings) == 2 * 300 + 4
