@@ -12,17 +12,16 @@ the folder of the file, and none may leave the dataset's root. Nothing but the J
 the image.
 
 What a `View` cannot express is left out and counted: fisheye and 360 degree cameras, image formats beyond JPEG and PNG,
-matrices that are no rigid motion.
+matrices that are no rigid motion. Depth that is no 16-bit grey PNG costs itself, not its image. An image whose shape is
+not the one that was calibrated (a capture that was turned afterwards) is refused, not stretched.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import posixpath
-import struct
-import zlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,10 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.jpeg import jpeg_size
+from ingest.images import image_error, image_header
 from ingest.source import RawFiles
-from shards.errors import NONSENSE
-from shards.scene import CameraModel, Depth, Float64, ImageFormat, View
+from shards.errors import NONSENSE, ImageError, RawDataError
+from shards.images import load
+from shards.scene import CameraModel, Depth, Float64, View
 
 NAME = "transforms.json"
 MAX_JSON_BYTES = 64 << 20
@@ -43,11 +43,16 @@ MAX_IMAGE_BYTES = 64 << 20
 MAX_DEPTH_PIXELS = 64 << 20
 DEPTH_SCALE = 1e-3
 """Metres per unit of a depth image where the file does not say: millimetres, as in nerfstudio."""
-FORMATS: Mapping[str, ImageFormat] = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Of images; what is in them decides whether they are JPEG or PNG."""
 MODELS = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 """Camera models that are a pinhole with at most the distortion k1 k2 p1 p2 k3."""
-PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
-PNG_END = struct.pack(">I", 0) + b"IEND\xaeB`\x82"
+OTHER_MODELS = (
+    "OPENCV_FISHEYE", "FISHEYE", "FISHEYE624", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE",
+    "FULL_OPENCV", "FOV", "EQUIRECTANGULAR", "OMNIDIRECTIONALSTEREO_L", "OMNIDIRECTIONALSTEREO_R", "ORTHOPHOTO",
+    "VR180_L", "VR180_R",
+)  # fmt: skip
+"""Those of nerfstudio and COLMAP that are named when their frames are left out."""
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -80,6 +85,13 @@ class PosedImage:
     depth: str | None
     depth_scale: float
 
+    def fits(self, width: int, height: int) -> bool:
+        """Whether an image of this size has the shape that was calibrated, as far as whole pixels can tell."""
+        if self.size is None:
+            return True
+        stretch = (width * self.size[1]) / (height * self.size[0])
+        return abs(stretch - 1) <= 0.01 + 1 / width + 1 / height
+
     def intrinsics(self, width: int, height: int) -> Float64:
         """float64 (3, 3) for an image of this size, which may be a smaller copy of the one that was calibrated."""
         whole_width, whole_height = self.size or (width, height)
@@ -97,11 +109,13 @@ class Transforms:
         images: in the order of the file.
         points: path of the point file it names (`ply_file_path`) relative to the dataset's root, or None.
         dropped: what was left out and how often.
+        unused: paths of the images of frames that were left out.
     """
 
     images: tuple[PosedImage, ...]
     points: str | None
     dropped: Mapping[str, int]
+    unused: tuple[str, ...] = ()
 
 
 def read_transforms(files: RawFiles, path: str) -> Transforms:
@@ -119,13 +133,15 @@ def read_transforms(files: RawFiles, path: str) -> Transforms:
         raise files.error(path, f"{len(frames)} frames, at most {MAX_FRAMES} are read")
     images: list[PosedImage] = []
     dropped: Counter[str] = Counter()
+    unused: list[str] = []
     for number, frame in enumerate(frames):
         try:
             found = _read_frame(files, path, number, whole | frame)
         except NONSENSE as problem:
             raise files.error(path, f"frame {number} (from 0): {problem}"[:200]) from None
-        if isinstance(found, str):
-            dropped[found] += 1
+        if isinstance(found, _LeftOut):
+            dropped[found.reason] += 1
+            unused.append(found.image)
         else:
             images.append(found)
     points = whole.get("ply_file_path")
@@ -133,36 +149,52 @@ def read_transforms(files: RawFiles, path: str) -> Transforms:
         images=tuple(images),
         points=_resolve(files, path, points, "ply_file_path") if isinstance(points, str) else None,
         dropped=dict(dropped),
+        unused=tuple(unused),
     )
 
 
-def _read_frame(files: RawFiles, path: str, number: int, entry: Mapping[str, Any]) -> PosedImage | str:
-    """A frame with the file's values filled in -> an image, or the reason why it is left out."""
+@dataclass(frozen=True)
+class _LeftOut:
+    """A frame that is not kept, and why."""
+
+    image: str
+    reason: str
+
+
+def _read_frame(files: RawFiles, path: str, number: int, entry: Mapping[str, Any]) -> PosedImage | _LeftOut:
+    """A frame with the file's values filled in."""
     name = entry.get("file_path")
     if not isinstance(name, str) or not name:
         raise ValueError("file_path is missing")
-    model = entry.get("camera_model", "")
     number_of = {key: _number(entry, key) for key in ("k1", "k2", "p1", "p2", "k3", "k4")}
     distortion = tuple(number_of[key] or 0.0 for key in ("k1", "k2", "p1", "p2", "k3"))
-    if model not in MODELS or entry.get("is_fisheye") or number_of["k4"]:
-        return "frames of a camera model that is not kept"
-    calibration = _calibration(entry)
     image = _resolve(files, path, name, f"frame {number}: file_path")
-    if posixpath.splitext(image)[1].lower() not in FORMATS:
+    if posixpath.splitext(image)[1].lower() not in SUFFIXES:
         # The NeRF paper's own scenes leave the suffix out.
-        found = [image + suffix for suffix in (".png", ".jpg", ".jpeg") if files.store.size(image + suffix) is not None]
+        found = [image + suffix for suffix in SUFFIXES if files.store.size(image + suffix) is not None]
         if not found:
-            return "frames whose image is neither JPEG nor PNG"
+            return _LeftOut(image, "frames whose image is neither JPEG nor PNG")
         image = found[0]
+    if (reason := _other_camera(entry.get("camera_model", ""), entry.get("is_fisheye"), number_of["k4"])) is not None:
+        return _LeftOut(image, reason)
+    calibration = _calibration(entry)
     pose = _pose(entry.get("transform_matrix"))
     if pose is None:
-        return "invalid pose"
+        return _LeftOut(image, "invalid pose")
     depth, scale = _depth(files, path, number, entry)
+    name = name.replace("\\", "/")
     return PosedImage(
         name=posixpath.splitext(name.removeprefix("./"))[0], image=image, world_from_camera=pose,
         camera_model="opencv" if any(distortion) else "pinhole", distortion=distortion if any(distortion) else (),
         depth=depth, depth_scale=scale, **calibration,
     )  # fmt: skip
+
+
+def _other_camera(model: object, is_fisheye: object, k4: float | None) -> str | None:
+    """What is counted for a frame whose camera a `View` cannot express."""
+    if model not in MODELS:
+        return f"frames of the camera model {model if model in OTHER_MODELS else 'that is not known'}"
+    return "frames of a fisheye camera" if is_fisheye or k4 else None
 
 
 def _calibration(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,64 +259,85 @@ def _depth(files: RawFiles, path: str, number: int, entry: Mapping[str, Any]) ->
 
 
 def _resolve(files: RawFiles, path: str, name: str, what: str) -> str:
-    """A path of the file, relative to the dataset's root."""
-    whole = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
-    if name.startswith("/") or whole == ".." or whole.startswith("../") or "\0" in name or "\\" in name:
+    """A path of the file, relative to the dataset's root; on Windows they are written with backslashes."""
+    plain = name.replace("\\", "/")
+    whole = posixpath.normpath(posixpath.join(posixpath.dirname(path), plain))
+    if (
+        plain.startswith("/")
+        or re.match("[A-Za-z]:", plain)
+        or whole == ".."
+        or whole.startswith("../")
+        or "\0" in name
+    ):
         raise files.error(path, f"{what} {name[:100]!r} leaves the dataset's root", hint="write a relative path")
     return whole
 
 
-def load_view(files: RawFiles, image: PosedImage, *, scene_from_world: Float64, metres_per_unit: float = 1.0) -> View:
+def load_view(
+    files: RawFiles,
+    image: PosedImage,
+    *,
+    scene_from_world: Float64,
+    metres_per_unit: float = 1.0,
+    dropped: Counter[str] | None = None,
+) -> View:
     """The view of a frame: image bytes as they are, and its depth image if there is one.
 
     Args:
         scene_from_world: float64 (4, 4), rigid, metres.
         metres_per_unit: of the poses in the file.
+        dropped: counts depth that is missing, damaged or of another kind, and is left out; without it that is an error.
 
     Raises:
-        RawDataError: the image or its depth is missing, truncated, or not what its suffix says.
+        RawDataError: the image is missing, damaged, no JPEG or PNG, or of another shape than the calibrated one.
     """
     data = files.read(image.image, limit=MAX_IMAGE_BYTES)
-    image_format = FORMATS[posixpath.splitext(image.image)[1].lower()]
-    width, height = image_size(files, image.image, data, image_format)
+    header = image_header(files, image.image, data)
+    if image.size is not None and not image.fits(*header.size):
+        found, calibrated = (f"{width}x{height}" for width, height in (header.size, image.size))
+        raise files.error(
+            image.image, f"the image is {found}, its calibration is for {calibrated}, another shape",
+            hint="was it turned or cropped afterwards, or does EXIF turn it?",
+        )  # fmt: skip
     world_from_camera = image.world_from_camera.copy()
     world_from_camera[:3, 3] *= metres_per_unit
-    depth = None
-    if image.depth is not None:
-        values = _read_depth(files, image.depth)
-        intrinsics = image.intrinsics(values.shape[1], values.shape[0])
-        depth = Depth(values=values, scale=image.depth_scale, intrinsics=intrinsics)
     return View(
-        name=image.name, image=data, image_format=image_format, width=width, height=height,
-        camera_model=image.camera_model, distortion=image.distortion, intrinsics=image.intrinsics(width, height),
-        scene_from_camera=scene_from_world @ world_from_camera, depth=depth,
+        name=image.name, image=data, image_format=header.format, width=header.width, height=header.height,
+        camera_model=image.camera_model, distortion=image.distortion, intrinsics=image.intrinsics(*header.size),
+        scene_from_camera=scene_from_world @ world_from_camera, depth=_load_depth(files, image, dropped),
     )  # fmt: skip
 
 
-def image_size(files: RawFiles, path: str, data: bytes, image_format: ImageFormat) -> tuple[int, int]:
-    """(width, height) from the headers, nothing is decoded; raises `RawDataError` for an image without start or end."""
-    if image_format == "jpeg":
-        return jpeg_size(files, path, data)
-    if len(data) < len(PNG_START) + 8 or not data.startswith(PNG_START):
-        raise files.error(path, "not a PNG image", offset=0, hint="download it again")
-    if not data.endswith(PNG_END):
-        raise files.error(path, "the PNG has no end: truncated or padded", offset=len(data), hint="download it again")
-    width, height = struct.unpack_from(">II", data, len(PNG_START))
-    if not (0 < width < 65536 and 0 < height < 65536):
-        raise files.error(path, f"impossible image size {width}x{height}", offset=len(PNG_START))
-    return width, height
+def _load_depth(files: RawFiles, image: PosedImage, dropped: Counter[str] | None) -> Depth | None:
+    """The depth of a frame; None where it has none, or where it cannot be used and that is counted."""
+    if image.depth is None:
+        return None
+    if dropped is not None and files.store.size(image.depth) is None:
+        dropped["depth images that are missing"] += 1
+        return None
+    try:
+        values = read_depth_png(files, image.depth)
+    except RawDataError:
+        if dropped is None:
+            raise
+        dropped["depth images that are damaged or no 16-bit grey PNG"] += 1
+        return None
+    height, width = values.shape
+    if not image.fits(width, height):
+        if dropped is None:
+            raise files.error(image.depth, f"depth of {width}x{height}, another shape than that of its image")
+        dropped["depth images of another shape than their image"] += 1
+        return None
+    return Depth(values=values, scale=image.depth_scale, intrinsics=image.intrinsics(width, height))
 
 
-def _read_depth(files: RawFiles, path: str) -> NDArray[np.uint16]:
-    """uint16 (h, w) of a 16-bit grey PNG."""
-    from PIL import Image
-
+def read_depth_png(files: RawFiles, path: str) -> NDArray[np.uint16]:
+    """uint16 (h, w) of a 16-bit grey PNG; raises `RawDataError` for anything else."""
     data = files.read(path, limit=MAX_IMAGE_BYTES)
-    width, height = image_size(files, path, data, "png")
-    if width * height > MAX_DEPTH_PIXELS or data[24:26] != b"\x10\0":
+    header = image_header(files, path, data, expected="png")
+    if header.width * header.height > MAX_DEPTH_PIXELS or (header.bits, header.kind) != (16, "grey"):
         raise files.error(path, f"a depth image is a 16-bit grey PNG of at most {MAX_DEPTH_PIXELS} pixels", offset=24)
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            return np.array(image).astype(np.uint16)
-    except (OSError, struct.error, zlib.error, *NONSENSE) as problem:
-        raise files.error(path, f"the PNG cannot be decoded: {problem}"[:200], hint="download it again") from problem
+        return np.asarray(load(data)).astype(np.uint16)
+    except ImageError as problem:
+        raise image_error(files, path, problem) from None

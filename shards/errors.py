@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+
+
+def without_addresses(text: str) -> str:
+    """The text without addresses in memory, as libraries print them: reasons are stored, and must be the same in every
+    build."""
+    return _ADDRESS.sub("", text)
+
 
 class BrickyardError(Exception):
     """Base of every error this project raises on purpose; its text is shown to the user as it is."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_addresses(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
@@ -21,6 +34,17 @@ class CorpusError(BrickyardError):
 
 class SceneError(BrickyardError):
     """A Scene that breaks the contract of `shards.scene` (shape, dtype, range, frame)."""
+
+
+class ImageError(BrickyardError):
+    """Bytes that are no whole JPEG or PNG; `offset` is the place among them where that shows."""
+
+    def __init__(self, problem: str, offset: int) -> None:
+        super().__init__(problem)
+        self.offset = offset
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (ImageError, (str(self), self.offset))
 
 
 class RawDataError(BrickyardError):

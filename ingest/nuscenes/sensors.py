@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.jpeg import jpeg_size
+from ingest.images import jpeg_size
 from ingest.source import RawFiles
 from shards.scene import Float64, View
 

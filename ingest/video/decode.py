@@ -7,10 +7,14 @@ others (playlists) make FFmpeg open further files and addresses.
 A frame is converted in one pass to RGB at its final size: square pixels, upright (rotation metadata), the matrix and
 range the stream says (without a word: BT.709 above 576 lines, BT.601 below, as players do), Lanczos with the support of
 the smaller image. High dynamic range has no agreed conversion and is refused. Interlaced video is not deinterlaced.
+
+AVI has no times of presentation. Where H.264 or its successors reorder frames in it, what FFmpeg gives are times of
+decoding: there the decoder's order counts, and its n-th frame has the n-th time of the packets.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import struct
 from collections import Counter
@@ -34,6 +38,8 @@ SLACK_NS = 5_000_000
 """Between the time that is asked for and the frame's own, which is rounded to ticks of the stream."""
 BUFFER_BYTES = 256 << 10
 MAX_PIXELS = 8192 * 4608
+REORDERED = ("h264", "hevc", "vvc")
+"""Codecs whose order of frames FFmpeg does not know before it decodes."""
 HDR = {16: "PQ", 18: "HLG"}
 ASPECTS = (0.25, 4.0)
 EXACT = (
@@ -110,11 +116,11 @@ def _window(file: Any, start: int, tally: Counter[str]) -> Iterator[tuple[int, a
                 except av.FFmpegError:
                     continue
             first = True
-            for frame in _frames(container, stream, tally):
-                if frame.pts is None:
+            for stamp, frame in _frames(container, stream, tally):
+                if stamp is None:
                     tally["frames without time"] += 1
                     continue
-                time = round((frame.pts - origin) * base * 10**9)
+                time = round((stamp - origin) * base * 10**9)
                 if first and attempt == 0 and time > start > 0:
                     break  # the index of the file lies or is missing: everything from the start
                 first = False
@@ -139,13 +145,16 @@ def _stream(container: Any) -> Any:
     return stream
 
 
-def _frames(container: Any, stream: Any, tally: Counter[str]) -> Iterator[av.VideoFrame]:
-    """Decoded frames in order of presentation; what cannot be decoded is counted."""
-    packets = container.demux(stream)
+def _frames(container: Any, stream: Any, tally: Counter[str]) -> Iterator[tuple[int | None, av.VideoFrame]]:
+    """(time in the stream's unit, frame) in order of presentation; what cannot be decoded is counted."""
+    context = stream.codec_context
+    untimed = container.format.name == "avi" and context.name in REORDERED and context.has_b_frames
+    packets, stamps = container.demux(stream), list[int]()
     while True:
+        packet = None
         try:
             packet = next(packets, None)
-            frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
+            frames = packet.decode() if packet is not None else context.decode(None)
         except av.error.EOFError:
             return
         except av.FFmpegError:
@@ -153,11 +162,14 @@ def _frames(container: Any, stream: Any, tally: Counter[str]) -> Iterator[av.Vid
             if tally["damaged packets"] > 10_000:
                 raise
             continue
+        if packet is not None and packet.dts is not None:
+            heapq.heappush(stamps, packet.dts)
         for frame in frames:
+            earliest = heapq.heappop(stamps) if stamps else None
             if frame.is_corrupt:
                 tally["damaged frames"] += 1
             else:
-                yield frame
+                yield (earliest if untimed else frame.pts), frame
         if packet is None:
             return
 

@@ -2,7 +2,8 @@
 
 Images are ordered by name, numbers in it by value (2 before 10). With `fps` frame n (the last number of its name, if
 these rise) was taken n / fps seconds after frame 0; without it frames have no times and `clips.rate_hz` thins nothing.
-A folder that holds videos needs two images to count, so a cover picture is not taken for a sequence.
+A folder that holds videos needs two images to count, so a cover picture is not taken for a sequence. Folders of depth,
+labels, masks and smaller copies (`kinds`) are no sequences; what becomes of a `transforms.json` is told in `posed`.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ingest.clips import clip_id, cut, thin
-from ingest.source import Missing, RawFiles, SceneRef
+from ingest.source import Missing, Notice, SceneRef
 from ingest.transforms import NAME as TRANSFORMS
-from ingest.transforms import Transforms, read_transforms
-from shards.errors import RawDataError
+from ingest.video.kinds import PICTURES, Kinds, Sizes, extras, images_of
+from ingest.video.posed import Posed, find_posed, size_of
 from shards.storage import Store
 
 if TYPE_CHECKING:
     from ingest.video.plan import VideoOptions
 
-IMAGES = (".jpg", ".jpeg", ".png")
 COLOR = re.compile(r"(.+)\.color\.(?:png|jpe?g)$", re.IGNORECASE)
 INTRINSICS = "camera-intrinsics.txt"
-Sizes = Mapping[str, Mapping[str, int]]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -36,15 +35,19 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 def plan_folders(store: Store, below: Sizes, options: VideoOptions) -> dict[str, list[SceneRef | Missing]]:
     """Folder -> its clips, for all folders that are sequences. `below`: folder -> name -> bytes."""
     found: dict[str, list[SceneRef | Missing]] = {}
-    taken: set[str] = set()
-    for folder in sorted(below):
-        if TRANSFORMS in below[folder]:
-            found[folder] = list(_posed(store, folder, below, options, taken))
-            taken.add(folder)
-    for folder in sorted(set(below) - taken):
-        frames = _rgbd(folder, below) or _plain(folder, below)
-        if frames:
+    tables, taken = find_posed(store, below)
+    for table in tables:
+        found.setdefault(table.folder, []).extend(_of_table(store, table, below, options))
+    kinds = Kinds(store, below)
+    for folder in sorted(set(below) - taken - {table.folder for table in tables}):
+        if frames := _rgbd(folder, below):
             found[folder] = list(_clips(store, folder, frames, below, options))
+        elif images := images_of(below[folder]):
+            if why := kinds.belongs_to(folder):
+                reason = f"{len(images)} images are no clip of their own: {why}"
+                found[folder] = [Notice(dataset="video", scene_id=folder, reason=reason)]
+            else:
+                found[folder] = list(_of_images(store, folder, images, below, options))
     return found
 
 
@@ -52,32 +55,28 @@ def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _posed(
-    store: Store, folder: str, below: Sizes, options: VideoOptions, taken: set[str]
+def _of_table(store: Store, table: Posed, below: Sizes, options: VideoOptions) -> Iterator[SceneRef | Missing]:
+    """Clips of a `transforms.json`."""
+    if table.second:
+        yield Notice(dataset="video", scene_id=table.path, reason=f"not used: {TRANSFORMS} beside it is")
+    elif table.problem is not None:
+        yield Missing(
+            dataset="video", scene_id=clip_id(table.folder or "root", table.name, 0), reason=table.problem
+        )  # fmt: skip
+    else:
+        frames = [dict(frame) for frame in table.frames]
+        yield from _clips(store, table.folder, frames, below, options, dropped=table.dropped, table=table)
+
+
+def _of_images(
+    store: Store, folder: str, images: Sequence[str], below: Sizes, options: VideoOptions
 ) -> Iterator[SceneRef | Missing]:
-    """Clips of a `transforms.json`; adds the folders its images lie in to `taken`."""
-    path = _join(folder, TRANSFORMS)
-    probe = SceneRef(
-        dataset="video", scene_id=path, split="none", sequence=folder, root=store.uri, files={"transforms": path}
-    )
-    try:
-        table: Transforms = read_transforms(RawFiles(probe), path)
-    except RawDataError as problem:
-        yield Missing(dataset="video", scene_id=clip_id(folder or "root", "images", 0), reason=str(problem))
-        return
-    frames: dict[str, dict[str, str]] = {}
-    lost = 0
-    for image in table.images:
-        for file in (image.image, image.depth):
-            taken.add((file or path).rpartition("/")[0])
-        if _size(below, image.image) is None:
-            lost += 1
-            continue
-        frames[image.image] = {"image": image.image}
-        if image.depth is not None and _size(below, image.depth) is not None:
-            frames[image.image]["depth"] = image.depth
-    dropped = {**table.dropped, **({"images that are missing": lost} if lost else {})}
-    yield from _clips(store, folder, list(frames.values()), below, options, dropped=dropped, transforms=path)
+    """Clips of a folder of plain pictures."""
+    left_out = extras(images)
+    others = sum(name.lower().endswith(PICTURES) for name in below[folder])
+    dropped = {"images of depth, labels or masks": len(left_out), "pictures of formats that are not read": others}
+    frames = [{"image": _join(folder, name)} for name in images if name not in left_out]
+    yield from _clips(store, folder, frames, below, options, dropped={k: n for k, n in dropped.items() if n})
 
 
 def _rgbd(folder: str, below: Sizes) -> list[dict[str, str]]:
@@ -93,47 +92,41 @@ def _rgbd(folder: str, below: Sizes) -> list[dict[str, str]]:
     return frames
 
 
-def _plain(folder: str, below: Sizes) -> list[dict[str, str]]:
-    return [{"image": _join(folder, name)} for name in below[folder] if name.lower().endswith(IMAGES)]
-
-
 def _clips(
     store: Store, folder: str, frames: list[dict[str, str]], below: Sizes, options: VideoOptions, *,
-    dropped: Mapping[str, int] | None = None, transforms: str | None = None,
+    dropped: Mapping[str, int] | None = None, table: Posed | None = None,
 ) -> Iterator[SceneRef | Missing]:  # fmt: skip
-    sequence = folder or "root"
+    sequence, name = folder or "root", "images" if table is None else table.name
     frames = sorted(frames, key=lambda frame: natural_key(frame["image"]))
     times = _times([frame["image"] for frame in frames], options.fps)
     if times is not None:
         kept = thin([time / 1e9 for time in times], options.clips.rate_hz)
         frames, times = [frames[k] for k in kept], [times[k] for k in kept]
     if len(frames) < 2:
-        reason = f"{folder or 'the root'} has {len(frames)} image{'s' * (len(frames) != 1)}, a clip needs 2"
-        yield Missing(dataset="video", scene_id=clip_id(sequence, "images", 0), reason=reason)
+        place = folder or "the root" if table is None else table.path
+        besides = "".join(f"; {what}: {count}" for what, count in (dropped or {}).items())
+        reason = f"{place} has {len(frames)} image{'s' * (len(frames) != 1)}, a clip needs 2{besides}"
+        yield Missing(dataset="video", scene_id=clip_id(sequence, name, 0), reason=reason)
         return
-    common = {"transforms": transforms} if transforms else {}
+    common = {} if table is None else {"transforms": table.path}
     if any("depth" in frame or "pose" in frame for frame in frames) and INTRINSICS in below[folder] and not common:
         common["intrinsics"] = _join(folder, INTRINSICS)
     details: dict[str, Any] = {
         "licence": options.licence, "version": options.version, "short_side": options.image_short_side,
         "quality": options.quality, "focal": options.focal,
     }  # fmt: skip
+    split = "none" if table is None else table.split
     for number, run in enumerate(cut(range(len(frames)), options.clips)):
         files = {f"{role}/{k:05d}": path for k, i in enumerate(run) for role, path in frames[i].items()} | common
         yield SceneRef(
-            dataset="video", scene_id=clip_id(sequence, "images", number), split="none", sequence=sequence,
+            dataset="video", scene_id=clip_id(sequence, name, number), split=split, sequence=sequence,
             root=store.uri, files=files,
             details={
                 "kind": "images", "times_ns": None if times is None else [times[i] for i in run],
                 "dropped": dict(dropped or {}) if number == 0 else {}, **details,
             },
-            bytes_estimate=max(1, sum(_size(below, path) or 0 for path in files.values())),
+            bytes_estimate=max(1, sum(size_of(below, path) or 0 for path in files.values())),
         )  # fmt: skip
-
-
-def _size(below: Sizes, path: str) -> int | None:
-    folder, _, name = path.rpartition("/")
-    return below.get(folder, {}).get(name)
 
 
 def _times(paths: Sequence[str], fps: float | None) -> list[int] | None:

@@ -2,14 +2,12 @@
 
 Images stay the bytes they are, unless a size is asked for; each is decoded once all the same (JPEGs at an eighth of
 their size), because a trainer should not be the first to notice that it is broken. A broken image costs itself, not the
-clip, and is counted. EXIF orientation is not applied: poses and intrinsics are those of the pixels as stored.
+clip, and is counted. EXIF orientation is not applied, and counted: poses and intrinsics are those of the pixels as
+stored.
 """
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from collections import Counter
 from dataclasses import replace
 
@@ -17,12 +15,13 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from ingest.images import image_error, image_header
 from ingest.source import RawFiles
-from ingest.transforms import FORMATS, MAX_IMAGE_BYTES, PosedImage, image_size, load_view, read_transforms
-from shards.errors import NONSENSE, RawDataError
+from ingest.transforms import MAX_IMAGE_BYTES, PosedImage, load_view, read_depth_png, read_transforms
+from shards.errors import NONSENSE, ImageError, RawDataError
+from shards.images import load, orientation, rgb
 from shards.scene import Depth, Float64, View
 
-MAX_PIXELS = 128 << 20
 MAX_TEXT_BYTES = 1 << 16
 COLOR_K = (525.0, 525.0, 319.5, 239.5)
 DEPTH_K = (585.0, 585.0, 319.5, 239.5)
@@ -48,10 +47,11 @@ def read_images(files: RawFiles) -> tuple[list[View], Float64, dict[str, int]]:
             if posed is None:
                 view = _view(files, role.removeprefix("image/"), path, shared, dropped)
             elif path in posed:
-                view = load_view(files, _without_lost_depth(files, posed[path]), scene_from_world=np.eye(4))
+                view = load_view(files, posed[path], scene_from_world=np.eye(4), dropped=dropped)
             else:
                 dropped["invalid pose"] += 1
                 continue
+            dropped["orientations in EXIF, not applied"] += orientation(view.image) != 1
             view = checked(files, path, view, details["short_side"], details["quality"])
         except RawDataError as problem:
             problems.append(problem)
@@ -94,17 +94,12 @@ def _posed_images(files: RawFiles) -> dict[str, PosedImage] | None:
     return {image.image: image for image in read_transforms(files, files.ref.files["transforms"]).images}
 
 
-def _without_lost_depth(files: RawFiles, image: PosedImage) -> PosedImage:
-    return image if image.depth in files.ref.files.values() else replace(image, depth=None)
-
-
 def _view(files: RawFiles, number: str, path: str, shared: Float64 | None, dropped: Counter[str]) -> View:
     data = files.read(path, limit=MAX_IMAGE_BYTES)
-    image_format = FORMATS["." + path.rpartition(".")[2].lower()]
-    width, height = image_size(files, path, data, image_format)
+    header = image_header(files, path, data)
     view = View(
-        name=path.rpartition("/")[2].rpartition(".")[0], image=data, image_format=image_format, width=width,
-        height=height, intrinsics=assumed_intrinsics(width, height, files.ref.details["focal"]),
+        name=path.rpartition("/")[2].rpartition(".")[0], image=data, image_format=header.format, width=header.width,
+        height=header.height, intrinsics=assumed_intrinsics(*header.size, files.ref.details["focal"]),
     )  # fmt: skip
     depth, pose = (files.ref.files.get(f"{role}/{number}") for role in ("depth", "pose"))
     if depth is None and pose is None:
@@ -152,12 +147,7 @@ def _read_pose(files: RawFiles, path: str, dropped: Counter[str]) -> Float64 | N
 def _read_depth(files: RawFiles, path: str, dropped: Counter[str], intrinsics: Float64) -> Depth | None:
     """Millimetres, 0 and 65535 where nothing was measured; a broken depth image costs itself, not its view."""
     try:
-        data = files.read(path, limit=MAX_IMAGE_BYTES)
-        width, height = image_size(files, path, data, "png")
-        if data[24:26] != b"\x10\0" or width * height > MAX_PIXELS:
-            raise files.error(path, "a depth image is a 16-bit grey PNG", offset=24)
-        with _decoded(files, path, data) as image:
-            values = np.array(image).astype(np.uint16)
+        values = read_depth_png(files, path)
     except RawDataError:
         dropped["broken depth images"] += 1
         return None
@@ -167,28 +157,18 @@ def _read_depth(files: RawFiles, path: str, dropped: Counter[str], intrinsics: F
 
 def checked(files: RawFiles, path: str, view: View, short_side: int | None, quality: int) -> View:
     """The view, its image decoded to see that it is whole; encoded anew where it is larger than `short_side`."""
-    if view.width * view.height > MAX_PIXELS:
-        raise files.error(path, f"{view.width} x {view.height} pixels, at most {MAX_PIXELS} are read")
+    image_header(files, path, view.image, decoded=True)
     scale = 1.0 if short_side is None else short_side / min(view.width, view.height)
-    with _decoded(files, path, view.image, shrink=8 if scale >= 1 else 1) as image:
-        if scale >= 1:
-            return view
-        width, height = max(1, round(view.width * scale)), max(1, round(view.height * scale))
-        small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    if scale >= 1:
+        return view
+    width, height = max(1, round(view.width * scale)), max(1, round(view.height * scale))
+    try:
+        small = rgb(load(view.image)).resize((width, height), Image.Resampling.LANCZOS)
+    except ImageError as problem:
+        raise image_error(files, path, problem) from None
     intrinsics = view.intrinsics.copy()
     intrinsics[:2, 2] += 0.5
     intrinsics = np.diag([width / view.width, height / view.height, 1.0]) @ intrinsics
     intrinsics[:2, 2] -= 0.5
     data = simplejpeg.encode_jpeg(np.ascontiguousarray(small), quality, "RGB", "420")
     return replace(view, image=data, image_format="jpeg", width=width, height=height, intrinsics=intrinsics)
-
-
-def _decoded(files: RawFiles, path: str, data: bytes, shrink: int = 1) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        if shrink > 1:
-            image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
-        image.load()
-    except (OSError, struct.error, zlib.error, Image.DecompressionBombError, *NONSENSE) as problem:
-        raise files.error(path, f"cannot be decoded: {problem}"[:200], hint="download it again") from problem
-    return image

@@ -1,26 +1,30 @@
 """Lists the clips below a folder: windows of video files, runs of images. Headers and tables are opened, no payload.
 
-The split is the option's, or else the first folder of the path if that is called train, val (valid, validation) or
-test, or else "none". All clips of a video, or of a folder, are one sequence.
+The split is the option's, or else that of a `transforms_<split>.json`, or else the first folder of the path if that is
+called train, val (valid, validation) or test, or else "none". All clips of a video, or of a folder, are one sequence.
+Files that nothing uses are told at the end, by their suffixes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingest.clips import ClipOptions, clip_id
-from ingest.source import Missing, SceneRef
+from ingest.source import Missing, Notice, SceneRef
 from ingest.video import cameras, folders
 from ingest.video.container import duration_s
+from ingest.video.kinds import PICTURES, images_of
+from ingest.video.posed import SPLITS, is_table
 from shards.errors import RecipeError
 from shards.storage import Store
 
 DATASET = "video"
-VIDEOS = (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2ts")
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+VIDEOS = (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2ts", ".mts")
 MIN_WINDOW_BYTES = 1000
 """A length that leaves less of the file to each window is a lie."""
 MAX_WINDOWS = 10_000
@@ -81,29 +85,63 @@ def plan(store: Store, options: VideoOptions) -> Iterator[SceneRef | Missing]:
         below[folder] = store.sizes(folder)
     posed = cameras.find_cameras(store, below)
     images = folders.plan_folders(store, below, options)
-    found = False
+    found, used, told = False, {shot.path for shots in posed.values() for shot in shots}, set[str]()
     for folder in sorted(below):
         names = [name for name in below[folder] if name.lower().endswith(VIDEOS)]
         items = images.get(folder, [])
-        if names and not any(isinstance(item, SceneRef) for item in items):
-            items = []  # a cover picture
+        if names and not any(map(is_table, below[folder])):
+            items = [item if isinstance(item, SceneRef | Notice) else _cover(item) for item in items]
         for item in items:
-            found = True
+            found |= not isinstance(item, Notice)
+            if isinstance(item, SceneRef):
+                used |= set(item.files.values())
+                told |= {folder} if "pictures of formats that are not read" in item.details["dropped"] else set()
             yield _with_split(item, options)
         for name in sorted(names):
             found = True
             path = f"{folder}/{name}" if folder else name
             for item in _plan_video(store, path, below[folder][name], options, posed.get(name.rpartition(".")[0], [])):
                 yield _with_split(item, options)
+    notices = list(_unused(below, used, told))
     if not found:
-        raise RecipeError(f"nothing to read in {store.uri}: expected videos ({', '.join(VIDEOS)}) or folders of images")
+        there = "".join(f"; {notice.reason}" for notice in notices[:5])
+        expected = f"expected videos ({', '.join(VIDEOS)}) or folders of images"
+        raise RecipeError(f"nothing to read in {store.uri}: {expected}{there}")
+    yield from notices
+
+
+def _cover(item: Missing) -> Notice:
+    """A picture beside videos is no sequence that was lost."""
+    return Notice(dataset=DATASET, scene_id=item.scene_id, reason=f"not used beside the videos: {item.reason}")
+
+
+def _unused(below: Mapping[str, Mapping[str, int]], used: set[str], told: set[str]) -> Iterator[Notice]:
+    """One notice for each suffix of files that are neither images nor videos and that no clip uses.
+
+    Args:
+        told: folders whose pictures of other formats are counted by a clip.
+    """
+    found: dict[str, list[str]] = {}
+    for folder in sorted(below):
+        for name in sorted(below[folder]):
+            path = posixpath.join(folder, name)
+            lower = name.lower()
+            if path in used or lower.endswith(VIDEOS) or images_of([name]) or is_table(name):
+                continue
+            if not (folder in told and lower.endswith(PICTURES)):
+                suffix = re.search(r"\.[a-z][a-z0-9]{0,7}$", lower)
+                found.setdefault(suffix[0] if suffix else "", []).append(path)
+    for suffix, paths in sorted(found.items()):
+        kind = f"{suffix} file" if suffix else "file without a known suffix"
+        kind += "s" * (len(paths) != 1)
+        yield Notice(dataset=DATASET, scene_id=paths[0], reason=f"{len(paths)} {kind} not used, such as {paths[0]}")
 
 
 def _with_split(item: SceneRef | Missing, options: VideoOptions) -> SceneRef | Missing:
     if isinstance(item, Missing):
         return item
-    split = options.split or SPLITS.get(item.scene_id.partition("/")[0].lower(), "none")
-    return replace(item, split=split)
+    by_folder = SPLITS.get(item.scene_id.partition("/")[0].lower(), "none")
+    return replace(item, split=options.split or (by_folder if item.split == "none" else item.split))
 
 
 def _plan_video(

@@ -16,7 +16,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.jpeg import jpeg_size
+from ingest.images import jpeg_size
 from ingest.source import RawFiles
 from ingest.waymo.frame import CAMERAS, DIRECTIONS, Camera
 from shards.errors import NONSENSE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,15 @@ def test_depth_images_of_another_size_have_their_own_calibration(tmp_path: Path)
     np.testing.assert_allclose(view.depth.intrinsics, [[50, 0, 15.5], [0, 55, 11.5], [0, 0, 1]])
     whole = png(depth)
     for damaged, message in (
-        (whole[:-9], "no end"), (png(depth.astype(np.uint8)), "16-bit"), (whole[:60] + whole[-12:], "decoded"),
+        (whole[:-9], "truncated"), (png(depth.astype(np.uint8)), "16-bit"), (b"\x93NUMPY", "an array of numpy"),
+        (whole[:60] + bytes(9) + whole[69:], "checksum"), (png(depth[:, :12]), "another shape"),
     ):  # fmt: skip
         (tmp_path / "run/depth/a.png").write_bytes(damaged)
         with pytest.raises(RawDataError, match=message):
             load_view(files_in(tmp_path), image, scene_from_world=np.eye(4))
+        dropped: Counter[str] = Counter()
+        view = load_view(files_in(tmp_path), image, scene_from_world=np.eye(4), dropped=dropped)
+        assert view.depth is None and view.image and list(dropped.values()) == [1]
     other = {"fl_x": 9, "integer_depth_scale": 0.5, "frames": [frame(depth_path="d.png")]}
     (image,) = parse(tmp_path, other).images
     assert (image.depth, image.depth_scale) == ("run/d.png", 0.5)
@@ -103,14 +108,16 @@ def test_what_a_view_cannot_express_is_counted(tmp_path: Path) -> None:
     sheared[0, 1] = 0.1
     frames = [
         frame(),
-        frame(camera_model="OPENCV_FISHEYE"), frame(is_fisheye=True), frame(k4=0.1),
+        frame(camera_model="OPENCV_FISHEYE"), frame(is_fisheye=True), frame(k4=0.1), frame(camera_model=["X"]),
         frame(file_path="a.exr"),
         frame(transform_matrix=mirrored.tolist()), frame(transform_matrix=sheared.tolist()),
         frame(transform_matrix=[[1, 2]]), frame(transform_matrix=None), frame(transform_matrix=[["x"] * 4] * 4),
     ]  # fmt: skip
     found = parse(tmp_path, CALIBRATION | {"frames": frames})
     assert len(found.images) == 1 and found.dropped == {
-        "frames of a camera model that is not kept": 3,
+        "frames of the camera model OPENCV_FISHEYE": 1,
+        "frames of a fisheye camera": 2,
+        "frames of the camera model that is not known": 1,
         "frames whose image is neither JPEG nor PNG": 1,
         "invalid pose": 5,
     }
@@ -121,7 +128,9 @@ def test_paths_are_relative_to_the_file_and_stay_inside_the_root(tmp_path: Path)
     content = {"fl_x": 9, "ply_file_path": "cloud.ply", "frames": [frame(file_path="./../b")]}
     found = parse(tmp_path, content)
     assert (found.images[0].image, found.points) == ("b.png", "run/cloud.ply")
-    for name in ("/etc/passwd.png", "../../a.png", "x/../../../a.png", "a\\b.png", "a\0.png"):
+    windows = parse(tmp_path, {"fl_x": 9, "frames": [frame(file_path=".\\images\\a.png")]}).images[0]
+    assert (windows.image, windows.name) == ("run/images/a.png", "images/a")
+    for name in ("/etc/passwd.png", "../../a.png", "x/../../../a.png", "..\\..\\a.png", "C:\\a.png", "a\0.png"):
         with pytest.raises(RawDataError, match=r"frame 0: file_path .* leaves the dataset's root"):
             parse(tmp_path, {"fl_x": 9, "frames": [frame(file_path=name)]})
         with pytest.raises(RawDataError, match=r"depth_file_path .* leaves"):
