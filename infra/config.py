@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from infra.culprit import culprit
 from infra.document import MAX_BYTES, compose
 from infra.document import place as place_of
 from shards.errors import RecipeError
@@ -304,10 +305,8 @@ def _convert_dataclass(at: Deferred, cls: type[Any]) -> Any:
     try:
         return cls(**values)
     except (ValueError, RecipeError) as error:
-        culprit = re.match(r"\w+", str(error))
-        name = culprit.group() if culprit else ""
-        place = pairs[name][1] if name in pairs else at
-        raise place.error(f"{at.title}: {error}") from error
+        blamed = culprit(at.node, cls, {name: values[name] for name in pairs}, str(error))
+        raise dataclasses.replace(at, node=blamed).error(f"{at.title}: {error}") from error
 
 
 @cache

@@ -275,3 +275,69 @@ def test_every_mutated_key_is_found_on_its_line(recipe: Recipe, data: Any, mutat
         line = text.count("\n", 0, start) + 1
         assert failure(broken).startswith(f"recipe.yaml line {line} column")
         assert repr(mutate(key)) in failure(broken)
+
+
+SENTENCES = (
+    "{name} must be positive, found {value}",
+    "must be positive: {name}",
+    "found {value}, but `{name}` must be positive",
+    "{other} and {name} must be positive",
+    "whatever {other} is, '{name}' has to be more than {value}",
+    "one of the numbers is not positive",
+    "the {other}s of a {other} are a {name}'s, which is {value}",
+)
+NAMES = ("lr", "steps", "steps_warm", "clip", "views", "lr_final")
+
+
+def _ranged(sentence: str, other: str) -> type[Any]:
+    """A config of numbers that complains of the first one that is not positive, in the words of the sentence."""
+
+    def check(self: Any) -> None:
+        for name in NAMES:
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(sentence.format(name=name, other=other, value=value))
+
+    fields = [(name, int, field(default=1)) for name in NAMES]
+    return dataclasses.make_dataclass("Ranged", fields, frozen=True, kw_only=True, namespace={"__post_init__": check})
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES), st.integers(-3, 3), min_size=1),
+    st.sampled_from(SENTENCES),
+    st.sampled_from(NAMES),
+)
+def test_a_range_error_is_found_on_the_line_of_its_key(values: dict[str, int], sentence: str, other: str) -> None:
+    text = "".join(f"{name}: {value}\n" for name, value in values.items())
+    wrong = [name for name in NAMES if values.get(name, 1) <= 0]
+    if not wrong:
+        load(text, _ranged(sentence, other), where="r")
+        return
+    with pytest.raises(RecipeError) as caught:
+        load(text, _ranged(sentence, other), where="r")
+    lines = [list(values).index(name) + 1 for name in wrong]
+    unclear = "{name}" not in sentence and len(wrong) > 1  # then it is the mapping's line
+    assert str(caught.value).startswith(f"r line {1 if unclear else lines[0]} column"), caught.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested:
+    needed: int
+    views: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.needed < 0:
+            raise ValueError("a number below zero is not what needed stands for")
+        if self.views.get("withhold"):
+            raise ValueError('views.withhold needs "valid" among the inputs')
+        if self.views.get("sum", 0) + self.needed > 9:
+            raise ValueError("too much")
+
+
+def test_a_range_error_below_a_key_or_of_no_key_has_a_line_too() -> None:
+    for text, line in [
+        ("views:\n  far: 1\n  withhold: 2\nneeded: 1", 3),
+        ("views: {}\nneeded: -1", 2),
+        ("needed: 5\nviews:\n  sum: 6", 3),
+    ]:
+        with pytest.raises(RecipeError, match=rf"^r line {line} column"):
+            load(text, Nested, where="r")
