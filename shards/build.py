@@ -16,9 +16,10 @@ Shard names end in the digest of their content; equal inputs give equal files, s
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,15 +27,19 @@ import xxhash
 
 from shards.atomic import TEMPORARY
 from shards.containers import CONTAINERS, ContainerName
-from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
+from shards.corpus import INDEX, MANIFEST, MANIFEST_FORMAT, Corpus, manifest_digest, read_manifest
+from shards.documents import MAX_BYTES, document_bytes, read_document
 from shards.encode import FORMAT_VERSION, EncodedScene
 from shards.errors import NONSENSE, CorpusError
-from shards.index import SCHEMA, Quarantined, index_rows, read_index, write_index
+from shards.index import MAX_INDEX_BYTES, SCHEMA, index_rows, read_index, write_index
+from shards.quarantine import MOVED, Quarantined, get_lists, printable, put_lists
 from shards.seal import is_whole
 from shards.storage import Store, digest64
 
 BUILD = "build.json"
 LOCK = "build.lock"
+_OUR_SHARD = re.compile(r"\d{5,}-[0-9a-f]{16}\.(parquet|tar)")
+"""What a build may delete in shards/: only names that it gives."""
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
@@ -62,18 +67,19 @@ class Part:
 
 def start_build(store: Store, fingerprint: Mapping[str, Any]) -> None:
     """Begin or continue a build. Raises `CorpusError` with the differences if another build was begun here."""
-    text = json.dumps(fingerprint, sort_keys=True, indent=1)
+    store.refuse_links()
+    try:
+        text = document_bytes(fingerprint, indent=1, sort=True).strip()
+    except ValueError as problem:
+        raise CorpusError(f"{store.uri}: the configuration of this build cannot be stored: {problem}") from problem
     if not store.exists(BUILD):
         if any(name != LOCK and not name.startswith(TEMPORARY) for name in store.list()):
             raise CorpusError(f"{store.uri} is not empty and was not begun by a build: choose another folder")
-        store.write(BUILD, text.encode())
+        store.write(BUILD, text)
     _remove_temporaries(store)
-    try:
-        before = json.loads(store.read(BUILD))
-    except ValueError as problem:
-        raise CorpusError(f"{store.uri}/{BUILD} is damaged: {problem}") from problem
-    if before != json.loads(text):
-        changes = "\n  ".join(differences(before, json.loads(text)))
+    before = read_document(store.read(BUILD, most=MAX_BYTES), f"{store.uri}/{BUILD}", hint="the build is damaged")
+    if before != (after := read_document(text, BUILD)):
+        changes = "\n  ".join(differences(before, after))
         raise CorpusError(
             f"{store.uri} was begun by a different build; continuing would mix the two. What differs:\n  {changes}\n"
             "Build into another folder, or restore the former recipe, data and version."
@@ -108,7 +114,9 @@ def commit_task(
     """Write the shard of a task, then its part. After this returns, the task is done for good.
 
     `inputs`, key -> digest of every scene of the task, built or quarantined, are kept in the part (`read_inputs`).
+    Raises `CorpusError` for what could not be read again.
     """
+    store.refuse_links()
     name, data, digest, rows = None, b"", None, []
     if scenes:
         suffix, write_shard = CONTAINERS[container]
@@ -119,10 +127,11 @@ def commit_task(
         rows = index_rows(name, scenes, addresses)
     if (other := read_part(store, task, build)) is not None:
         return other[0]  # a worker that was thought lost has done it; what is committed stays
-    part = Part(task, name, len(memoryview(data)), digest, len(scenes), tuple(quarantined))
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    note = {"build": build, "part": asdict(part)} | ({} if inputs is None else {"inputs": dict(inputs)})
-    store.write(part_name(task), write_index(table, note))
+    part = Part(task, name, len(memoryview(data)), digest, len(scenes), tuple(printable(quarantined)))
+    lists = put_lists(store.write, {"quarantined": part.quarantined}, part_name(task).removesuffix(".parquet") + "-")
+    note = {"build": build, "part": asdict(replace(part, quarantined=())) | lists}
+    note |= {} if inputs is None else {"inputs": dict(inputs)}
+    store.write(part_name(task), write_index(pa.Table.from_pylist(rows, schema=SCHEMA), note))
     return part
 
 
@@ -130,16 +139,17 @@ def read_part(store: Store, task: int, build: str, *, need_shard: bool = True) -
     """The commit record of a task, or None if it is not committed, or not by this build, or (with `need_shard`) its
     shard is gone or has another size."""
     name = part_name(task)
+    store.refuse_links()
     if not store.exists(name):
         return None
     try:
-        data = store.read(name, whole=is_whole)
+        data = store.read(name, whole=is_whole, most=MAX_INDEX_BYTES)
         if not is_whole(data):
             return None
         table, note = read_index(data, name)
-        entry = dict(note["part"])
+        entry = dict(note["part"]) | get_lists(store, note["part"])
         entry["quarantined"] = tuple(Quarantined(**q) for q in entry["quarantined"])
-        part = Part(**entry)
+        part = Part(**{name: value for name, value in entry.items() if name != MOVED})
     except (CorpusError, *NONSENSE):
         return None  # a damaged record is no record: the task is done again
     if note.get("build") != build or part.task != task:
@@ -153,36 +163,40 @@ def read_inputs(store: Store, name: str) -> tuple[Mapping[str, str], frozenset[s
     """(inputs, keys of the scenes that were quarantined) of a file in `parts/`, whatever build it is of; nothing of a
     part that is damaged or does not say."""
     try:
-        data = store.read(f"parts/{name}", whole=is_whole)
+        store.refuse_links()
+        data = store.read(f"parts/{name}", whole=is_whole, most=MAX_INDEX_BYTES)
         note = read_index(data, name)[1] if is_whole(data) else {}
         inputs = {str(key): str(digest) for key, digest in note.get("inputs", {}).items()}
-        return inputs, frozenset(str(q["key"]) for q in note["part"]["quarantined"]) if inputs else frozenset()
+        lists = note["part"] | get_lists(store, note["part"]) if inputs else {"quarantined": []}
+        return inputs, frozenset(str(q["key"]) for q in lists["quarantined"])
     except (CorpusError, *NONSENSE):
         return {}, frozenset()
 
 
 def finish_build(
     store: Store,
-    tasks: int,
+    tasks: int | Sequence[int],
     build: str,
     missing: Sequence[Quarantined],
     about: Mapping[str, Any],
     *,
     parts_of: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Write index and manifest from the parts; returns the manifest. Raises `CorpusError` if a part is not there.
+    """Write index and manifest from the parts; returns the manifest, all its lists in it. Raises `CorpusError` if a
+    part is not there, or if what it would write could not be read again.
 
     Args:
-        tasks: number of tasks; parts 0..tasks-1 must be committed.
+        tasks: the numbers of the tasks, or how many there are from 0 on; their parts must be committed.
         build: digest of the fingerprint.
         parts_of: what the part of each task is signed with, where that is not `build`.
         missing: scenes that were never planned because their files are not there.
         about: further entries of the manifest (recipe, versions).
     """
+    store.refuse_links()
     parts: list[Part] = []
     tables: list[pa.Table] = []
-    for task in range(tasks):
-        record = read_part(store, task, build if parts_of is None else parts_of[task])
+    for place, task in enumerate(range(tasks) if isinstance(tasks, int) else tasks):
+        record = read_part(store, task, build if parts_of is None else parts_of[place])
         if record is None:
             raise CorpusError(f"{store.uri}: task {task} is not committed; run the build again")
         parts.append(record[0])
@@ -192,20 +206,40 @@ def finish_build(
     if twice := [key for key, count in keys.items() if count > 1]:
         raise CorpusError(f"{store.uri}: scene {twice[0]} was built twice; a source gives two scenes one identity")
     index = write_index(table, {"build": build})
-    store.write(INDEX, index)
-    manifest = _manifest(build, parts, table, missing, about) | {"index_digest": f"{digest64(index):016x}"}
-    manifest["digest"] = manifest_digest(manifest)
-    store.write(MANIFEST, json.dumps(manifest, sort_keys=True, indent=1).encode())
+    manifest = _manifest(build, parts, table, about) | {"index_digest": f"{digest64(index):016x}"}
+    lists = {"quarantined": [*missing, *(q for part in parts for q in part.quarantined)]}
+    if "notices" in about:
+        lists["notices"] = [Quarantined(**entry) for entry in about["notices"]]
+    lists = {name: sorted(printable(found), key=lambda q: q.key) for name, found in lists.items()}
+    _write_manifest(store, manifest, lists, index)
     known = {part.shard for part in parts}
     for name in store.list("shards"):
-        if f"shards/{name}" not in known:
+        if _OUR_SHARD.fullmatch(name) and f"shards/{name}" not in known:
             store.delete(f"shards/{name}")
-    return manifest
+    return manifest | {name: [asdict(q) for q in found] for name, found in lists.items()}
 
 
-def _manifest(
-    build: str, parts: Sequence[Part], table: pa.Table, missing: Sequence[Quarantined], about: Mapping[str, Any]
-) -> dict[str, Any]:
+def _write_manifest(store: Store, manifest: dict[str, Any], lists: dict[str, list[Quarantined]], index: Any) -> None:
+    """Index, long lists, manifest; nothing is written that readers would refuse."""
+    files: dict[str, Any] = {INDEX: index}
+    manifest |= put_lists(files.__setitem__, lists)
+    if MOVED in manifest:
+        manifest["format"] = MANIFEST_FORMAT
+    manifest["digest"] = manifest_digest(manifest)
+    try:
+        text = document_bytes(manifest, indent=1, sort=True).strip()
+        read_manifest(text, MANIFEST)
+    except (ValueError, CorpusError) as problem:
+        raise CorpusError(f"{store.uri}: its {MANIFEST} could not be read again: {problem}") from problem
+    for name, data in files.items():
+        store.write(name, data)
+    store.write(MANIFEST, text)
+    for name in (f"{name}.parquet" for name in lists):  # of a build before, when the list was longer
+        if name not in files and store.exists(name):
+            store.delete(name)
+
+
+def _manifest(build: str, parts: Sequence[Part], table: pa.Table, about: Mapping[str, Any]) -> dict[str, Any]:
     totals: dict[str, dict[str, int]] = {}
     licences: dict[str, set[str]] = {}
     for row in table.select(["dataset", "split", "licence", "n_points", "n_views", "n_pairs"]).to_pylist():
@@ -216,7 +250,6 @@ def _manifest(
         for name in ("n_points", "n_views", "n_pairs"):
             entry[name] += row[name]
         licences.setdefault(row["licence"], set()).add(row["dataset"])
-    quarantined = [*missing, *(q for part in parts for q in part.quarantined)]
     return {
         "format": FORMAT_VERSION,
         "fingerprint": build,
@@ -228,7 +261,6 @@ def _manifest(
             for p in parts
             if p.shard is not None
         ],
-        "quarantined": [asdict(q) for q in sorted(quarantined, key=lambda q: q.key)],
         **about,
     }
 

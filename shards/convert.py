@@ -20,7 +20,7 @@ from shards.storage import Store
 
 Progress = Callable[[int, int], None]
 
-_ABOUT = ("name", "config", "code")
+_ABOUT = ("name", "config", "code", "notices")
 
 
 def convert(
@@ -42,7 +42,7 @@ def convert(
             commit_task(out, task, build, [stored_scene(corpus, row) for row in rows], [], container=container)
     progress(len(shards), len(shards))
     about = {name: corpus.manifest[name] for name in _ABOUT if name in corpus.manifest}
-    tasks = max((task for task, _ in shards), default=-1) + 1
+    tasks = [task for task, _ in shards]  # there is no shard of a task that lost all its scenes
     return finish_build(out, tasks, build, corpus.quarantine, about | {"converted_from": corpus.manifest["digest"]})
 
 
@@ -72,11 +72,14 @@ def summary_entries(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rows_by_shard(corpus: Corpus) -> list[tuple[int, Sequence[int]]]:
-    """(number of the shard, its rows) in order; the number is the one in its name."""
+    """(number of the shard, its rows) in order; the number is the one in its name, and some may be left out."""
     found: dict[str, list[int]] = {}
     for row in range(len(corpus)):
         found.setdefault(corpus.shard(row), []).append(row)
-    try:
-        return sorted((int(name.removeprefix("shards/").partition("-")[0]), rows) for name, rows in found.items())
-    except ValueError as problem:
-        raise CorpusError(f"{corpus.store.uri} has shards with unknown names: {problem}") from problem
+    numbered: dict[int, list[int]] = {}
+    for name, rows in found.items():
+        number = name.removeprefix("shards/").partition("-")[0]
+        if not number.isdecimal() or len(number) > 9 or int(number) in numbered:
+            raise CorpusError(f"{corpus.store.uri} has a shard {name!r}, whose name begins with no number of its own")
+        numbered[int(number)] = rows
+    return sorted(numbered.items())

@@ -27,34 +27,39 @@ from numpy.typing import NDArray
 
 from shards.cache import Cache, CacheConfig
 from shards.codecs import Allocate, fresh
+from shards.documents import MAX_BYTES, Every, Maybe, read_document
 from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
 from shards.errors import NONSENSE, CorpusError, CorruptDataError
 from shards.fetch import fetch, from_cache
-from shards.index import MAX_INDEX_BYTES, Address, Quarantined, read_index
+from shards.index import MAX_INDEX_BYTES, Address, read_index
+from shards.quarantine import MOVED, MOVED_SHAPE, Quarantined, get_lists
 from shards.scene import Scene
 from shards.storage import Store, digest64
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 MAX_BLOB_BYTES = 2**31 - 1024
+MANIFEST_FORMAT = FORMAT_VERSION + 1
+"""Newest format of a manifest: one more than that of the scenes where long lists lie in files of their own."""
+
+_REASONS = [{"key": str, "reason": str}]
+_SHAPE = {
+    "format": int,
+    "digest": str,
+    "index_digest": str,
+    "fingerprint": str,
+    "scenes": int,
+    "shards": [{"name": str, "bytes": int, "digest": str, "scenes": int}],
+    "totals": Every(Every(int)),
+    "licences": Every([str]),
+    "quarantined": _REASONS,
+    "notices": Maybe(_REASONS),
+    MOVED: Maybe(Every(MOVED_SHAPE)),
+}
 _SHARD_NAME = re.compile(r"shards/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _MAX_OFFSET = 1 << 50
-_MAX_MANIFEST_BYTES = 64 << 20
 _BOMB_FLOOR, _BOMB_RATIO = 32 << 20, 100
 NOTHING: Mapping[str, memoryview] = {}
-
-
-def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Raise one of NONSENSE for a manifest that later code could not use."""
-    for shard in manifest["shards"]:
-        if not (
-            isinstance(shard["name"], str) and isinstance(shard["scenes"], int) and isinstance(shard["digest"], str)
-        ):
-            raise TypeError("an entry of shards has values of the wrong type")
-        if not _SHARD_NAME.fullmatch(shard["name"]):
-            raise ValueError(f"a shard called {shard['name'][:80]!r}")
-    for entry in manifest["quarantined"]:
-        Quarantined(**entry)
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -63,12 +68,25 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     return f"{digest64(json.dumps(content, sort_keys=True).encode()):016x}"
 
 
+def read_manifest(data: bytes, place: str) -> dict[str, Any]:
+    """The manifest that the bytes hold, checked against its own digest. Raises `CorpusError`, naming `place`."""
+    newest = read_document(data, place, {"format": int}, hint="the corpus is damaged")["format"]
+    if newest > MANIFEST_FORMAT:
+        raise CorpusError(f"{place} has format version {newest}, this program reads up to {MANIFEST_FORMAT}: update it")
+    manifest = read_document(data, place, _SHAPE, hint="the corpus is damaged")
+    if manifest_digest(manifest) != manifest["digest"]:
+        raise CorpusError(f"{place} is damaged: it does not match its own digest")
+    for shard in manifest["shards"]:
+        if not _SHARD_NAME.fullmatch(shard["name"]):
+            raise CorpusError(f"{place} is damaged: it has a shard called {shard['name'][:80]!r}")
+    return manifest
+
+
 def _is_manifest(data: bytes) -> bool:
     """Whether the bytes are a manifest, unchanged."""
     try:
-        manifest = json.loads(data)
-        return bool(manifest_digest(manifest) == manifest["digest"])
-    except NONSENSE:
+        return bool(read_manifest(data, MANIFEST))
+    except CorpusError:
         return False
 
 
@@ -106,7 +124,7 @@ class Corpus:
 
     Attributes:
         store: where it lies.
-        manifest: the JSON object of manifest.json.
+        manifest: the JSON object of manifest.json, with the lists that lie in files of their own.
         index: one row per scene (see `shards.index.SCHEMA`).
         cache: where fetched blobs are kept, or None.
     """
@@ -115,7 +133,7 @@ class Corpus:
         self, store: Store, manifest: dict[str, Any], index: pa.Table, cache: CacheConfig | None = None
     ) -> None:
         self.store, self.manifest, self.index = store, manifest, index
-        self.cache = Cache(cache, manifest_digest(manifest)) if cache is not None else None
+        self.cache = Cache(cache, manifest["digest"]) if cache is not None else None
         self._keys: list[str] = index.column("key").to_pylist()
         self._rows = {key: row for row, key in enumerate(self._keys)}
         self._shards: list[str] = index.column("shard").to_pylist()
@@ -133,7 +151,7 @@ class Corpus:
         Args:
             cache: keeps fetched blobs on a local disk, for corpora on an object store or a slow network folder.
         """
-        store = root if isinstance(root, Store) else Store(root)
+        store = (root if isinstance(root, Store) else Store(root)).refuse_links()
         if not store.exists(MANIFEST):
             unfinished = store.exists("build.json")
             raise CorpusError(
@@ -142,18 +160,12 @@ class Corpus:
                 else f"{store.uri} is not a corpus (it has no {MANIFEST})"
             )
         try:
-            manifest = json.loads(store.read(MANIFEST, whole=_is_manifest, most=_MAX_MANIFEST_BYTES))
-            version, digest = int(manifest["format"]), str(manifest["index_digest"])
-            whole = manifest_digest(manifest) == manifest["digest"]
-            _check_manifest(manifest)
-        except (FileNotFoundError, *NONSENSE) as problem:
+            data = store.read(MANIFEST, whole=_is_manifest, most=MAX_BYTES)
+        except FileNotFoundError as problem:
             raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: {problem}") from problem
-        if version > FORMAT_VERSION:
-            raise CorpusError(
-                f"{store.uri} has format version {version}, this program reads up to {FORMAT_VERSION}: update it"
-            )
-        if not whole:
-            raise CorpusError(f"{store.uri}/{MANIFEST} is damaged: it does not match its own digest")
+        manifest = read_manifest(data, f"{store.uri}/{MANIFEST}")
+        manifest |= get_lists(store, manifest)
+        digest = manifest["index_digest"]
         try:
             data = store.read(INDEX, whole=lambda data: f"{digest64(data):016x}" == digest, most=MAX_INDEX_BYTES)
         except FileNotFoundError as problem:

@@ -6,10 +6,10 @@ shape is written as the value would look:
 
     {"step": int, "losses": [float], "name": (str, None), "best": Maybe({"score": float}), "totals": Every(int)}
 
-Types stand for values (`int` also for a float's place, never a bool for a number), `[x]` for a list of x, a tuple for
-alternatives, `object` for anything; entries that a shape does not name are let through, so newer writers are read.
-What JSON permits and we never write is refused everywhere: NaN and infinities, numbers beyond 64 bits, one key twice,
-nesting deeper than 64 levels, halves of characters.
+Types stand for values (`float` takes whole numbers too, no number takes true or false), `[x]` for a list of x, a tuple
+for alternatives, `OneOf` for some texts, `object` for anything. Entries that a shape does not name are let through, so
+newer writers are read. What JSON permits and we never write is refused everywhere: NaN and infinities, numbers beyond
+64 bits, one key twice, nesting deeper than 64 levels, halves of characters.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.atomic import write_whole
-from shards.errors import BrickyardError, CorpusError
+from shards.errors import CorpusError
 
 MAX_DEPTH = 64
 MAX_BYTES = 64 << 20
@@ -48,6 +48,13 @@ class Every:
     shape: Any
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """In a shape: one of some texts."""
+
+    values: tuple[str, ...]
+
+
 class _Wrong(Exception):
     """Why a text is no document."""
 
@@ -58,7 +65,7 @@ def read_document(
     shape: Mapping[str, Any] | Every | None = None,
     *,
     most: int = MAX_BYTES,
-    error: Callable[[str], BrickyardError] = CorpusError,
+    error: Callable[[str], Exception] = CorpusError,
     hint: str | None = None,
 ) -> dict[str, Any]:
     """The object that a JSON text holds.
@@ -72,7 +79,7 @@ def read_document(
         hint: what to do next.
 
     Raises:
-        BrickyardError: what `error` makes, naming place and entry, what is there and what belongs there.
+        CorpusError: or what `error` makes, naming place and entry, what is there and what belongs there.
     """
     try:
         value = _parse(data, most)
@@ -89,7 +96,7 @@ def read_file(
     shape: Mapping[str, Any] | Every | None = None,
     *,
     most: int = MAX_BYTES,
-    error: Callable[[str], BrickyardError] = CorpusError,
+    error: Callable[[str], Exception] = CorpusError,
     hint: str | None = None,
 ) -> dict[str, Any]:
     """`read_document` for a local file; one that is not there, or is no regular file, is such an error as well."""
@@ -213,6 +220,9 @@ def _check(value: Any, shape: Any, where: str) -> None:
             raise _misplaced(value, list, where)
         for number, item in enumerate(value):
             _check(item, shape[0], f"{where}[{number}]")
+    elif isinstance(shape, OneOf) and isinstance(value, str):
+        if value not in shape.values:
+            raise _Wrong(f'has a wrong entry: "{where}" is {value[:80]!r}, which is none of {", ".join(shape.values)}')
     elif not _is_a(value, _kind(shape)):
         raise _misplaced(value, shape, where)
 
@@ -230,6 +240,8 @@ def _kind(shape: Any) -> Any:
     """The type that a value of the shape has first of all."""
     if isinstance(shape, Mapping | Every):
         return dict
+    if isinstance(shape, OneOf):
+        return str
     return list if isinstance(shape, list) else type(None) if shape is None else shape
 
 

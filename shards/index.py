@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from shards.documents import document_bytes, read_document
 from shards.encode import EncodedScene
 from shards.errors import CorpusError
 from shards.guard import open_parquet
-from shards.seal import UNSEALED, seal
+from shards.seal import write_sealed
 
 METADATA = pa.schema(
     [
@@ -78,14 +77,6 @@ SCHEMA = METADATA.append(pa.field("shard", pa.string(), nullable=False)).append(
 MAX_INDEX_BYTES = 4 << 30
 
 
-@dataclass(frozen=True)
-class Quarantined:
-    """A scene that was not built, and why."""
-
-    key: str
-    reason: str
-
-
 def index_rows(
     shard: str, scenes: Sequence[EncodedScene], addresses: Sequence[Mapping[str, Address]]
 ) -> list[dict[str, Any]]:
@@ -104,14 +95,16 @@ def index_rows(
 
 
 def write_index(table: pa.Table, note: Mapping[str, Any]) -> pa.Buffer:
-    """Bytes of an index or part file, sealed; `note` is kept as JSON in the file's metadata."""
-    sink = pa.BufferOutputStream()
-    table = table.replace_schema_metadata({"brickyard": json.dumps(note, sort_keys=True)})
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=False) as out:
-        out.add_key_value_metadata({"brickyard": json.dumps(note, sort_keys=True)} | UNSEALED)
-        if len(table):  # an empty row group has pages nowhere, which the guard refuses
-            out.write_table(table, row_group_size=8192)
-    return seal(sink.getvalue())
+    """Bytes of an index or part file, sealed; `note` is kept as JSON in the file's metadata. Raises `CorpusError` for
+    what `read_index` would refuse."""
+    text = document_bytes(note, indent=None, sort=True).decode()
+    try:
+        data = write_sealed(table.replace_schema_metadata({"brickyard": text}), {"brickyard": text})
+    except ValueError as problem:
+        raise CorpusError(f"an index of {len(table)} scenes cannot be written: {problem}") from problem
+    if data.size > MAX_INDEX_BYTES:
+        raise CorpusError(f"an index of {len(table)} scenes has {data.size} bytes, more than an index may have")
+    return data
 
 
 def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:
@@ -120,10 +113,10 @@ def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:
         raise CorpusError(f"{name} has {len(data)} bytes, more than an index may have")
     try:
         file = open_parquet(data)
-        note = json.loads((file.metadata.metadata or {}).get(b"brickyard", b"null"))
+        note = read_document((file.metadata.metadata or {}).get(b"brickyard", b"null"), f"{name} (its notes)")
         names = file.schema_arrow.names
         absent = [field for field in SCHEMA if field.name not in names]
-        if not isinstance(note, dict) or not all(field.nullable for field in absent):
+        if not all(field.nullable for field in absent):
             raise CorpusError(f"{name} is not an index of a Brickyard corpus")
         table = file.read(columns=[field for field in SCHEMA.names if field in names])
         for field in absent:  # what later formats added is unknown, not wrong, in an older one

@@ -13,14 +13,16 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
 from shards.codecs import Allocate, Spec, fresh
 from shards.convert import rows_by_shard, summary_of
 from shards.corpus import Corpus, check_shape
+from shards.documents import Every, read_document
 from shards.encode import FORMAT_VERSION, HEADER, EncodedScene, SceneHeader, decode_field
-from shards.errors import NONSENSE, CorpusError, CorruptDataError
+from shards.errors import CorpusError, CorruptDataError
 from shards.index import Address
 from shards.storage import Store
 
@@ -74,8 +76,7 @@ def write_layer(
             scenes = [_annotated(corpus, row, fields) for row in rows if (fields := annotate(row))]
             commit_task(store, task, build, scenes, [])
     progress(len(shards), len(shards))
-    tasks = max((task for task, _ in shards), default=-1) + 1
-    return finish_build(store, tasks, build, [], fingerprint)
+    return finish_build(store, [task for task, _ in shards], build, [], fingerprint)
 
 
 def _annotated(corpus: Corpus, row: int, fields: Mapping[str, tuple[bytes, Spec]]) -> EncodedScene:
@@ -165,11 +166,12 @@ def _specs(layer: Corpus, row: int) -> dict[str, Spec]:
     places = layer.addresses(row)
     if HEADER not in places:
         raise CorruptDataError("the index has no address", shard=shard, scene=key, field=HEADER)
-    try:
-        table = json.loads(bytes(layer.read_blob(row, HEADER, places[HEADER])))
-        if table["format"] > FORMAT_VERSION:
-            raise CorpusError(f"{layer.store.uri} has format {table['format']}, this program reads up to "
-                              f"{FORMAT_VERSION}: update it")  # fmt: skip
-        return dict(table["fields"])
-    except NONSENSE as problem:
-        raise CorruptDataError(f"unreadable header: {problem!r}", shard=shard, scene=key, field=HEADER) from problem
+    damaged = partial(CorruptDataError, shard=shard, scene=key, field=HEADER)
+    blob = layer.read_blob(row, HEADER, places[HEADER])
+    table = read_document(blob, "the header", {"format": int, "fields": Every(dict)}, error=damaged)
+    if table["format"] > FORMAT_VERSION:
+        raise CorpusError(
+            f"{layer.store.uri} has format {table['format']}, this program reads up to {FORMAT_VERSION}: update it"
+        )
+    fields: dict[str, Spec] = table["fields"]
+    return fields

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
 from shards.corpus import Corpus
+from shards.documents import document_bytes, read_document
 from shards.errors import NONSENSE, CorpusError
 from shards.guard import open_parquet
-from shards.seal import UNSEALED, is_whole, seal
+from shards.seal import is_whole, write_sealed
 from shards.storage import Store
 
 _SCHEMA = pa.schema(
@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
+_NOTE = {"corpus": str, "about": dict}
 _MAX_BYTES = 1 << 30
 _MAX_WEIGHT = 1000.0
 
@@ -148,13 +149,15 @@ def write_selection(store: Store, name: str, selection: Selection) -> None:
         pa.array(selection.weights),
         pa.array(selection.reasons, pa.string()),
     ]
-    note = json.dumps({"corpus": selection.corpus, "about": dict(selection.about)}, sort_keys=True)
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, _SCHEMA, compression="zstd", write_page_checksum=True, store_schema=False) as writer:
-        writer.add_key_value_metadata({"brickyard-selection": note} | UNSEALED)
-        if selection.keys:  # an empty row group has pages nowhere, which the guard refuses
-            writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
-    store.write(name, seal(sink.getvalue()))
+    about = {"corpus": selection.corpus, "about": dict(selection.about)}
+    try:
+        note = document_bytes(about, indent=None, sort=True).decode()
+        data = write_sealed(pa.Table.from_arrays(arrays, schema=_SCHEMA), {"brickyard-selection": note}, rows=1 << 20)
+    except ValueError as problem:
+        raise CorpusError(f"the selection {name} cannot be written: {problem}") from problem
+    if data.size > _MAX_BYTES:
+        raise CorpusError(f"the selection {name} has {data.size} bytes, too many: select by fewer words")
+    store.write(name, data)
 
 
 def read_selection(store: Store, name: str) -> Selection:
@@ -169,9 +172,9 @@ def read_selection(store: Store, name: str) -> Selection:
         raise CorpusError(f"{store.uri}/{name} is damaged or no selection: its bytes are not the ones that were sealed")
     try:
         file = open_parquet(data)
-        note = json.loads((file.metadata.metadata or {})[b"brickyard-selection"])
+        note = read_document((file.metadata.metadata or {})[b"brickyard-selection"], "its note", _NOTE)
         table = file.read(columns=_SCHEMA.names).cast(_SCHEMA)
         keys, reasons = (tuple(table.column(c).to_pylist()) for c in ("key", "reason"))
-        return Selection(str(note["corpus"]), keys, table.column("weight").to_numpy(), reasons, dict(note["about"]))
-    except (pa.ArrowException, OSError, *NONSENSE) as problem:
+        return Selection(note["corpus"], keys, table.column("weight").to_numpy(), reasons, note["about"])
+    except (pa.ArrowException, OSError, CorpusError, *NONSENSE) as problem:
         raise CorpusError(f"{store.uri}/{name} is damaged or no selection: {problem}") from problem

@@ -67,8 +67,11 @@ class Store:
         unlisted: what `list`, `sizes` and `walk` met and passed over: place (printable) -> why.
     """
 
-    def __init__(self, root: str | os.PathLike[str], retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], retry: RetryPolicy | None = None, *, bound: str | None = None
+    ) -> None:
         text = os.fspath(root)
+        self._bound = bound
         self.retry = retry or RetryPolicy()
         location = Location(text) if "://" in text else None
         if location is not None:
@@ -86,10 +89,10 @@ class Store:
         return f"Store({str(self.uri)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"uri": self.uri, "retry": self.retry}
+        return {"uri": self.uri, "retry": self.retry, "bound": self._bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["uri"], state["retry"])  # type: ignore[misc]
+        self.__init__(state["uri"], state["retry"], bound=state["bound"])  # type: ignore[misc]
 
     def _ask(self, call: Callable[[], T]) -> T:
         """The value of a request; a remote one is tried again as the policy says, and never hangs."""
@@ -116,17 +119,36 @@ class Store:
             raise BrickyardError(f"refused path {name!r}: it leaves the folder {self.uri}")
         return f"{self._root}/{name}" if name else self._root
 
+    def refuse_links(self) -> Store:
+        """From now on this store is one of files that we alone put there, a corpus: a link in it that leads out of the
+        folder is refused by every method, with a `CorpusError`. The folder itself may be a link. Returns the store."""
+        if self.local and self._bound is None:
+            self._bound = os.path.realpath(self._root)
+        return self
+
+    def _inside(self, name: str, *, itself: bool = True) -> str:
+        """`path`, checked for links that lead out; of a name that is replaced or deleted (not `itself`), its folder."""
+        full = self.path(name)
+        if self._bound is not None and name:
+            real = os.path.realpath(full if itself else Path(full).parent)
+            if real != self._bound and not real.startswith(self._bound.rstrip("/") + "/"):
+                raise CorpusError(
+                    f"{full} is, or lies behind, a link out of the folder ({real}): "
+                    "what belongs to a corpus lies in its folder, put a copy there"
+                )
+        return full
+
     def below(self, name: str) -> Store:
         """The store of a folder inside this one."""
         full = self.path(name)
         if self.local:
-            return Store(full, self.retry)
+            return Store(full, self.retry, bound=self._bound)
         place, mark, query = (self.uri.whole if isinstance(self.uri, Location) else self.uri).partition("?")
         return Store(f"{place.rstrip('/')}/{name}{mark}{query}", self.retry)
 
     def _entries(self, name: str) -> Entries:
         """What is directly inside a folder; what it cannot list is noted in `unlisted`."""
-        full = self.path(name)
+        full = self._inside(name)
         if self.local:
             return local_entries(full, self._noting(name))
         return self._remote(full, self._noting(name), recursive=False)
@@ -147,12 +169,12 @@ class Store:
             handle = None if self.local else self._open.get(name)
         if handle is not None:
             return int(handle.size())
-        full = self.path(name)
+        full = self._inside(name)
         info = self._ask(lambda: self._fs.get_file_info(full))
         return int(info.size) if info.type == pafs.FileType.File else None
 
     def exists(self, name: str = "") -> bool:
-        full = self.path(name)
+        full = self._inside(name)
         return bool(self._ask(lambda: self._fs.get_file_info(full)).type != pafs.FileType.NotFound)
 
     def list(self, name: str = "") -> list[str]:
@@ -166,7 +188,7 @@ class Store:
     def walk(self, name: str = "") -> Iterator[str]:
         """Names (relative to the store) of all files below a folder, sorted; each folder once, whatever links lead to
         it (see `shards.listing`)."""
-        full, note = self.path(name), self._noting(name)
+        full, note = self._inside(name), self._noting(name)
         if self.local:
             found = local_files(full, note)
         else:
@@ -177,7 +199,7 @@ class Store:
         """All bytes of a file; from a remote store once more while `whole` says that they are damaged. A file of more
         than `most` bytes is a `CorpusError`."""
         if self.local:
-            with open(_regular(self.path(name)), "rb") as file:
+            with open(_regular(self._inside(name)), "rb") as file:
                 self._check_size(name, os.fstat(file.fileno()).st_size, most)
                 return file.read()
         for _ in range(self.rereads + 1):
@@ -257,7 +279,7 @@ class Store:
             if (handle := self._open.get(name)) is not None:
                 self._open.move_to_end(name)
                 return handle
-        full = self.path(name)  # opened outside the lock: a request must not make other files wait
+        full = self._inside(name)  # opened outside the lock: a request must not make other files wait
         handle = _LocalFile(full) if self.local else self._fs.open_input_file(full)
         with self._lock:
             handle = self._open.setdefault(name, handle)
@@ -272,7 +294,7 @@ class Store:
 
     def write(self, name: str, data: Readable) -> None:
         """Write a whole file so that it is either there with all its bytes or not there."""
-        full = self.path(name)
+        full = self._inside(name, itself=False)
         if not self.local:
             self._forget(name)
             self._ask(lambda: self._upload(full, data))
@@ -288,7 +310,7 @@ class Store:
             raise ShortRead(f"{size} of {wanted} bytes of {full} arrived")
 
     def delete(self, name: str) -> None:
-        full = self.path(name)
+        full = self._inside(name, itself=False)
         self._forget(name)
         self._ask(lambda: self._fs.delete_file(full))
 

@@ -34,7 +34,7 @@ from shards.containers import ContainerName
 from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
 from shards.encode import encode_scene
 from shards.errors import BrickyardError, CorpusError, CorruptDataError
-from shards.index import SCHEMA, write_index
+from shards.index import SCHEMA, read_index, write_index
 from shards.layers import LayeredCorpus, write_layer
 from shards.seal import UNSEALED, seal
 from shards.selection import read_selection
@@ -285,7 +285,22 @@ def repeated(rows: int, **texts: str) -> bytes:
     """An index of so many equal rows."""
     row = {"n_points": 1, "n_views": 0, "n_pairs": 0, "raw_bytes": 0, "blobs": []}
     row |= {field.name: texts.get(field.name, "x") for field in SCHEMA if field.type == pa.string()}
-    return bytes(write_index(pa.Table.from_pylist([row], schema=SCHEMA).take(pa.array(np.zeros(rows, int))), {}))
+    table = pa.Table.from_pylist([row], schema=SCHEMA).take(pa.array(np.zeros(rows, int)))
+    sink = pa.BufferOutputStream()  # `write_index` writes nothing that its reader refuses
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd", write_page_checksum=True, store_schema=False) as writer:
+        writer.add_key_value_metadata({"brickyard": "{}"} | UNSEALED)
+        writer.write_table(table, row_group_size=8192)
+    return bytes(seal(sink.getvalue()))
+
+
+def test_what_is_written_is_never_refused_as_a_bomb() -> None:
+    """An honest index whose texts compress as well as a bomb's is stored as it is."""
+    row = {"n_points": 1, "n_views": 0, "n_pairs": 0, "raw_bytes": 0, "blobs": []}
+    row |= {field.name: "x" * 10_000 for field in SCHEMA if field.type == pa.string()}
+    table = pa.Table.from_pylist([row] * 800, schema=SCHEMA)
+    with pytest.raises(CorpusError):
+        read_index(repeated(800, **{name: text for name, text in row.items() if isinstance(text, str)}), "zstd")
+    assert read_index(bytes(write_index(table, {})), "index")[0] == table
 
 
 def footer(elements: int, schema: bytes, groups: bytes = b"\x19\x0c", rows: int = 0) -> bytes:
