@@ -31,8 +31,8 @@ from shards.corpus import INDEX, MANIFEST, MANIFEST_FORMAT, Corpus, manifest_dig
 from shards.documents import MAX_BYTES, document_bytes, read_document
 from shards.encode import FORMAT_VERSION, EncodedScene
 from shards.errors import NONSENSE, CorpusError
-from shards.index import MAX_INDEX_BYTES, SCHEMA, index_rows, read_index, write_index
-from shards.quarantine import MOVED, Quarantined, get_lists, printable, put_lists
+from shards.index import MAX_INDEX_BYTES, SCHEMA, Quarantined, index_rows, read_index, write_index
+from shards.quarantine import MOVED, get_lists, printable, put_lists
 from shards.seal import is_whole
 from shards.storage import Store, digest64
 

@@ -31,8 +31,8 @@ from shards.documents import MAX_BYTES, Every, Maybe, read_document
 from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
 from shards.errors import NONSENSE, CorpusError, CorruptDataError
 from shards.fetch import fetch, from_cache
-from shards.index import MAX_INDEX_BYTES, Address, read_index
-from shards.quarantine import MOVED, MOVED_SHAPE, Quarantined, get_lists
+from shards.index import MAX_INDEX_BYTES, Address, Quarantined, read_index
+from shards.quarantine import MOVED, MOVED_SHAPE, get_lists
 from shards.scene import Scene
 from shards.storage import Store, digest64
 

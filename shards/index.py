@@ -77,6 +77,14 @@ SCHEMA = METADATA.append(pa.field("shard", pa.string(), nullable=False)).append(
 MAX_INDEX_BYTES = 4 << 30
 
 
+@dataclass(frozen=True)
+class Quarantined:
+    """A scene that was not built, and why."""
+
+    key: str
+    reason: str
+
+
 def index_rows(
     shard: str, scenes: Sequence[EncodedScene], addresses: Sequence[Mapping[str, Address]]
 ) -> list[dict[str, Any]]:

@@ -11,13 +11,14 @@ Readers get it back as the list it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
 from shards.errors import CorpusError
 from shards.guard import open_parquet
+from shards.index import Quarantined
 from shards.seal import write_sealed
 from shards.storage import Store, digest64
 
@@ -29,14 +30,6 @@ MOVED_SHAPE = {"file": str, "digest": str, "entries": int}
 _MAX_BYTES = 1 << 30
 _MAX_TEXT = 4000
 _SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """A scene that was not built, and why."""
-
-    key: str
-    reason: str
 
 
 def printable(entries: Iterable[Quarantined]) -> list[Quarantined]:
