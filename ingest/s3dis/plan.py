@@ -201,18 +201,24 @@ def class_id(name: str) -> int | None:
 
 def _hang(room: SceneRef, gallery: Gallery, options: S3DISOptions) -> SceneRef:
     """The room with its views, thinned evenly in the order of scan locations and frames."""
-    views, without_pose = gallery.of(room.details["room"])
+    name = room.details["room"]
+    views, without_pose = gallery.of(name)
     count = min(len(views), options.max_views)
     files, entries = dict(room.files), []
+    lost = Counter({"view without a pose": without_pose, "view without its image": gallery.imageless.get(name, 0)})
     for number in range(count):
         view = views[(2 * number + 1) * len(views) // (2 * count)]
         roles = {kind: f"view-{number:03d}-{kind}" for kind in view.files}
         files |= {roles[kind]: path for kind, path in view.files.items()}
         frame = options.area_5b if view.part == "area_5b" else (0.0, 0.0, 0.0, 0.0)
         entries.append({"name": view.name, "roles": roles, "frame": list(frame)})
-    if gallery.labels is not None and any("semantic" in entry["roles"] for entry in entries):
-        files["labels"] = gallery.labels
-    dropped = {**room.details["dropped"], **({"view without a pose": without_pose} if without_pose else {})}
+        lost.update(f"view without its {kind} image" for kind in view.absent)
+    if any("semantic" in entry["roles"] for entry in entries):
+        if gallery.labels is not None:
+            files["labels"] = gallery.labels
+        else:
+            lost["view without labels: semantic_labels.json is missing"] = count
+    dropped = {**room.details["dropped"], **+lost}
     details = {**room.details, "views": entries, "dropped": dropped}
     return replace(room, files=files, details=details, bytes_estimate=room.bytes_estimate + count * VIEW_BYTES)
 

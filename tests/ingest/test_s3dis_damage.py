@@ -135,3 +135,22 @@ def test_a_pose_of_another_scan_location_is_left_out(tmp_path: Path) -> None:
     (ref,) = SOURCE.plan(Store(tmp_path), S3DISOptions(views=""))
     assert isinstance(ref, SceneRef)
     assert SOURCE.read(ref).dropped["view with an invalid pose"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("rgb", "view without its image"),
+        ("pose", "view without a pose"),
+        ("depth", "view without its depth image"),
+        ("semantic", "view without its semantic image"),
+    ],
+)
+def test_what_a_view_lacks_and_others_have_is_counted(tmp_path: Path, kind: str, reason: str) -> None:
+    from tests.ingest import test_s3dis_views as views
+
+    views.write(tmp_path, 2)
+    views.path(tmp_path, kind, 1).unlink()
+    (ref,) = SOURCE.plan(Store(tmp_path), S3DISOptions(views=""))
+    assert isinstance(ref, SceneRef)
+    assert SOURCE.read(ref).dropped == {reason: 1}

@@ -151,7 +151,9 @@ def test_what_the_user_has_not_is_absent(tmp_path: Path) -> None:
     scene = read(tmp_path)
     (view,) = scene.views
     assert view.depth is None and view.instance is None and not view.semantic
-    assert scene.dropped == {"view without a pose": 1}
+    assert scene.dropped == {
+        "view without a pose": 1, "view without its depth image": 1, "view without its semantic image": 1
+    }  # fmt: skip
     path(tmp_path, "pose", 1).write_bytes(pose())
     assert [bool(view.semantic) for view in read(tmp_path).views] == [False, True]
     (tmp_path / "assets/semantic_labels.json").unlink()
