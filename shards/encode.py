@@ -88,7 +88,7 @@ def encode_scene(scene: Scene, compressor: Compressor = "zstd") -> EncodedScene:
         identity=scene.identity,
         header=json.dumps(header, separators=(",", ":"), allow_nan=False).encode(),
         blobs={name: blob for name, (blob, _) in fields.items()},
-        summary=_summary(scene),
+        summary=summarise(scene),
     )
 
 
@@ -159,7 +159,8 @@ def _part_header(part: Part) -> dict[str, Any]:
     return {"whole": part.whole} | sides
 
 
-def _summary(scene: Scene) -> dict[str, Any]:
+def summarise(scene: Scene) -> dict[str, Any]:
+    """The columns of the index that follow from a scene's content: counts, bounds, what was left out."""
     points = scene.points
     pairs = [view.pairs for view in scene.views if view.pairs is not None]
     count = sum(len(p) for p in pairs)

@@ -2,24 +2,32 @@
 
 The quick check reads each shard once: the digest of the whole file (which covers the container's own structure), and
 where that fails, the digest of every blob, so that the report names scene and field. The deep check also decodes every
-scene, validates it, and reprojects its correspondences.
+scene and every image, validates it, holds its header against the index, and reprojects its correspondences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xxhash
 
 from shards.cameras import pixels_per_radian, project
 from shards.corpus import Corpus
-from shards.errors import BrickyardError, CorruptDataError
+from shards.encode import XYZ_STEPS, summarise
+from shards.errors import BrickyardError, CorruptDataError, ImageError
+from shards.images import check, inspect
+from shards.index import METADATA
 from shards.scene import Scene, View
 from shards.storage import digest64
 
 Progress = Callable[[int, int], None]
+"""Is called with (scenes done, scenes in all)."""
+
+ROUNDED = ("bounds_min", "bounds_max", "visible_share")
+"""Columns of numbers that were computed before the coordinates were quantised."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,9 @@ def verify(corpus: Corpus, *, deep: bool = False, progress: Progress = lambda do
     expected = {str(entry["name"]): entry for entry in corpus.manifest["shards"]}
     for name in sorted(rows_of.keys() - expected.keys()):
         problems.append(f"shard {name}: the index uses it, but the manifest does not know it")
-    for done, (name, entry) in enumerate(expected.items()):
-        progress(done, len(expected))
+    done = 0
+    for name, entry in expected.items():
+        progress(done, len(corpus))
         count, size, found = _verify_shard(corpus, name, str(entry["digest"]), rows_of.get(name, []))
         blobs, total_bytes = blobs + count, total_bytes + size
         problems += found
@@ -55,9 +64,12 @@ def verify(corpus: Corpus, *, deep: bool = False, progress: Progress = lambda do
             problems.append(
                 f"shard {name}: {len(rows_of.get(name, []))} scenes in the index, {entry['scenes']} written"
             )
-        if deep and not found:
-            problems += [problem for row in rows_of.get(name, []) for problem in _verify_scene(corpus, row)]
-    progress(len(expected), len(expected))
+        for row in rows_of.get(name, []):
+            if deep and not found:
+                problems += _verify_scene(corpus, row)
+                progress(done, len(corpus))
+            done += 1
+    progress(len(corpus), len(corpus))
     return Report(len(corpus), blobs, total_bytes, tuple(problems))
 
 
@@ -87,27 +99,50 @@ def _verify_shard(corpus: Corpus, name: str, digest: str, rows: list[int]) -> tu
 
 
 def _verify_scene(corpus: Corpus, row: int) -> list[str]:
-    """Decode, validate and reproject one scene."""
+    """Decode, validate and reproject one scene; hold it against its row of the index."""
     try:
         scene = corpus.scene(row)
     except BrickyardError as problem:
         return [str(problem)]
-    entry = corpus.index.slice(row, 1).to_pylist()[0]
-    problems = []
-    counted = {
-        "n_points": 0 if scene.points is None else len(scene.points),
-        "n_views": len(scene.views),
-        "n_pairs": sum(len(view.pairs) for view in scene.views if view.pairs is not None),
-    }
-    for column, value in counted.items():
-        if entry[column] != value:
-            problems.append(f"scene {corpus.keys[row]}: {column} is {value}, the index says {entry[column]}")
+    subject = f"scene {corpus.keys[row]}"
+    problems = [f"{subject}: {found}" for found in _contradictions(scene, corpus.index.slice(row, 1).to_pylist()[0])]
     for view in scene.views:
+        if (damage := _image_problem(view)) is not None:
+            problems.append(f"{subject}: view {view.name}: {damage}")
         error = reprojection_error(scene, view)
         if not error <= 1.0:
             where = "behind the camera or at another depth" if error == np.inf else f"off by {error:.1f} pixels"
-            problems.append(f"scene {corpus.keys[row]}: view {view.name}: a correspondence is {where}")
+            problems.append(f"{subject}: view {view.name}: a correspondence is {where}")
     return problems
+
+
+def _contradictions(scene: Scene, entry: dict[str, Any]) -> Iterator[str]:
+    """Where the header and fields of a scene say something else than its row of the index."""
+    found = {name: getattr(scene.identity, name, None) for name in METADATA.names} | summarise(scene)
+    step = max(XYZ_STEPS[scene.identity.domain])
+    for name in METADATA.names:
+        if name not in entry:
+            continue  # a corpus of an earlier format
+        ours, theirs = found[name], entry[name]
+        if name in ROUNDED and ours is not None and theirs is not None:
+            same = bool(np.allclose(ours, theirs, rtol=1e-6, atol=step))
+        else:
+            same = ours == theirs
+        if not same:
+            yield f"{name} is {str(ours)[:200]}, the index says {str(theirs)[:200]}"
+
+
+def _image_problem(view: View) -> str | None:
+    """What is wrong with the image of a view, all of it decoded."""
+    try:
+        header = inspect(view.image)
+        if (header.format, header.size) != (view.image_format, (view.width, view.height)):
+            promised = f"the scene promises {view.image_format} of {view.width}x{view.height}"
+            return f"the image is {header.format} of {header.width}x{header.height}, {promised}"
+        check(view.image)
+    except ImageError as problem:
+        return f"the image is damaged: {problem}"
+    return None
 
 
 def reprojection_error(scene: Scene, view: View) -> float:

@@ -17,7 +17,7 @@ from shards.verify import Report, verify
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     corpus = Corpus.open(args.corpus)
-    report = verify(corpus, deep=args.deep, progress=Progress("verifying", "shards"))
+    report = verify(corpus, deep=args.deep, progress=Progress("verifying", "scenes"))
     layers = {name: _verify_layer(corpus, name) for name in layer_names(corpus.store)}
     problems = [*report.problems, *(problem for layer in layers.values() for problem in layer.problems)]
     for problem in problems:

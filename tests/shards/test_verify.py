@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from curate.correspondences import CorrespondenceConfig, add_correspondences
 from shards.build import commit_task, fingerprint_digest, finish_build, start_build
 from shards.corpus import Corpus
-from shards.encode import encode_scene
+from shards.encode import EncodedScene, encode_scene
 from shards.scene import Correspondences, Identity, Points, RollingShutter, Scene, View
 from shards.storage import Store
 from shards.verify import Report, verify
-from tests.worlds import toy_view
 
 POINTS, FOCAL = 400, 300.0
+
+
+def picture(width: int, height: int, kind: str = "PNG") -> bytes:
+    """A texture, encoded."""
+    blocks = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3))
+    stream = io.BytesIO()
+    Image.fromarray(np.kron(blocks, np.ones((8, 8, 1))).astype(np.uint8)).save(stream, kind)
+    return stream.getvalue()
 
 
 def seen_scene() -> Scene:
@@ -38,9 +47,8 @@ def seen_scene() -> Scene:
         visible=np.ones(POINTS, bool),
         provenance="computed by hand",
     )
-    blank = toy_view(rng, 1, POINTS)
     view = View(
-        name="front", image=blank.image, image_format="png", width=800, height=600, intrinsics=intrinsics,
+        name="front", image=picture(800, 600), image_format="png", width=800, height=600, intrinsics=intrinsics,
         scene_from_camera=pose, timestamp_ns=None, pairs=pairs,
     )  # fmt: skip
     identity = Identity(
@@ -50,10 +58,11 @@ def seen_scene() -> Scene:
     return Scene(identity=identity, world_from_scene=np.eye(4), points=Points(xyz=xyz), views=(view,))
 
 
-def verified(folder: Path, scene: Scene) -> Report:
+def verified(folder: Path, scene: Scene | EncodedScene) -> Report:
     store, build = Store(folder), fingerprint_digest({})
     start_build(store, {})
-    commit_task(store, 0, build, [encode_scene(scene)], [])
+    encoded = scene if isinstance(scene, EncodedScene) else encode_scene(scene)
+    commit_task(store, 0, build, [encoded], [])
     finish_build(store, 1, build, [], {})
     assert verify(Corpus.open(folder)).problems == ()  # every byte is as it was written
     return verify(Corpus.open(folder), deep=True)
@@ -126,3 +135,50 @@ def test_every_camera_model_is_reprojected(tmp_path: Path, name: str, rolling: b
     wrong = replace(scene, views=(replace(scene.views[0], pairs=moved(3)(pairs)),))
     (problem,) = verified(tmp_path / "wrong", wrong).problems
     assert "a correspondence is off by" in problem
+
+
+def blanked(data: bytes, place: float, length: int = 600) -> bytes:
+    start = int(len(data) * place)
+    return data[:start] + bytes(length) + data[start + length :]
+
+
+@pytest.mark.parametrize(
+    ("image", "changes", "words"),
+    [
+        (blanked(picture(800, 600), 0.5), {}, "the checksum of the PNG chunk 'IDAT' is wrong"),
+        (blanked(picture(800, 600, "JPEG"), 0.5), {"image_format": "jpeg"}, "bytes of image data or more are all 00"),
+        (picture(800, 600, "JPEG")[:-2], {"image_format": "jpeg"}, "truncated"),
+        (picture(800, 600, "JPEG"), {}, "jpeg of 800x600, the scene promises png of 800x600"),
+        (picture(640, 600), {}, "png of 640x600, the scene promises png of 800x600"),
+    ],
+)
+def test_every_image_is_decoded(tmp_path: Path, image: bytes, changes: dict[str, Any], words: str) -> None:
+    scene = seen_scene()
+    (problem,) = verified(tmp_path, replace(scene, views=(replace(scene.views[0], image=image, **changes),))).problems
+    assert "toy/room" in problem and "front" in problem and words in problem
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("dataset", "other"), ("scene_id", "hall"), ("split", "val"), ("sequence", "t"), ("licence", "MIT"),
+        ("version", "2"), ("domain", "outdoor"), ("timestamp_ns", 7),
+    ],
+)  # fmt: skip
+def test_a_header_that_contradicts_the_index_is_found(tmp_path: Path, column: str, value: object) -> None:
+    """The scene's own header is that of another identity, written exactly and with the right digests."""
+    scene = seen_scene()
+    encoded = encode_scene(scene)
+    other = encode_scene(replace(scene, identity=replace(scene.identity, **{column: value})))
+    problems = verified(tmp_path, replace(encoded, header=other.header)).problems
+    assert any(f"{column} is {value}, the index says " in problem for problem in problems)
+    assert all("toy/room" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("column", ["n_points", "n_views", "n_pairs", "bounds_max", "raw_bytes", "dropped"])
+def test_a_row_of_the_index_that_lies_is_found(tmp_path: Path, column: str) -> None:
+    encoded = encode_scene(seen_scene())
+    lies = {"bounds_max": [9.0, 9.0, 9.0], "dropped": '{"points": 3}'}
+    summary = encoded.summary | {column: lies.get(column, 5)}
+    problems = verified(tmp_path, replace(encoded, summary=summary)).problems
+    assert any(f"{column} is " in problem for problem in problems)
