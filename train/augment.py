@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from shards.errors import BrickyardError
+from shards.images import rgb
 
 MAX_PIXELS = 1 << 26
 """Of an image that is decoded: 8192 x 8192."""
@@ -200,7 +201,7 @@ def crop_image(
                 image.draft("RGB", (-(-size[0] // divisor), -(-size[1] // divisor)))
             x, y = image.size[0] / size[0], image.size[1] / size[1]
             region = (box.left * x, box.top * y, (box.left + box.width) * x, (box.top + box.height) * y)
-            resized = image.convert("RGB").resize((config.width, config.height), Image.Resampling.BILINEAR, region)
+            resized = rgb(image).resize((config.width, config.height), Image.Resampling.BILINEAR, region)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as problem:
         raise BrickyardError(f"the image cannot be decoded: {problem}") from problem
     pixels = np.asarray(resized).transpose(2, 0, 1)

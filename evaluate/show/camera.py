@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from evaluate.show.colour import RGB, depth_colours
 from evaluate.show.raster import SCALE, draw, resized, shrink
+from shards.images import rgb
 from shards.scene import Correspondences, Superpixels, View
 
 NARROW, WIDE = 640, 1240
@@ -67,7 +68,7 @@ def decode(view: View) -> RGB:
                 raise UndecodableImageError(f"the file holds {found} pixels, the scene promises {promised}")
             width, height = shown_size(view)
             image.draft("RGB", (2 * width, 2 * height))
-            return resized(image.convert("RGB"), width, height)
+            return resized(rgb(image), width, height)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         start = view.image[:8].hex(" ") or "nothing"
         reason = str(error) if not isinstance(error, UnidentifiedImageError) else "it is neither JPEG nor PNG"
