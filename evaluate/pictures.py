@@ -8,6 +8,7 @@ own scene and in others, with the best matches marked. About a second a picture.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from evaluate.pca import Components, principal
 from evaluate.show.cloud import Camera, drawn, fit, from_above, oblique, render
 from evaluate.show.colour import RGB, height_colours, turbo
 from evaluate.show.raster import draw
+from shards.atomic import write_whole
 from shards.corpus import Corpus
 from shards.errors import RecipeError
 from shards.stream import Stream
@@ -213,8 +215,10 @@ def write_ply(path: Path, xyz: NDArray[np.float32], colours: RGB) -> None:
     rows["xyz"], rows["rgb"] = xyz, colours
     names = [*(f"property float {axis}" for axis in "xyz"), *(f"property uchar {c}" for c in ("red", "green", "blue"))]
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}", *names, "end_header", ""]
-    path.write_bytes("\n".join(head).encode() + rows.tobytes())
+    write_whole(path, "\n".join(head).encode() + rows.tobytes())
 
 
 def _save(canvas: RGB, path: Path) -> None:
-    Image.fromarray(np.ascontiguousarray(canvas)).save(path, "PNG")
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(canvas)).save(data, "PNG")
+    write_whole(path, data.getvalue())

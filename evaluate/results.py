@@ -131,7 +131,7 @@ _FROZEN: tuple[tuple[type[DataConfig], Callable[..., NDArray[np.int64]], Callabl
 def _metrics(result: ProbeResult | ShortcutResult) -> dict[str, Any]:
     if isinstance(result, ShortcutResult):
         names = ("height_r2", "height_error", "normal_r2", "normal_angle")
-        return {name: getattr(result, name) for name in names}
+        return {name: _finite(getattr(result, name)) for name in names}
     return {
         "miou": _finite(result.miou),
         "mean_accuracy": _finite(mean_accuracy(result.confusion)),
@@ -140,8 +140,8 @@ def _metrics(result: ProbeResult | ShortcutResult) -> dict[str, Any]:
     }
 
 
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
 
 
 _COLUMNS = {

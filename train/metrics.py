@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from shards.atomic import write_whole
 from shards.documents import Every, read_document
 from shards.errors import BrickyardError
-from shards.storage import write_whole
 
 METRICS = "metrics.jsonl"
 

@@ -36,4 +36,4 @@ def read_summary(run: Path) -> dict[str, Any] | None:
     path = run / SUMMARY
     if not path.exists():
         return None
-    return read_file(path, _SUMMARY, error=BrickyardError, hint="`brickyard train` writes it again")
+    return read_file(path, _SUMMARY, error=BrickyardError, hint="`brickyard train` makes it again")

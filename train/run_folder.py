@@ -103,7 +103,7 @@ class RunFolder:
             return read_summary(self.out)
         except BrickyardError as problem:
             if self.group.rank == 0:
-                print(f"{problem}: now", file=sys.stderr)
+                print(problem, file=sys.stderr, flush=True)
             return None
 
     def finish(self, student: Student, summary: dict[str, Any]) -> None:

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from shards.atomic import write_whole
 from shards.documents import read_file, write_document
 from shards.errors import NONSENSE, BrickyardError
-from shards.storage import write_whole
 from train.clouds import Cloud, Clouds, Input, channels, fields, join_clouds, point_features, read_cloud
 from train.files import DIGESTS, check_digests, write_digests
 from train.models.sparse_unet import SparseUNet

@@ -13,7 +13,6 @@ from evaluate.show.summary import (
     join_probes,
     read_curve,
     read_features,
-    read_probe,
     summarise_corpus,
 )
 
@@ -29,7 +28,6 @@ __all__ = [
     "join_probes",
     "read_curve",
     "read_features",
-    "read_probe",
     "run_page",
     "summarise_corpus",
 ]

@@ -1,7 +1,8 @@
 """Pictures of a cloud: plan (from above), oblique, plan by class, each with its cameras.
 
-Rooms lose what lies above head height, so that one looks in; sweeps are cut to the 50 m around the sensor, where most
-points are. Points are a raster, cameras and the scale bar are vectors over it. About 0.3 s a picture.
+A picture covers the scene wherever it lies and however far it goes; only stray points far outside are left out, and
+rooms lose what lies above head height, so that one looks in. `CloudPictures.note` says how many points that is. Points
+are a raster, cameras and the scale bar are vectors over it. About 0.3 s a picture.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.show.colour import RGB, class_colours, height_colours, spread
-from evaluate.show.html import Html, tag
+from evaluate.show.html import Html, count, tag
 from evaluate.show.raster import BACKGROUND_DEPTH, SCALE, data_uri, paint, shade_by_depth, shrink
 from shards.scene import Points, Scene, View
 from shards.taxonomy import taxonomy, taxonomy_names
 
 WIDTH, HEIGHT = 640, 480
 BACKGROUND = (16, 19, 24)
-OUTDOOR_REACH = 50.0
-"""Metres around the sensor that are drawn."""
+STRAY, SLACK = 0.5, 0.1
+"""Percent of the points at either end of an axis that do not decide how far a scene goes; and how much farther than the
+others, as a share of their extent, a point may lie to be drawn all the same."""
 HEAD_HEIGHT = 2.1
 """Metres above the floor where rooms are cut."""
 MAX_DRAWN = 1_500_000
@@ -59,11 +61,32 @@ class CloudPicture:
     camera: Camera
 
 
-def cloud_pictures(scene: Scene) -> tuple[list[CloudPicture], str | None]:
-    """The pictures of a scene's points, and the taxonomy of the one by class, if there is one."""
+@dataclass(frozen=True, kw_only=True)
+class CloudPictures:
+    """Pictures of a scene's points.
+
+    Attributes:
+        taxonomy: of the picture by class, if there is one.
+        drawn, points: how many of how many are drawn.
+        note: the same in words.
+    """
+
+    pictures: tuple[CloudPicture, ...] = ()
+    taxonomy: str | None = None
+    drawn: int = 0
+    points: int = 0
+
+    @property
+    def note(self) -> str:
+        words = f"{count(self.drawn)} of {count(self.points)} points are drawn"
+        return f"All {count(self.points)} points are drawn." if self.drawn == self.points else f"{words}."
+
+
+def cloud_pictures(scene: Scene) -> CloudPictures:
+    """The pictures of a scene's points; none where it has none."""
     points = scene.points
     if points is None or not len(points):
-        return [], None
+        return CloudPictures()
     chosen = drawn_points(scene, points)
     xyz = points.xyz[chosen]
     outdoor = scene.identity.domain == "outdoor"
@@ -84,7 +107,7 @@ def cloud_pictures(scene: Scene) -> tuple[list[CloudPicture], str | None]:
         camera = plan if outdoor else slanted
         picture = render(xyz, classes, camera, closing)
         pictures.append(CloudPicture(title=f"By class ({name})", picture=picture, camera=camera))
-    return pictures, name
+    return CloudPictures(pictures=tuple(pictures), taxonomy=name, drawn=len(chosen), points=len(points))
 
 
 def shown_taxonomy(points: Points) -> str | None:
@@ -100,15 +123,19 @@ def drawn_points(scene: Scene, points: Points) -> NDArray[np.intp]:
 
 def drawn(xyz: NDArray[np.floating[Any]], domain: str) -> NDArray[np.intp]:
     """`drawn_points` of a cloud from a domain."""
+    keep = _not_stray(xyz)
     if domain == "indoor":
         floor, top = np.percentile(xyz[:, 2], (1, 99))
-        keep = xyz[:, 2] <= floor + min(HEAD_HEIGHT, 0.9 * max(top - floor, 0.1))
-    elif domain == "outdoor":
-        keep = np.abs(xyz[:, :2]).max(axis=1) <= OUTDOOR_REACH
-    else:
-        keep = np.ones(len(xyz), np.bool_)
+        keep &= xyz[:, 2] <= floor + min(HEAD_HEIGHT, 0.9 * max(top - floor, 0.1))
     chosen = np.flatnonzero(keep if keep.any() else np.ones(len(xyz), np.bool_))
     return chosen[:: 1 + len(chosen) // MAX_DRAWN]
+
+
+def _not_stray(xyz: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Bool (N,): the points in a box around all but the outermost."""
+    low, high = np.percentile(xyz, (STRAY, 100 - STRAY), axis=0)
+    slack = SLACK * np.maximum(high - low, 1.0)
+    return np.asarray(((xyz >= low - slack) & (xyz <= high + slack)).all(axis=1))
 
 
 def from_above() -> NDArray[np.float64]:
@@ -128,9 +155,9 @@ def oblique(xyz: NDArray[np.floating[Any]], elevation: float = 40.0) -> NDArray[
 
 
 def fit(xyz: NDArray[np.floating[Any]], rotation: NDArray[np.float64]) -> Camera:
-    """The camera of a rotation in which all but the outermost points fit into a WIDTH x HEIGHT picture."""
+    """The camera of a rotation in which all points fit into a WIDTH x HEIGHT picture."""
     flat = np.asarray(xyz, np.float64) @ rotation[:2].T
-    low, high = np.percentile(flat, 0.2, axis=0), np.percentile(flat, 99.8, axis=0)
+    low, high = flat.min(axis=0), flat.max(axis=0)
     extent = np.maximum(high - low, 0.5)
     scale = (1 - 2 * _MARGIN) * min(WIDTH / extent[0], HEIGHT / extent[1])
     offset = (np.array([WIDTH, HEIGHT]) - 1) / 2 - (low + high) / 2 * scale
@@ -196,7 +223,30 @@ def _frustum(view: View, camera: Camera) -> Html:
 def _scale_bar(camera: Camera) -> Html:
     """A bar of a round number of metres, about an eighth of the picture; true across the picture in every view."""
     metres = next(
-        m for m in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.01) if m * camera.scale < WIDTH / 5 or m == 0.01
+        m
+        for m in (
+            100_000,
+            50_000,
+            20_000,
+            10_000,
+            5_000,
+            2_000,
+            1_000,
+            500,
+            200,
+            100,
+            50,
+            20,
+            10,
+            5,
+            2,
+            1,
+            0.5,
+            0.2,
+            0.1,
+            0.01,
+        )
+        if m * camera.scale < WIDTH / 5 or m == 0.01
     )
     x, y, length = 16, camera.height - 16, metres * camera.scale
     line = tag("path", d=f"M{x} {y - 4}v4h{length:.1f}v-4", fill="none", stroke="#e7e6e3", stroke_width=1.5)

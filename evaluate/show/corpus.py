@@ -1,7 +1,7 @@
 """The corpus page: counts, licences, quarantine, then scenes as pictures, so that a person can judge the data.
 
-One file, at most `max_bytes`; scenes are taken in the order given until they are enough or the page is full, and what
-is left out is said. About a second a scene.
+One file, at most `max_bytes`; scenes are taken in the order given until they are enough or the page is full. How many
+of the scenes and of their points and views are drawn is said. About a second a scene.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TERMS = {
     "LicenseRef-Waymo-Open-Dataset": "Waymo dataset licence: non-commercial; models trained on it fall under the same "
     "terms.",
     "LicenseRef-S3DIS": "S3DIS terms: non-commercial research after registration.",
-    "CC0-1.0": "Public domain: any use.",
+    "CC0-1.0": "Public domain: any use. Simulated worlds are under it.",
     "Apache-2.0": "Any use; keep notices.",
     "MIT": "Any use; keep the notice.",
 }
@@ -49,6 +49,7 @@ def corpus_page(
     scenes: Iterable[Scene],
     out: Path,
     *,
+    choice: str = "",
     max_scenes: int = MAX_SCENES,
     max_bytes: int = MAX_PAGE_BYTES,
 ) -> int:
@@ -57,6 +58,7 @@ def corpus_page(
     Args:
         scenes: those to draw; they are read one at a time and not kept.
         out: HTML file; it appears only when it is whole.
+        choice: in words, how these were chosen among the scenes of the corpus.
         max_scenes, max_bytes: limits of the page.
 
     Returns:
@@ -64,22 +66,33 @@ def corpus_page(
     """
     head = _head(summary)
     sections: list[Html] = []
-    used, note = len(head.encode()) + 16384, ""
+    used, why = len(head.encode()) + 16384, choice
     for scene in scenes:
         if len(sections) == max_scenes:
-            note = f"The first {max_scenes} scenes given are drawn."
+            why = f"the first {max_scenes} of those given"
             break
         section = scene_section(scene)
         used += len(section.encode())
         if used > max_bytes:
-            note = f"{len(sections)} scenes are drawn; another would take the page beyond {size(max_bytes)}."
+            why = f"another would take the page beyond {size(max_bytes)}"
             break
         sections.append(section)
-    foot = tag("footer", note, " " if note else None, "Written by brickyard; this file loads nothing from anywhere.")
+    note = tag("p", _shown(summary, len(sections), why), class_="soft")
+    foot = tag("footer", "Written by brickyard; this file loads nothing from anywhere.")
     store = Store(out.absolute().parent)
-    store.write(out.name, page(summary.name, head, sections, foot))
+    store.write(out.name, page(summary.name, head, tag("h2", "Scenes"), note, sections, foot))
     store.close()
     return len(sections)
+
+
+def _shown(summary: CorpusSummary, drawn: int, why: str) -> str:
+    """How many scenes of how many the page shows, and why no more."""
+    there = sum(split.scenes for split in summary.splits)
+    if not there:
+        return "The corpus holds no scene."
+    if drawn == there:
+        return f"All {count(there)} scenes are drawn." if there > 1 else "Its only scene is drawn."
+    return f"{count(drawn)} of {count(there)} scenes are drawn" + (f": {why}." if why else ".")
 
 
 def _head(summary: CorpusSummary) -> Html:
@@ -136,7 +149,7 @@ def _quarantine(entries: Sequence[tuple[str, str]]) -> Html:
 
 def scene_section(scene: Scene) -> Html:
     """One scene: its cloud from outside, then what each camera sees."""
-    clouds, labels = cloud_pictures(scene)
+    clouds = cloud_pictures(scene)
     near, far = depth_range(scene.views)
     has_pairs = any(view.pairs is not None and len(view.pairs) for view in scene.views)
     shown = _evenly(scene.views, MAX_VIEWS)
@@ -145,8 +158,9 @@ def scene_section(scene: Scene) -> Html:
         "section",
         tag("h2", scene.identity.key),
         chips(_facts(scene)),
-        tag("div", [figure(cloud, scene.views) for cloud in clouds], class_="row") if clouds else None,
-        _class_legend(scene, labels) if labels else None,
+        tag("div", [figure(cloud, scene.views) for cloud in clouds.pictures], class_="row") if clouds.points else None,
+        tag("p", clouds.note, class_="soft") if clouds.points else None,
+        _class_legend(scene, clouds.taxonomy) if clouds.taxonomy else None,
         tag("p", "This scene has no points.", class_="soft") if scene.points is None else None,
         tag("p", "This scene has no views.", class_="soft") if not scene.views else None,
         _depth_legend(near, far) if has_pairs else None,

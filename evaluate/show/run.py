@@ -29,7 +29,7 @@ def run_page(run: RunSummary, out: Path) -> None:
         _curves(run.curves),
         _probe(run.probe) if run.probe is not None else None,
         _results(run),
-        _features(run.features),
+        _features(run.features, run.features_note),
         tag("footer", "Written by brickyard; this file loads nothing from anywhere."),
     ]
     store = Store(out.absolute().parent)
@@ -111,7 +111,7 @@ def _results(run: RunSummary) -> Html | None:
     return tag("div", tag("h2", "Protocols"), tables, tag("p", note, class_="soft"))
 
 
-def _features(scenes: Sequence[FeatureScene]) -> Html | None:
+def _features(scenes: Sequence[FeatureScene], note: str) -> Html | None:
     """Each scene's own colours beside its features."""
     if not scenes:
         return None
@@ -123,7 +123,7 @@ def _features(scenes: Sequence[FeatureScene]) -> Html | None:
             image = tag("img", src=data_uri(picture), alt=caption, width=width, height=height)
             figures.append(tag("figure", tag("div", image, class_="stack"), tag("figcaption", caption)))
         sections += [tag("h3", scene.key), tag("p", scene.title, class_="soft"), tag("div", figures, class_="row")]
-    return tag("div", tag("h2", "Features"), sections)
+    return tag("div", tag("h2", "Features"), tag("p", note, class_="soft") if note else None, sections)
 
 
 def verdict(probe: Probe) -> str:

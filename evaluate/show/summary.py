@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -13,9 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from evaluate.records import read_pictured
 from evaluate.show.colour import RGB
 from shards.corpus import Corpus
-from shards.errors import BrickyardError
+from shards.errors import NONSENSE, BrickyardError
+from train.metrics import read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,7 @@ class RunSummary:
         results: (head, rows) of the table of protocols, see `evaluate.results`; with the name of the run where there
             are several.
         features: scenes as the run's student sees them.
+        features_note: whose they are, and how many of how many, where the page does not show all.
     """
 
     name: str
@@ -108,6 +110,7 @@ class RunSummary:
     facts: tuple[tuple[str, str], ...] = ()
     results: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = ()
     features: tuple[FeatureScene, ...] = ()
+    features_note: str = ""
 
 
 def summarise_corpus(corpus: Corpus, name: str) -> CorpusSummary:
@@ -134,60 +137,32 @@ def summarise_corpus(corpus: Corpus, name: str) -> CorpusSummary:
     )
 
 
-def read_curve(path: Path, name: str) -> Curve:
-    """The curve of a metrics.jsonl; raises `BrickyardError` naming the line that is no JSON object with a step."""
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            rows.append({"step": int(row["step"]), **row})
-        except (ValueError, TypeError, KeyError) as error:
-            raise BrickyardError(f"{path.name} line {number}: expected a JSON object with a step") from error
+def read_curve(run: Path, name: str) -> Curve:
+    """The curve of a run's metrics.jsonl; raises `BrickyardError` naming a line that is damaged."""
+    rows = read_metrics(run)
 
     def column(*names: str) -> tuple[float, ...]:
-        return tuple(_number(next((row[n] for n in names if n in row), None)) for row in rows)
+        return tuple(next((row[n] for n in names if n in row), math.nan) for row in rows)
 
-    steps = tuple(int(row["step"]) for row in rows)
     return Curve(
         name=name,
-        step=steps,
+        step=tuple(int(row["step"]) for row in rows),
         loss=column("loss"),
         learning_rate=column("lr"),
         wait_share=column("data_wait", "wait_share"),
     )
 
 
-def read_probe(text: str, where: str) -> Probe:
-    """Probe results: {"classes": [...], "runs": [{"name", "init", "miou", "iou": [...]}]}; raises `BrickyardError`."""
-    try:
-        data = json.loads(text)
-        classes = tuple(str(name) for name in data["classes"])
-        runs = tuple(
-            ProbeRun(name=str(r["name"]), init=str(r["init"]), miou=_number(r["miou"]), iou=_numbers(r["iou"]))
-            for r in data["runs"]
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise BrickyardError(f"{where}: not a table of probe results: {error!r}") from error
-    for run in runs:
-        if len(run.iou) != len(classes):
-            raise BrickyardError(f"{where}: run {run.name!r} has {len(run.iou)} IoUs for {len(classes)} classes")
-    return Probe(classes=classes, runs=runs)
-
-
 def join_probes(results: Iterable[Mapping[str, Any]]) -> Probe:
-    """The probe.json objects of several runs as one table: {"run", "seed", "pretrained", "random"} each, where an
-    evaluation is {"miou": ..., "iou": {class: IoU or None}}; raises `BrickyardError` for another shape."""
+    """The results of several runs' probes (`evaluate.records.read_probe_result`) as one table."""
     runs: list[tuple[str, str, float, dict[str, float]]] = []
     classes: dict[str, None] = {}
-    try:
-        for result in results:
-            for init in ("random", "pretrained"):
-                iou = {str(name): _number(value) for name, value in result[init]["iou"].items()}
-                classes.update(dict.fromkeys(iou))
-                name = f"{Path(result['run']).name} seed {result['seed']}"
-                runs.append((name, init, _number(result[init]["miou"]), iou))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BrickyardError(f"not the result of a linear probe: {error!r}") from error
+    for result in results:
+        for init in ("random", "pretrained"):
+            iou = {name: _number(value) for name, value in result[init]["iou"].items()}
+            classes.update(dict.fromkeys(iou))
+            name = f"{Path(result['run']).name} seed {result['seed']}"
+            runs.append((name, init, _number(result[init]["miou"]), iou))
     return Probe(
         classes=tuple(classes),
         runs=tuple(
@@ -201,37 +176,38 @@ MAX_FEATURE_SCENES = 6
 _FILE = re.compile(r"[A-Za-z0-9._-]{1,200}\.png")
 
 
-def read_features(folder: Path) -> tuple[FeatureScene, ...]:
-    """The first scenes of a folder that `brickyard features` wrote; raises `BrickyardError` for anything else."""
-    path = folder / "features.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        query = data.get("query") or {}
-        entries = data["scenes"] + [{"title": "Query", **entry} for entry in query.get("scenes", [])]
-        return tuple(
-            FeatureScene(
-                key=str(entry["scene"]),
-                title=str(entry["title"]),
-                pictures=tuple((str(p["caption"]), _read_picture(folder, str(p["file"]))) for p in entry["pictures"]),
-            )
-            for entry in entries[:MAX_FEATURE_SCENES]
+def read_features(folder: Path) -> tuple[tuple[FeatureScene, ...], int]:
+    """(the first scenes of a folder that `brickyard features` wrote, how many there are).
+
+    Raises:
+        BrickyardError: features.json is damaged, or a picture is.
+    """
+    data = read_pictured(folder) or {"scenes": []}
+    query = data.get("query") or {"scenes": []}
+    entries = data["scenes"] + [{"title": "Query", **entry} for entry in query["scenes"]]
+    shown = tuple(
+        FeatureScene(
+            key=entry["scene"],
+            title=entry["title"],
+            pictures=tuple((p["caption"], _read_picture(folder, p["file"])) for p in entry["pictures"]),
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BrickyardError(f"{path} does not describe pictures of features: {error!r}; write them again") from error
+        for entry in entries[:MAX_FEATURE_SCENES]
+    )
+    return shown, len(entries)
 
 
 def _read_picture(folder: Path, name: str) -> RGB:
-    if not _FILE.fullmatch(name):
-        raise ValueError(f"{name!r} is no picture in the folder")
-    with Image.open(folder / name, formats=("PNG",)) as image:
-        if image.width * image.height > 1 << 22:
-            raise ValueError(f"{name} has {image.width} x {image.height} pixels")
-        return np.asarray(image.convert("RGB"))
+    try:
+        if not _FILE.fullmatch(name):
+            raise ValueError(f"{name!r} is no picture in the folder")
+        with Image.open(folder / name, formats=("PNG",)) as image:
+            if image.width * image.height > 1 << 22:
+                raise ValueError(f"{name} has {image.width} x {image.height} pixels")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, Image.DecompressionBombError, *NONSENSE) as problem:
+        again = "`brickyard features` writes them again"
+        raise BrickyardError(f"{folder}: a picture of features cannot be shown: {problem}: {again}") from problem
 
 
-def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
-    return tuple(_number(value) for value in values)
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import time
@@ -11,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from infra.verbs.evaluate import RESULT, probe_table
+from evaluate.records import read_probe_result
+from infra.verbs.evaluate import probe_table
 from infra.verbs.text import duration
 from shards.errors import BrickyardError
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
                 f"the demo stopped at `brickyard {shlex.join(command)}`; if another version began {out}, remove it"
             )
         seconds[command[0]] = seconds.get(command[0], 0.0) + time.monotonic() - started
-    probes = [json.loads((folder / RESULT).read_text()) for folder in runs]
+    probes = [probe for folder in runs if (probe := read_probe_result(folder)) is not None]
     if not args.json:
         _print(probes, seconds, pages, time.monotonic() - begin)
     return {"seconds": seconds, "probes": probes, "pages": {k: str(v) for k, v in pages.items()}}, 0
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 def _print(probes: list[dict[str, Any]], seconds: dict[str, float], pages: dict[str, Path], total: float) -> None:
     print(f"\n{probe_table(probes)}")
-    gains = ", ".join(f"{100 * p['gain']:+.1f}" for p in probes)
+    gains = ", ".join(f"{100 * p['gain']:+.1f}" for p in probes if p["gain"] is not None)
     print(f"\ngain in mean IoU by seed: {gains} points")
     print("time: " + ", ".join(f"{verb} {duration(s)}" for verb, s in seconds.items()) + f"; {duration(total)} in all")
     for what, page in pages.items():

@@ -2,13 +2,15 @@
 
 Without `protocols`, the linear probe alone, into probe.json. With them, every named protocol, beside random weights and
 raw inputs, into results.json, whose table also shows on the page of the run.
+
+A recipe that has a `train` section and could not have made the run is refused before the work: its results would be
+filed under settings that they do not have. A recipe without one evaluates any run.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,20 +22,23 @@ import torch
 from evaluate.features import random_student
 from evaluate.linear_probe import ProbeConfig, ProbeResult, probe
 from evaluate.protocols import LINEAR_PROBE, preset
+from evaluate.records import FEATURES, PROBE, RESULTS
 from evaluate.results import Evaluation, result_table
-from evaluate.splits import DataConfig
+from evaluate.splits import DataConfig, split_rows
 from evaluate.supervised import SupervisedConfig
 from infra.config import Deferred
 from infra.recipe import load_recipe
-from infra.verbs.features import FEATURES, draw_features
+from infra.verbs.features import draw_features, finished_student
 from infra.verbs.text import table
 from infra.verbs.train import training
 from shards.corpus import Corpus
-from shards.errors import BrickyardError
-from train.student import Student, load_student
-
-RESULT = "probe.json"
-RESULTS = "results.json"
+from shards.documents import write_document
+from shards.errors import RecipeError
+from train.loop import TrainConfig
+from train.objectives import ObjectiveConfig
+from train.records import read_config
+from train.run_folder import recipe_differences
+from train.student import Student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     recipe, _ = load_recipe(args.recipe)
     config = recipe.evaluate.load(EvaluateConfig)
     protocols = config.resolve()
-    training(recipe.train)  # a recipe that could not have made this run is refused before the work
+    if recipe.train.plain():
+        _check_made_by(args.run, *training(recipe.train), recipe=args.recipe)
     corpus = Corpus.open(args.corpus)
     result: dict[str, Any]
     if protocols:
@@ -88,9 +94,17 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
             print(probe_table([result]))
     if config.pictures:
         probed = config.linear_probe
-        rows = corpus.select(split=probed.val_split, dataset=probed.dataset)[: config.pictures].tolist()
+        rows = split_rows(corpus, probed, probed.val_split)[: config.pictures].tolist()
         draw_features(args.run, corpus, rows, args.run / FEATURES)
     return result, 0
+
+
+def _check_made_by(run: Path, config: TrainConfig, settings: ObjectiveConfig, *, recipe: Path) -> None:
+    if changed := recipe_differences(run, config, settings):
+        raise RecipeError(
+            f"{recipe} did not make {run}; between the run and the recipe differ:\n  " + "\n  ".join(changed) + "\n"
+            "Give the recipe of the run, or one without a `train` section, which evaluates any run."
+        )
 
 
 def evaluate_run(
@@ -109,7 +123,7 @@ def evaluate_run(
     for name, settings in protocols.items():
         entry = evaluation.run(name, settings)
         result["protocols"].append(entry)
-        (run_folder / RESULTS).write_text(json.dumps(result, indent=1) + "\n")  # what is done is kept
+        write_document(run_folder / RESULTS, result, indent=1)  # what is done is kept
         if name == LINEAR_PROBE and "random" in students:
             _write_probe(run_folder, seed, entry)
     if talk:
@@ -118,28 +132,30 @@ def evaluate_run(
 
 
 def _write_probe(run_folder: Path, seed: int, entry: Mapping[str, Any]) -> None:
-    scores = {
-        init: {name: entry["results"][init][name] for name in ("miou", "iou")} for init in ("pretrained", "random")
-    }
+    pretrained, random = (
+        {name: entry["results"][init][name] for name in ("miou", "iou")} for init in ("pretrained", "random")
+    )
     result = {
         "run": str(run_folder),
         "seed": seed,
         "taxonomy": entry["taxonomy"],
         "train_scenes": entry["train_scenes"],
         "val_scenes": entry["val_scenes"],
-        **scores,
-        "gain": scores["pretrained"]["miou"] - scores["random"]["miou"],
+        **_compared(pretrained, random),
     }
-    (run_folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
+    write_document(run_folder / PROBE, result, indent=1)
+
+
+def _compared(pretrained: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
+    """The two sides of a probe, and what pretraining gained; None where a score is unknown."""
+    known = pretrained["miou"] is not None and random["miou"] is not None
+    gain = pretrained["miou"] - random["miou"] if known else None
+    return {"pretrained": pretrained, "random": random, "gain": gain}
 
 
 def _finished(run_folder: Path, device: torch.device) -> tuple[Student, int]:
     """The student of a run and the run's seed."""
-    final = run_folder / "final"
-    if not final.is_dir():
-        raise BrickyardError(f"{run_folder} has no finished training (no {final.name}/): run `brickyard train` first")
-    seed = int(json.loads((run_folder / "config.json").read_text())["train"]["seed"])
-    return load_student(final, device), seed
+    return finished_student(run_folder, device), int(read_config(run_folder)["train"]["seed"])
 
 
 def _device(name: str) -> torch.device:
@@ -159,16 +175,18 @@ def probe_run(
         "taxonomy": config.taxonomy,
         "train_scenes": trained.scenes[0],
         "val_scenes": trained.scenes[1],
-        "pretrained": _entry(trained),
-        "random": _entry(untrained),
-        "gain": trained.miou - untrained.miou,
+        **_compared(_entry(trained), _entry(untrained)),
     }
-    (run_folder / RESULT).write_text(json.dumps(result, indent=1) + "\n")
+    write_document(run_folder / PROBE, result, indent=1)
     return result
 
 
 def _entry(result: ProbeResult) -> dict[str, Any]:
-    return {"miou": result.miou, "iou": {name: None if math.isnan(v) else v for name, v in result.iou.items()}}
+    return {"miou": _known(result.miou), "iou": {name: _known(value) for name, value in result.iou.items()}}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def probe_table(results: list[dict[str, Any]]) -> str:
@@ -184,7 +202,9 @@ def _mean(results: list[dict[str, Any]], kind: str, name: str) -> str:
 
 
 def _spread(results: list[dict[str, Any]], kind: str) -> str:
-    values = [100 * r[kind]["miou"] for r in results]
+    values = [100 * r[kind]["miou"] for r in results if r[kind]["miou"] is not None]
+    if not values:
+        return "-"
     mean = sum(values) / len(values)
     if len(values) == 1:
         return f"{mean:.1f}"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from evaluate.records import FEATURES, FEATURES_MANIFEST
 from infra.verbs.text import table
 from shards.corpus import Corpus
+from shards.documents import write_document
 from shards.errors import BrickyardError
 
-FEATURES = "features"
-MANIFEST = "features.json"
+if TYPE_CHECKING:
+    from train.student import Student
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -38,15 +39,21 @@ def draw_features(
     import torch
 
     from evaluate.pictures import seen_scenes, write_pictures, write_query
-    from train.student import load_student
 
-    if not (run_folder / "final").is_dir():
-        raise BrickyardError(f"{run_folder} has no finished training (no final/): run `brickyard train` first")
-    student = load_student(run_folder / "final", "cuda" if torch.cuda.is_available() else "cpu").eval()
+    student = finished_student(run_folder, "cuda" if torch.cuda.is_available() else "cpu").eval()
     scenes = list(seen_scenes(student, corpus, rows))
     result: dict[str, Any] = {
         "scenes": write_pictures(scenes, out),
         "query": None if query is None else write_query(scenes, query, out),
     }
-    (out / MANIFEST).write_text(json.dumps(result, indent=1) + "\n")
+    write_document(out / FEATURES_MANIFEST, result, indent=1)
     return result
+
+
+def finished_student(run_folder: Path, device: Any) -> Student:
+    """The student that a run has exported; raises `BrickyardError` where it has not come so far."""
+    from train.student import load_student
+
+    if not (run_folder / "final").is_dir():
+        raise BrickyardError(f"{run_folder} has no finished training (no final/): run `brickyard train` first")
+    return load_student(run_folder / "final", device)

@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluate.records import read_probe_result
 from infra.verbs.text import duration, size, table
 from shards.errors import BrickyardError
 from train.metrics import read_metrics
+from train.records import CONFIG, read_config, read_summary
 
-_PROBE = "probe.json"  # of `brickyard evaluate`, which is not imported because that takes seconds
 _SHOWN = 40
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     folders = _folders(args.folders)
     found = [describe(folder) for folder in folders]
-    differing = config_differences([_json(folder / "config.json") for folder in folders])
+    differing = config_differences([read_config(folder) for folder in folders])
     if not args.json:
         print(runs_table(found))
         if differing:
@@ -34,11 +35,9 @@ def describe(folder: Path) -> dict[str, Any]:
     Keys: run, objective, seed, steps, of_steps, finished, last_loss, best_loss, seconds, data_wait (share of the time),
     peak_bytes, probe (mean IoU, 0..1).
     """
-    config, lines = _json(folder / "config.json"), read_metrics(folder)
-    final = folder / "final" / "summary.json"
-    summary = _json(final) if final.exists() else {}
-    probe = _json(folder / _PROBE) if (folder / _PROBE).exists() else {}
-    losses = [line["loss"] for line in lines if math.isfinite(line["loss"])]
+    config, lines = read_config(folder), read_metrics(folder)
+    summary, probe = read_summary(folder) or {}, read_probe_result(folder)
+    losses = [line["loss"] for line in lines if math.isfinite(line.get("loss", math.nan))]
     waits = [line["data_wait"] for line in lines if "data_wait" in line]
     peaks = [line["peak_gib"] for line in lines if "peak_gib" in line]
     return {
@@ -52,8 +51,8 @@ def describe(folder: Path) -> dict[str, Any]:
         "best_loss": (summary.get("best") or {}).get("loss"),
         "seconds": summary.get("seconds"),
         "data_wait": summary.get("data_wait", sum(waits) / len(waits) if waits else None),
-        "peak_bytes": summary.get("memory", {}).get("peak") or (int(max(peaks) * 2**30) if peaks else None),
-        "probe": probe.get("pretrained", {}).get("miou"),
+        "peak_bytes": (summary.get("memory") or {}).get("peak") or (int(max(peaks) * 2**30) if peaks else None),
+        "probe": probe["pretrained"]["miou"] if probe else None,
     }
 
 
@@ -94,22 +93,14 @@ def _folders(given: Sequence[Path]) -> list[Path]:
     """The runs among these folders, and those directly inside a folder that is none itself."""
     found: list[Path] = []
     for folder in given:
-        if (folder / "config.json").is_file():
+        if (folder / CONFIG).is_file():
             found.append(folder)
             continue
-        inside = sorted(path.parent for path in folder.glob("*/config.json"))
+        inside = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
         if not inside:
             raise BrickyardError(f"{folder} is no run, and holds none: a run has a config.json")
         found += inside
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        table: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as problem:
-        raise BrickyardError(f"{path} is damaged: {problem}") from problem
-    return table
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

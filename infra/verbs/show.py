@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluate.records import FEATURES, FEATURES_MANIFEST, read_probe_result, read_results
 from evaluate.results import result_table
 from evaluate.show import (
     RunSummary,
@@ -18,17 +18,15 @@ from evaluate.show import (
     run_page,
     summarise_corpus,
 )
-from infra.verbs.evaluate import RESULT, RESULTS
-from infra.verbs.features import FEATURES
-from infra.verbs.features import MANIFEST as MANIFEST_OF_FEATURES
 from infra.verbs.text import size
 from shards.build import BUILD
 from shards.corpus import MANIFEST, Corpus
 from shards.errors import BrickyardError
 from shards.scene import Scene
 from shards.storage import Store
+from train.metrics import METRICS
+from train.records import read_config
 
-METRICS = "metrics.jsonl"
 _PER_DATASET = 3
 
 
@@ -53,7 +51,9 @@ def _show_corpus(corpus: Corpus, scene: str | None, out: Path) -> int:
         for row in rows:
             yield corpus.scene(row)
 
-    return corpus_page(summarise_corpus(corpus, str(corpus.manifest.get("name", "corpus"))), scenes(), out)
+    choice = "the one asked for" if scene else f"up to {_PER_DATASET} of every dataset, evenly over its scenes"
+    summary = summarise_corpus(corpus, str(corpus.manifest.get("name", "corpus")))
+    return corpus_page(summary, scenes(), out, choice=choice)
 
 
 def _spread(corpus: Corpus) -> list[int]:
@@ -70,30 +70,49 @@ def _show_runs(folder: Path, out: Path) -> int:
     runs = [folder] if (folder / METRICS).is_file() else sorted(p.parent for p in folder.glob(f"*/{METRICS}"))
     if not runs:
         raise BrickyardError(f"{folder} is neither a corpus ({MANIFEST}) nor a run, nor holds runs ({METRICS})")
-    probes = [json.loads((path / RESULT).read_text()) for path in runs if (path / RESULT).is_file()]
-    first = json.loads((runs[0] / "config.json").read_text())
-    objective = first["objective"]
-    facts = {
-        "objective": objective["name"],
-        "student": (objective.get("student") or {}).get("network"),
-        "teacher": (objective.get("teacher") or {}).get("name"),
-        "batch": first["train"]["batch"],
-        "peak learning rate": first["train"]["lr"],
-        "corpus": first["corpus"],
-    }
+    probes = [probe for path in runs if (probe := read_probe_result(path)) is not None]
     tables = [
-        (path.name, *result_table(json.loads((path / RESULTS).read_text())["protocols"]))
-        for path in runs
-        if (path / RESULTS).is_file()
+        (path.name, *result_table(results["protocols"])) for path in runs if (results := read_results(path)) is not None
     ]
-    pictured = [path / FEATURES for path in runs if (path / FEATURES / MANIFEST_OF_FEATURES).is_file()]
+    pictured = [path for path in runs if (path / FEATURES / FEATURES_MANIFEST).is_file()]
+    features, all_features = read_features(pictured[0] / FEATURES) if pictured else ((), 0)
     summary = RunSummary(
         name=folder.name,
-        curves=tuple(read_curve(path / METRICS, path.name) for path in runs),
+        curves=tuple(read_curve(path, path.name) for path in runs),
         probe=join_probes(probes) if probes else None,
-        facts=tuple((name, str(value)) for name, value in facts.items() if value is not None),
+        facts=_facts([read_config(path) for path in runs]),
         results=tuple((name, tuple(head), tuple(map(tuple, rows))) for name, head, rows in tables),
-        features=read_features(pictured[0]) if pictured else (),
+        features=features,
+        features_note=_features_note(pictured, len(features), all_features),
     )
     run_page(summary, out)
     return len(runs)
+
+
+def _facts(configs: Sequence[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """(name, value) of the settings that matter most; all their values where runs differ."""
+    rows = [
+        {
+            "objective": config["objective"]["name"],
+            "student": _entry(config["objective"], "student", "network"),
+            "teacher": _entry(config["objective"], "teacher", "name"),
+            "batch": config["train"].get("batch"),
+            "peak learning rate": config["train"].get("lr"),
+            "corpus": config["corpus"],
+        }
+        for config in configs
+    ]
+    values = {name: list(dict.fromkeys(str(row[name]) for row in rows if row[name] is not None)) for name in rows[0]}
+    return tuple((name, ", ".join(found)) for name, found in values.items() if found)
+
+
+def _entry(objective: dict[str, Any], part: str, name: str) -> Any:
+    table = objective.get(part)
+    return table.get(name) if isinstance(table, dict) else None
+
+
+def _features_note(pictured: Sequence[Path], shown: int, there: int) -> str:
+    words = [f"{shown} of {there} pictured scenes are shown"] if shown < there else []
+    if len(pictured) > 1:
+        words.append(f"they are those of {pictured[0].name}; {len(pictured)} runs have pictures")
+    return "; ".join(words)

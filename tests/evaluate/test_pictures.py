@@ -117,16 +117,20 @@ def test_the_page_of_a_run_shows_features(tmp_path: Path, scenes: list[SeenScene
     folder = tmp_path / "features"
     entries = write_pictures(scenes[:1], folder)
     (folder / "features.json").write_text(json.dumps({"scenes": entries, "query": write_query(scenes, 3, folder)}))
-    shown = read_features(folder)
-    assert [len(scene.pictures) for scene in shown] == [4, 2, 2]
+    shown, there = read_features(folder)
+    assert [len(scene.pictures) for scene in shown] == [4, 2, 2] and there == 3
     head, rows = (
         ("protocol", "random", "raw inputs", "pretrained", "published by others"),
         (("knn", "1", "2", "3", "-"),),
     )
-    run_page(RunSummary(name="x", features=shown, results=(("run", head, rows),)), tmp_path / "page.html")
+    run_page(
+        RunSummary(name="x", features=shown, features_note="6 of 9", results=(("run", head, rows),)),
+        tmp_path / "page.html",
+    )
     page = (tmp_path / "page.html").read_text()
-    assert page.count('<img src="data:image/jpeg') == 8 and "Features, from above" in page and "raw inputs" in page
+    assert page.count('<img src="data:image/jpeg') == 8 and "Features, from above" in page and "6 of 9" in page
+    assert "raw inputs" in page
     entries[0]["pictures"][0]["file"] = "../../secret.png"
     (folder / "features.json").write_text(json.dumps({"scenes": entries, "query": None}))
-    with pytest.raises(BrickyardError, match="write them again"):
+    with pytest.raises(BrickyardError, match=r"is no picture in the folder: .*writes them again"):
         read_features(folder)

@@ -17,7 +17,9 @@ from PIL import Image
 from curate.correspondences import CorrespondenceConfig, add_correspondences
 from evaluate.show import CorpusSummary, SplitCounts, corpus_page, summarise_corpus
 from evaluate.show.camera import HIDDEN, UndecodableImageError, camera_pictures, decode, outline
-from evaluate.show.cloud import cloud_pictures, drawn_points, fit, from_above, oblique, render
+from evaluate.show.cloud import HEIGHT as HIGH
+from evaluate.show.cloud import WIDTH as WIDE
+from evaluate.show.cloud import cloud_pictures, drawn_points, figure, fit, from_above, oblique, render
 from evaluate.show.colour import class_colours, depth_colours, turbo
 from evaluate.show.corpus import depth_range, licence_terms
 from evaluate.show.html import count, size
@@ -88,9 +90,11 @@ def make_summary(**changes: object) -> CorpusSummary:
     return replace(summary, **changes)  # type: ignore[arg-type]  # any field
 
 
-def make_page(tmp_path: Path, *scenes: Scene, summary: CorpusSummary | None = None, **limits: int) -> str:
+def make_page(
+    tmp_path: Path, *scenes: Scene, summary: CorpusSummary | None = None, choice: str = "", **limits: int
+) -> str:
     out = tmp_path / "page.html"
-    corpus_page(summary or make_summary(), scenes, out, **limits)
+    corpus_page(summary or make_summary(), scenes, out, choice=choice, **limits)
     return out.read_text(encoding="utf-8")
 
 
@@ -194,11 +198,12 @@ def test_an_image_that_cannot_be_decoded_gives_its_reason(tmp_path: Path, image:
 
 def test_page_keeps_its_budgets(tmp_path: Path) -> None:
     scenes = [make_scene(str(i)) for i in range(4)]
-    assert corpus_page(make_summary(), iter(scenes), tmp_path / "a.html", max_scenes=2) == 2
-    assert "first 2 scenes" in (tmp_path / "a.html").read_text()
+    summary = make_summary(splits=(replace(make_summary().splits[0], scenes=4),))
+    assert corpus_page(summary, iter(scenes), tmp_path / "a.html", max_scenes=2) == 2
+    assert "the first 2 of those given" in (tmp_path / "a.html").read_text()
     one = len(make_page(tmp_path, scenes[0]).encode())
     limit = one + one // 2
-    page = make_page(tmp_path, *scenes, max_bytes=limit)
+    page = make_page(tmp_path, *scenes, summary=summary, max_bytes=limit)
     assert len(page.encode()) <= limit
     assert page.count('class="scene"') == 1 and "beyond" in page
 
@@ -265,21 +270,48 @@ def test_oblique_view_is_a_rotation_with_up_pointing_up() -> None:
     assert rotation[1, 2] < -0.5 and rotation[2, 2] < 0
 
 
-def test_rooms_lose_their_ceiling_and_sweeps_their_far_points() -> None:
+def test_rooms_lose_their_ceiling() -> None:
     scene = make_scene()
     xyz = np.array([(x, 0, z) for x in (0.0, 30.0, 70.0) for z in (0.0, 1.0, 2.6)] * 20, np.float32)
-    cases: list[tuple[Domain, tuple[int, float]]] = [("indoor", (99, 2.2)), ("outdoor", (50, 9)), ("object", (99, 9))]
-    for domain, limit in cases:
+    cases: list[tuple[Domain, float]] = [("indoor", 2.2), ("outdoor", 9), ("object", 9)]
+    for domain, top in cases:
         case = replace(scene, identity=replace(scene.identity, domain=domain), points=Points(xyz=xyz))
         assert case.points is not None
-        kept = xyz[drawn_points(case, case.points)]
-        expected = (np.abs(xyz[:, 0]) <= limit[0]) & (xyz[:, 2] <= limit[1])
-        assert len(kept) == expected.sum()
+        assert len(drawn_points(case, case.points)) == (xyz[:, 2] <= top).sum()
+
+
+@pytest.mark.parametrize("place", [(0.0, 0.0), (470.0, -310.0), (5e4, 2e5)])
+@pytest.mark.parametrize("reach", [2.0, 80.0, 3000.0])
+def test_a_picture_covers_the_scene_wherever_it_lies(place: tuple[float, float], reach: float) -> None:
+    """All points are inside each picture but the stray ones, which are counted; and they fill it."""
+    rng = np.random.default_rng(3)
+    centre = np.array((*place, 0.0))
+    xyz = (rng.uniform((-reach, -0.7 * reach, 0), (reach, 0.7 * reach, 3), (1065, 3)) + centre).astype(np.float32)
+    xyz[:3] = (9e5, 9e5, 0), (0, 0, 900), (-9e5, 0, 0)
+    scene = replace(make_scene(), points=Points(xyz=xyz))
+    assert scene.points is not None
+    shown = drawn_points(scene, scene.points)
+    assert shown.tolist() == list(range(3, 1065))
+    found = cloud_pictures(scene)
+    assert (found.drawn, found.points) == (1062, 1065) and "1\u202f062 of 1\u202f065 points" in found.note
+    for cloud in found.pictures:
+        pixels = cloud.camera.project(xyz[3:])[:, :2]
+        assert (pixels >= 0).all() and (pixels <= (WIDE - 1, HIGH - 1)).all()
+        assert (np.ptp(pixels, axis=0) > np.array((WIDE, HIGH)) * 0.9).any()
+        bar = re.search(r"h([0-9.]+)v-4.*>([0-9.]+) m<", figure(cloud, ()))
+        assert bar is not None and float(bar[2]) * cloud.camera.scale == pytest.approx(float(bar[1]), abs=0.1)
+
+
+def test_the_page_says_how_much_it_shows(tmp_path: Path) -> None:
+    page = make_page(tmp_path, make_scene(), choice="the one asked for")
+    assert "1 of 2 scenes are drawn: the one asked for." in page and "All 400 points are drawn." in page
+    assert "All 2 scenes are drawn." in make_page(tmp_path, make_scene("1"), make_scene("2"), choice="evenly")
+    assert "The corpus holds no scene." in make_page(tmp_path, summary=make_summary(splits=()))
 
 
 def test_labels_are_drawn_in_the_colours_of_their_taxonomy() -> None:
-    pictures, name = cloud_pictures(make_scene())
-    assert name == "nuscenes16" and [p.title.split(",")[0] for p in pictures][-1] == "By class (nuscenes16)"
+    found = cloud_pictures(make_scene())
+    assert found.taxonomy == "nuscenes16" and found.pictures[-1].title == "By class (nuscenes16)"
     palette = ((1, 2, 3), (4, 5, 6))
     assert class_colours(np.array([1, 0, -1, 7]), palette).tolist() == [
         [4, 5, 6],

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.show import Curve, Probe, ProbeRun, RunSummary, join_probes, read_curve, read_probe, run_page
+from evaluate.records import read_probe_result
+from evaluate.show import Curve, Probe, ProbeRun, RunSummary, join_probes, read_curve, run_page
 from evaluate.show.chart import Line, line_chart, running_mean
 from evaluate.show.chart import _Axis as Axis
 from evaluate.show.run import initialisations, miou, verdict
@@ -104,27 +105,22 @@ def test_running_mean_is_centred() -> None:
 
 def test_curves_are_read_from_metrics(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 2.5, "lr": 0.1, "data_wait": 0.25}\n{"step": 2, "loss": null}\n')
-    curve = read_curve(path, "a")
+    path.write_text(
+        '{"step": 1, "loss": 2.5, "lr": 0.1, "data_wait": 0.25}\n{"step": 2, "loss": null}\n{"step": 3, "lo'
+    )
+    curve = read_curve(tmp_path, "a")
     assert curve.step == (1, 2) and curve.loss[0] == 2.5 and curve.wait_share[0] == 0.25
     assert math.isnan(curve.loss[1]) and math.isnan(curve.learning_rate[1])
     path.write_text('{"step": 1}\n[3]\n')
     with pytest.raises(BrickyardError, match=r"metrics.jsonl line 2"):
-        read_curve(path, "a")
+        read_curve(tmp_path, "a")
 
 
-def test_probes_are_read() -> None:
-    text = json.dumps(
-        {"classes": ["a", "b"], "runs": [{"name": "n", "init": "random", "miou": 0.5, "iou": [0.5, None]}]}
-    )
-    probe = read_probe(text, "probe.json")
-    assert probe.runs[0].iou[0] == 0.5 and math.isnan(probe.runs[0].iou[1])
-    for broken in ("{", "{}", text.replace("[0.5, null]", "[0.5]"), text.replace("0.5", '"x"')):
-        with pytest.raises(BrickyardError, match=r"probe\.json"):
-            read_probe(broken, "probe.json")
-    sides = {"pretrained": {"miou": 0.4, "iou": {"a": 0.4}}, "random": {"miou": 0.2, "iou": {"a": 0.2, "b": None}}}
-    joined = join_probes([{"run": "runs/x", "seed": 3, **sides}])
+def test_probes_of_several_runs_are_one_table(tmp_path: Path) -> None:
+    sides = {"pretrained": {"miou": 0.4, "iou": {"a": 0.4}}, "random": {"miou": None, "iou": {"a": 0.2, "b": None}}}
+    (tmp_path / "probe.json").write_text(json.dumps({"run": "runs/x", "seed": 3, **sides}))
+    result = read_probe_result(tmp_path)
+    assert result is not None
+    joined = join_probes([result])
     assert joined.classes == ("a", "b") and [run.init for run in joined.runs] == ["random", "pretrained"]
-    assert joined.runs[1].name == "x seed 3" and math.isnan(joined.runs[1].iou[1])
-    with pytest.raises(BrickyardError, match="linear probe"):
-        join_probes([{"run": "x"}])
+    assert joined.runs[1].name == "x seed 3" and math.isnan(joined.runs[1].iou[1]) and math.isnan(joined.runs[0].miou)

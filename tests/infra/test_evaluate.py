@@ -18,7 +18,10 @@ from train.student import export_student
 
 RECIPE = """
 name: rooms
-train: {objective: {name: slidr}}
+train:
+  batch: 2
+  lr: 0.1
+  objective: {name: sonata, student: {network: tiny, size: 0.1}}
 evaluate:
   linear_probe: {taxonomy: scannet20, dataset: scannet, steps: 30, batch: 128, threads: 1}
   protocols: [linear_probe, knn, geometry, scannet-decoder-tiny, "knn@5%"]
@@ -37,9 +40,9 @@ def run(tmp_path: Path) -> Path:
     final = tmp_path / "run" / "final"
     final.mkdir(parents=True)
     export_student(random_student(PointStudentConfig(network="tiny", size=0.1), 3), final)
-    config = {
-        "train": {"seed": 0, "batch": 2, "lr": 0.1},
-        "objective": {"name": "sonata", "student": {"network": "tiny"}},
+    config = {  # as an older version wrote it: what is not there was the default
+        "train": {"seed": 7, "batch": 2, "lr": 0.1, "threads": 3},
+        "objective": {"name": "sonata", "student": {"network": "tiny", "size": 0.1}},
         "corpus": "abc",
     }
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
@@ -112,3 +115,24 @@ def test_without_protocols_it_is_the_linear_probe_alone(run: Path) -> None:
     assert set(json.loads((run / "probe.json").read_text())) == {
         "run", "seed", "taxonomy", "train_scenes", "val_scenes", "pretrained", "random", "gain",
     }  # fmt: skip
+
+
+def test_a_recipe_that_did_not_make_the_run_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = run.parent
+    command = ["evaluate", str(root / "recipe.yaml"), "--run", str(run), "--corpus", str(root / "corpus")]
+    text = RECIPE[: RECIPE.index("  protocols")]
+    for was, becomes, said in (
+        ("lr: 0.1", "lr: 0.2", "train.lr: was 0.1, is 0.2"),
+        ("size: 0.1", "size: 0.1, upcast: 1", "objective.student.upcast: was null, is 1"),
+        ("{name: sonata, student: {network: tiny, size: 0.1}}", "{name: slidr}", 'objective.name: was "sonata", is'),
+    ):
+        (root / "recipe.yaml").write_text(text.replace(was, becomes))
+        assert main(command) == 2
+        assert f"did not make {run}" in (told := capsys.readouterr().err) and said in told
+    (root / "recipe.yaml").write_text(text.replace("  lr: 0.1\n", "  lr: 0.1\n  seed: 3\n  log_every: 9\n"))
+    assert main(command) == 0
+    (root / "recipe.yaml").write_text("name: rooms\n" + text[text.index("evaluate:") :])
+    assert main(command) == 0
+    capsys.readouterr()
+    (run / "config.json").write_text("")
+    assert main(command) == 1 and "config.json is empty" in capsys.readouterr().err

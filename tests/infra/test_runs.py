@@ -28,7 +28,8 @@ def write_run(folder: Path, *, lr: float, losses: list[float], over: bool, miou:
         summary["memory"] = {"peak": 2 << 30}
         (folder / "final" / "summary.json").write_text(json.dumps(summary))
     if miou is not None:
-        (folder / "probe.json").write_text(json.dumps({"pretrained": {"miou": miou}}))
+        sides = {init: {"miou": miou, "iou": {"car": miou}} for init in ("pretrained", "random")}
+        (folder / "probe.json").write_text(json.dumps({"run": str(folder), "seed": 1, **sides}))
     return folder
 
 
@@ -69,4 +70,34 @@ def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "is no run, and holds none" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("{")
     assert main(["runs", str(tmp_path)]) == 1
-    assert "damaged" in capsys.readouterr().err
+    assert "config.json is not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["runs", "show"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "final/summary.json", "probe.json", "results.json"])
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"5\n", b"{\n", b"\0\0\n", b'{"steps": NaN}\n', b"\xff\n"])
+def test_damage_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, name: str, damaged: bytes
+) -> None:
+    run = write_run(tmp_path / "a", lr=0.5, losses=[5.0, 4.0, 3.0], over=True, miou=0.421)
+    (run / "results.json").write_text(json.dumps({"protocols": []}))
+    page = [] if verb == "runs" else ["--out", str(tmp_path / "page.html")]
+    assert main([verb, str(run), *page]) == 0
+    capsys.readouterr()
+    (run / name).write_bytes(damaged)
+    ignored = {"runs": "results.json", "show": "final/summary.json"}[verb] == name
+    cut = name == "metrics.jsonl" and not damaged.endswith(b"\n")  # no line of it is whole
+    code = main([verb, str(run), *page])
+    told = capsys.readouterr().err.strip().splitlines()
+    assert code == (0 if ignored or cut else 1)
+    assert ignored or cut or (len(told) == 1 and f"{run / name}" in told[0])
+
+
+def test_a_run_that_is_being_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its last line may be cut; and older versions wrote numbers that are no JSON."""
+    run = write_run(tmp_path / "a", lr=0.5, losses=[5.0], over=False)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "loss": NaN, "gradient_norm": -Infinity}\n{"step": 3}\n{"step": 4, "lo')
+    assert main(["runs", str(run), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["runs"][0]
+    assert (result["steps"], result["last_loss"]) == (3, 5.0)
