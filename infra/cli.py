@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from infra.output import guard_arguments, without_credentials
 from shards.errors import BrickyardError, RecipeError
 
 FAILED, USAGE, QUARANTINED = 1, 2, 3
@@ -27,7 +28,15 @@ Verb = Callable[[argparse.Namespace], tuple[dict[str, Any], int]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    args = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    with without_credentials(words):
+        return _main(words)
+
+
+def _main(words: Sequence[str]) -> int:
+    args = parser().parse_args(words)
+    if misplaced := guard_arguments(args):
+        return _fail(args, misplaced, USAGE)
     try:
         verb: Verb = import_module(f"infra.verbs.{args.verb}").run
         # libraries that print (Ray does) must not get between the reader and the one JSON object

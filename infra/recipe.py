@@ -15,6 +15,7 @@ from infra.config import Deferred, dump, load_file
 from ingest.source import Source, find_source
 from shards.containers import ContainerName
 from shards.errors import RecipeError
+from shards.uri import Location, redacted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +102,21 @@ def load_recipe(path: Path) -> tuple[Recipe, Path]:
 
 
 def source_root(source: SourceConfig, folder: Path) -> str:
-    """The root as an absolute path or URI."""
+    """The root as an absolute path or URI (a `Location`, fit to be shown)."""
     if "://" in source.root:
-        return source.root
+        return Location(source.root)
     return str((folder / Path(source.root).expanduser()).resolve())
 
 
 def build_config(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides the bytes of its corpus (not where the raw data lie), as JSON."""
-    return {
-        "sources": [{"dataset": s.dataset, "options": dump(s.resolve()[1]), "limit": s.limit} for s in recipe.sources],
-        "curate": dump(recipe.curate),
-        "shards": dump(recipe.shards),
-    }
+    config: dict[str, Any] = redacted(
+        {
+            "sources": [
+                {"dataset": s.dataset, "options": dump(s.resolve()[1]), "limit": s.limit} for s in recipe.sources
+            ],
+            "curate": dump(recipe.curate),
+            "shards": dump(recipe.shards),
+        }
+    )
+    return config

@@ -30,9 +30,10 @@ import xxhash
 from shards.atomic import Readable, write_whole
 from shards.clients import admit
 from shards.errors import BrickyardError, CorpusError
+from shards.filesystems import open_filesystem
 from shards.listing import Entry, Note, local_entries, local_files, printable, remote_entries
 from shards.retry import RetryPolicy, ShortRead, bounded, refined, retry
-from shards.uri import Location, hide, open_filesystem
+from shards.uri import Location, hide
 
 T = TypeVar("T")
 

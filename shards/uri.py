@@ -1,4 +1,4 @@
-"""Addresses of stores, without their secrets, and the file systems behind them.
+"""Addresses of stores, without their secrets.
 
 A URI may carry credentials (`s3://key:secret@bucket/...`, `?access_key=...&secret_key=...`). A `Location` is the URI as
 everybody may see it: as text, in JSON, in errors and logs the credentials are `***`; only opening it, and pickling it
@@ -7,29 +7,20 @@ for another process of the same job, uses them. Credentials from the environment
 
 from __future__ import annotations
 
-import os
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
-
-import pyarrow as pa
-import pyarrow.fs as pafs
-
-from shards.clients import shared
-from shards.errors import CorpusError
-from shards.retry import RetryPolicy
+from urllib.parse import quote, unquote, unquote_plus
 
 HIDDEN = "***"
 _SECRET = re.compile(r"key|secret|token|passw|signature|credential|sas", re.IGNORECASE)
-_FLAGS = (
-    "allow_bucket_creation",
-    "allow_bucket_deletion",
-    "allow_delayed_open",
-    "check_directory_existence_before_creation",
-    "force_virtual_addressing",
-)
-_TEXTS = ("access_key", "secret_key", "session_token", "region", "scheme", "endpoint_override", "tls_ca_file_path")
+_known: dict[str, None] = {}
+"""Every URI with credentials that this process has met; `scrub` removes them from whatever is printed."""
+
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+([^\s\"'<>]+)")
+_LEAST_BARE = 8
+"""A shorter secret is only removed where it stands in its URI: "test" is part of many honest words."""
 
 
 class Location(str):
@@ -41,6 +32,8 @@ class Location(str):
         whole = uri.whole if isinstance(uri, Location) else uri
         self = super().__new__(cls, redact(whole))
         self.whole = whole
+        if self != whole:
+            _known[whole] = None
         return self
 
     def __str__(self) -> str:
@@ -64,73 +57,42 @@ def redact(uri: str) -> str:
     return f"{scheme}://{place}{mark}{shown}"
 
 
-def open_filesystem(location: Location, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
-    """(file system, path in it) of a URI. Raises `CorpusError`, without secrets, for one that cannot be opened."""
-    try:
-        if location.whole.startswith("s3://"):
-            return _open_s3(location.whole, policy)
-        return tuple(pafs.FileSystem.from_uri(location.whole))
-    except TimeoutError as problem:
-        raise CorpusError(f"{location} cannot be opened now: {problem}") from None
-    except (pa.ArrowException, OSError, ValueError, TypeError) as problem:
-        text = hide(str(problem), location.whole)
-    raise CorpusError(f"{location} is no address this program can open: {text}")  # no cause: it may quote the secret
-
-
-def hide(text: str, uri: str) -> str:
-    """A message with the URI and each of its secrets (of 4 characters or more) replaced, however they are escaped."""
+def hide(text: str, uri: str, least: int = 4) -> str:
+    """A message with the URI and each of its secrets (of `least` characters or more) replaced, however they are
+    escaped."""
     text = text.replace(uri, redact(uri))
-    place, _, query = uri.partition("://")[2].partition("?")
+    scheme, _, rest = uri.partition("://")
+    place, _, query = rest.partition("?")
     login = place.rpartition("@")[0]
     pairs = (pair.partition("=") for pair in query.split("&"))
     raw = {login, *login.split(":", 1), *(value for name, _, value in pairs if _SECRET.search(name))}
-    secrets = {form for value in raw for form in (value, unquote(value), unquote_plus(value)) if len(form) >= 4}
-    for secret in sorted(secrets - {HIDDEN}, key=len, reverse=True):
+    if scheme.startswith("abfs") and ":" not in login:
+        raw.discard(login)  # Azure's container, no secret
+    forms = {form for value in raw for form in (value, unquote(value), unquote_plus(value), quote(value, safe=""))}
+    forms |= {json.dumps(form)[1:-1] for form in forms} | {repr(form)[1:-1] for form in forms}
+    for secret in sorted((form for form in forms - {HIDDEN} if len(form) >= least), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
 
 
-def _open_s3(uri: str, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
-    """S3 with our timeouts and no retries of its own: one policy decides, attempts do not multiply.
-
-    The SDK gives a connection up that moves less than 1 byte/s for `idle_s` (measured: within idle_s + 6 s).
-    """
-    parts = urlsplit(uri)
-    login, _, bucket = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    given = dict(parse_qsl(parts.query))
-    if login and login != HIDDEN:
-        given |= {"access_key": unquote(user), "secret_key": unquote(password)}
-    given = {name: value for name, value in given.items() if value != HIDDEN}
-    if unknown := given.keys() - {*_FLAGS, *_TEXTS}:
-        raise ValueError(f"unknown options {', '.join(sorted(unknown))}; known are {', '.join((*_TEXTS, *_FLAGS))}")
-    options: dict[str, Any] = {name: given[name] for name in _TEXTS if name in given}
-    options |= {name: given[name].lower() in ("true", "1") for name in _FLAGS if name in given}
-    options.setdefault("allow_delayed_open", True)  # a small file is one request, not three
-    options = _endpoint(options, os.environ)
-    if "region" not in options and "endpoint_override" in options:
-        options["region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-
-    def make() -> pafs.FileSystem:
-        return pafs.S3FileSystem(
-            **({"region": pafs.resolve_s3_region(bucket)} | options if "region" not in options else options),
-            connect_timeout=policy.connect_s,
-            request_timeout=policy.idle_s,
-            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
-        )
-
-    place = "" if "region" in options else bucket  # whose region has to be asked for
-    key = (place, tuple(sorted(options.items())), policy.connect_s, policy.idle_s)
-    filesystem = shared(key, make, policy.request_s)
-    return filesystem, unquote(f"{bucket}{parts.path}").strip("/")
+def remember(text: str) -> None:
+    """Take note of the credentials of every URI in a text that a user wrote (a command line, a recipe), so that `scrub`
+    knows them even where the text is wrong and no store is ever opened."""
+    for scheme, rest in _URI.findall(text):
+        Location(f"{scheme}://{rest}")
 
 
-def _endpoint(options: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The endpoint of the URI, or else of the environment, split into scheme and address."""
-    default = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    endpoint = options.get("endpoint_override") or default
-    if not endpoint:
-        return options
-    scheme, mark, address = endpoint.partition("://")
-    named = {"scheme": scheme} if mark else {}
-    return named | options | {"endpoint_override": (address if mark else endpoint).rstrip("/")}
+def scrub(text: str) -> str:
+    """A text without the credentials of any URI that this process has met."""
+    for uri in list(_known):
+        text = hide(text, uri, _LEAST_BARE)
+    return text
+
+
+def redacted(value: Any) -> Any:
+    """JSON-able values with every URI in them as everybody may see it."""
+    if isinstance(value, Mapping):
+        return {name: redacted(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(entry) for entry in value]
+    return str(Location(value)) if isinstance(value, str) and "://" in value else value

@@ -10,6 +10,7 @@ from shards.corpus import Corpus
 from shards.errors import CorpusError
 from shards.selection import select, write_selection
 from shards.storage import Store
+from shards.uri import Location
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -23,11 +24,21 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         at_most=dict(map(_limit, args.at_most)),
         weights=dict(map(_limit, args.weight)),
     )
-    out = Path(args.out).resolve()
-    write_selection(Store(out.parent), out.name, selection)
+    folder, name = _place(args.out)
+    write_selection(Store(folder), name, selection)
     if not args.json:
         print(f"{args.out}: {len(selection.keys)} of {len(corpus)} scenes")
     return {"selection": args.out, "scenes": len(selection.keys), "of": len(corpus)}, 0
+
+
+def _place(out: str) -> tuple[str, str]:
+    """(folder, name) of a path or URI."""
+    if not isinstance(out, Location):
+        path = Path(out).resolve()
+        return str(path.parent), path.name
+    place, mark, query = out.whole.partition("?")
+    folder, _, name = place.rpartition("/")
+    return f"{folder}{mark}{query}", name
 
 
 def _limit(text: str) -> tuple[str, float]:
