@@ -1,48 +1,64 @@
 """What the formats have in common: columns of numbers -> a cloud of points with the fields of the contract.
 
-Writers agree on little. Colours are 0..255, 0..65535 or 0..1, and eight-bit values stand in sixteen-bit fields; the
-rule used here looks at the largest value of the file:
-
-  integers   below 256: as they are; up to 65535: the high byte
-  floats     up to 1: times 255; up to 255: rounded; up to 65535: the high byte
-
-Fields that are zero throughout are what writers put where they have nothing, so they are absent. Values that cannot be
-what their name says (negative colours, infinite intensities) make the field absent and are counted in `dropped`.
+Columns are found by the names that the usual writers give them (CloudCompare, PDAL, PCL, MeshLab). A column that is not
+found by any name is not lost in silence: it is named and counted in `dropped`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import fields as dataclass_fields
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.scene import UNLABELLED, Float32, Float64
-from shards.taxonomy import taxonomy
+from ingest.pointfiles import fields
+from shards.scene import Float32, Float64
 
 MAX_POINTS = 100_000_000
 """One scene: 2.4 GB of coordinates while it is read."""
-TAXONOMY = "asprs"
-WEEK_S = 604_800
-Number = TypeVar("Number", np.uint8, np.uint16)
+LOST_BLOCKS = "points in lost blocks (runs of zero bytes)"
+OUTSIDE = "points outside the header's bounds: kept"
+ASPRS = "asprs"
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 ALIASES = {
     "red": ("red", "r", "diffuse_red"),
     "green": ("green", "g", "diffuse_green"),
     "blue": ("blue", "b", "diffuse_blue"),
-    "intensity": ("intensity", "reflectance", "reflectivity"),
-    "nx": ("nx", "normal_x"),
-    "ny": ("ny", "normal_y"),
-    "nz": ("nz", "normal_z"),
-    "classification": ("classification",),
+    "f_dc_0": ("f_dc_0",),
+    "f_dc_1": ("f_dc_1",),
+    "f_dc_2": ("f_dc_2",),
+    "packed": ("rgb", "rgba"),
+    "intensity": ("intensity", "reflectance", "reflectivity", "remission"),
+    "nx": ("nx", "normal_x", "normalx"),
+    "ny": ("ny", "normal_y", "normaly"),
+    "nz": ("nz", "normal_z", "normalz"),
+    "labels": ("classification", "label", "labels", "class", "semantic", "semantic_label", "sem_class"),
     "return_number": ("returnnumber", "return_number"),
     "return_count": ("numberofreturns", "number_of_returns"),
     "time": ("gpstime", "gps_time"),
     "ring": ("ring",),
 }
+COLOURS = (("red", "green", "blue"), ("packed",), ("f_dc_0", "f_dc_1", "f_dc_2"))
+NORMAL = ("nx", "ny", "nz")
+PREFIX = "scalar_"
+SHOWN = 6
+"""Columns that are named in `dropped`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Metres per unit of x and y, and of z."""
+
+    flat: float = 1.0
+    height: float = 1.0
+
+    @property
+    def xyz(self) -> Float64:
+        return np.array([self.flat, self.flat, self.height])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +70,14 @@ class Cloud:
         color: uint8 (N, 3) or None.
         normal: float32 (N, 3), unit length or zero, or None.
         intensity: float32 (N,), finite, or None; its unit is "unit" (0..1) or "raw".
-        classes: int16 (N,) ASPRS class ids, or None.
+        classes: int16 (N,) class ids, or None; `taxonomy` is their label set.
         ring: uint16 (N,), laser beam, or None.
         return_number, return_count: uint8 (N,), from 1 (0 unknown), or None.
         time_offset: float32 (N,), seconds after the earliest point, or None.
         timestamp_ns: time of the earliest point, nanoseconds of GPS time since 1980-01-06, or None.
         world_crs: name of the coordinate system, as text.
-        metres_per_unit: what `xyz` was multiplied with.
+        scale: what the file's coordinates were multiplied with.
+        bounds: float64 (2, 3), the box in metres that holds all points by the file's header, or None.
         dropped: what was left out and how often.
     """
 
@@ -70,152 +87,126 @@ class Cloud:
     intensity: Float32 | None = None
     intensity_unit: str = "raw"
     classes: NDArray[np.int16] | None = None
+    taxonomy: str = ASPRS
     ring: NDArray[np.uint16] | None = None
     return_number: NDArray[np.uint8] | None = None
     return_count: NDArray[np.uint8] | None = None
     time_offset: Float32 | None = None
     timestamp_ns: int | None = None
     world_crs: str | None = None
-    metres_per_unit: float = 1.0
+    scale: Scale = Scale()
+    bounds: Float64 | None = None
     dropped: Mapping[str, int]
 
     def take(self, chosen: NDArray[np.bool_]) -> Cloud:
         """The chosen ones of the points; `dropped` stays that of the whole."""
-        arrays: dict[str, Any] = {k: v[chosen] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        columns = (field.name for field in dataclass_fields(self) if field.name != "bounds")
+        arrays: dict[str, Any] = {k: v[chosen] for k in columns if isinstance(v := getattr(self, k), np.ndarray)}
         return replace(self, **arrays)
 
 
-def from_columns(table: Columns, metres_per_unit: float) -> Cloud:
+def from_columns(
+    table: Columns,
+    scale: Scale,
+    *,
+    taxonomy: str | None = None,
+    lost: NDArray[np.bool_] | None = None,
+    unread: Iterable[str] = (),
+    dropped: Counter[str] | None = None,
+    text: bool = False,
+) -> Cloud:
     """The cloud of a table whose columns x, y, z exist; case and CloudCompare's prefix `scalar_` do not matter.
 
     Args:
         table: name -> (N,) numbers.
+        taxonomy: label set of the table's labels; None knows those of tables with LAS's return numbers only.
+        lost: bool (N,), points whose bytes are lost.
+        unread: names of columns that are not in the table.
+        dropped: what was left out so far.
+        text: the numbers were read from text.
     """
-    named = {name.lower().removeprefix("scalar_"): column for name, column in table.items()}
+    dropped = Counter(dropped or {})
+    named, unknown = _recognised(table)
     with np.errstate(over="ignore", invalid="ignore"):
-        xyz = np.stack([named[axis].astype(np.float64) for axis in "xyz"], axis=1) * metres_per_unit
-    good = np.logical_and.reduce([np.isfinite(xyz[:, axis]) for axis in range(3)])
-    dropped: Counter[str] = Counter()
-    if not good.all():
-        dropped["non-finite points"] = int((~good).sum())
-        xyz, named = xyz[good], {name: column[good] for name, column in named.items()}
-    intensity, unit = intensity_floats(_pick(named, "intensity"), dropped)
-    classes = _pick(named, "classification")
-    if any(name in named for name in ("label", "class", "semantic")):
-        dropped["labels of no known class set"] = 1
+        xyz = np.stack([table_axis(table, axis).astype(np.float64) for axis in "xyz"], axis=1)
+        if scale != Scale():
+            xyz *= scale.xyz
+    finite = np.logical_and.reduce([np.isfinite(xyz[:, axis]) for axis in range(3)])
+    if lost is None or not lost.any():
+        kept = finite
+    else:
+        kept = finite & ~lost
+        dropped[LOST_BLOCKS] += int(lost.sum())
+    if not kept.all():
+        dropped["non-finite points"] += len(kept) - int(kept.sum()) - dropped[LOST_BLOCKS]
+        xyz, named = xyz[kept], {name: column[kept] for name, column in named.items()}
+    _count_columns(dropped, [*unknown, *unread])
+    intensity, unit = fields.intensity_floats(named.get("intensity"), dropped)
+    labels = named.get("labels")
+    known = taxonomy or (ASPRS if {"return_number", "return_count"} <= set(named) else None)
+    if labels is not None and known is None:
+        dropped[fields.UNKNOWN_LABELS] += len(labels)
     return Cloud(
         xyz=xyz,
-        color=color_bytes(_stack(named, "red", "green", "blue"), dropped),
-        normal=_normals(_stack(named, "nx", "ny", "nz"), dropped),
+        color=_color(named, dropped, text=text),
+        normal=fields.unit_normals(_stack(named, "nx", "ny", "nz"), dropped),
         intensity=intensity,
         intensity_unit=unit,
-        classes=None if classes is None else asprs_classes(classes),
-        ring=_whole_numbers(_pick(named, "ring"), np.uint16),
-        return_number=_whole_numbers(_pick(named, "return_number"), np.uint8),
-        return_count=_whole_numbers(_pick(named, "return_count"), np.uint8),
-        time_offset=time_floats(_pick(named, "time"), dropped)[0],
-        metres_per_unit=metres_per_unit,
-        dropped=dropped,
+        classes=None if labels is None or known is None else fields.class_ids(labels, known, dropped),
+        taxonomy=known or ASPRS,
+        ring=fields.whole_numbers(named.get("ring"), np.uint16, dropped, "rings"),
+        return_number=fields.whole_numbers(named.get("return_number"), np.uint8, dropped, "return numbers"),
+        return_count=fields.whole_numbers(named.get("return_count"), np.uint8, dropped, "numbers of returns"),
+        time_offset=fields.time_floats(named.get("time"), dropped)[0],
+        scale=scale,
+        dropped={reason: count for reason, count in dropped.items() if count},
     )
 
 
-def color_bytes(
-    values: NDArray[Any] | None, dropped: Counter[str], top: float | None = None
-) -> NDArray[np.uint8] | None:
-    """Colours (N, 3) of any number type -> uint8, or None where there are none.
+def table_axis(table: Columns, axis: str) -> NDArray[Any]:
+    """The column of an axis, whatever the case of its name."""
+    return next(column for name, column in table.items() if name.lower() == axis)
 
-    Args:
-        top: the largest value of the whole file, where `values` are only a part of it.
+
+def _recognised(table: Columns) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Field -> column, and the names of the columns that are no field.
+
+    A plain name goes before one with a prefix. What comes in threes is only a field where all three are there, and
+    packed colours only where no others are. An alpha channel belongs to its colour, and no camera's colour has one.
     """
-    if values is None or not len(values):
-        return None
-    low, top = float(values.min()), float(values.max()) if top is None else top
-    if low == top == 0:
-        return None
-    if not (low >= 0 and top <= 65535):
-        dropped["colours out of range"] = len(values)
-        return None
-    if top >= 256:
-        return (values.astype(np.uint16) >> 8).astype(np.uint8)
-    scale = 255.0 if values.dtype.kind == "f" and top <= 1 else 1.0
-    rounded: NDArray[np.uint8] = np.minimum(np.rint(values * scale), 255).astype(np.uint8)
-    return rounded
+    names: dict[str, str] = {}
+    for name in sorted(table, key=lambda name: name.lower().startswith(PREFIX)):
+        names.setdefault(name.lower().removeprefix(PREFIX), name)
+    chosen = {
+        field: next(names[alias] for alias in aliases if alias in names)
+        for field, aliases in ALIASES.items()
+        if not names.keys().isdisjoint(aliases)
+    }
+    if "packed" in chosen and table[chosen["packed"]].dtype.itemsize < 4:
+        del chosen["packed"]
+    colours = [group for group in COLOURS if all(field in chosen for field in group)]
+    whole = {*(colours[0] if colours else ()), *(NORMAL if all(field in chosen for field in NORMAL) else ())}
+    for field in {*NORMAL, *(field for group in COLOURS for field in group)} - whole:
+        chosen.pop(field, None)
+    known = {*chosen.values(), *(name for name in table if name.lower() in ("x", "y", "z"))}
+    known |= {names[alpha] for alpha in ("alpha", "a") if colours and alpha in names}
+    return {field: table[name] for field, name in chosen.items()}, [name for name in table if name not in known]
 
 
-def asprs_classes(raw: NDArray[Any]) -> NDArray[np.int16] | None:
-    """Class ids (N,) of LAS -> label set "asprs", UNLABELLED beyond it; None where no point is of a class beyond 1.
-
-    0 and 1 say "never classified" and "unclassified": a file with only these has no labels.
-    """
-    with np.errstate(invalid="ignore"):
-        known = (raw >= 0) & (raw < len(taxonomy(TAXONOMY).classes)) & (raw == np.rint(raw))
-    classes = np.where(known, raw, UNLABELLED).astype(np.int16)
-    return classes if classes.max(initial=0) > 1 else None
+def _count_columns(dropped: Counter[str], names: list[str]) -> None:
+    if names:
+        shown = ", ".join(name.encode("ascii", "replace").decode()[:40] for name in names[:SHOWN])
+        dropped[f"columns that are not read ({shown}{', ...' if len(names) > SHOWN else ''})"] = len(names)
 
 
-def _pick(named: Columns, field: str) -> NDArray[Any] | None:
-    return next((named[alias] for alias in ALIASES[field] if alias in named), None)
+def _color(named: Columns, dropped: Counter[str], *, text: bool) -> NDArray[np.uint8] | None:
+    if "red" in named:
+        return fields.color_bytes(_stack(named, "red", "green", "blue"), dropped)
+    if "packed" in named:
+        return fields.color_bytes(fields.unpacked_colors(named["packed"], dropped, text=text), dropped)
+    return fields.splat_colors(_stack(named, "f_dc_0", "f_dc_1", "f_dc_2"), dropped)
 
 
-def _stack(named: Columns, *fields: str) -> NDArray[Any] | None:
-    columns = [column for field in fields if (column := _pick(named, field)) is not None]
-    return np.stack(columns, axis=1) if len(columns) == len(fields) else None
-
-
-def _whole_numbers(raw: NDArray[Any] | None, dtype: type[Number]) -> NDArray[Number] | None:
-    """A column as unsigned integers; None where it is absent, zero throughout, or holds anything else."""
-    if raw is None or not raw.any() or not ((raw >= 0) & (raw <= np.iinfo(dtype).max) & (raw == np.rint(raw))).all():
-        return None
-    return raw.astype(dtype)
-
-
-def intensity_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[Float32 | None, str]:
-    """Intensities (N,) as float32 and their unit: "unit" for floats within 0..1, else "raw" (the vendor's own)."""
-    if raw is None or not raw.any():
-        return None, "raw"
-    with np.errstate(over="ignore"):
-        values: Float32 = raw.astype(np.float32)
-    if not np.isfinite(values).all():
-        dropped["intensities that are not finite"] = int((~np.isfinite(values)).sum())
-        return None, "raw"
-    normalised = raw.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1
-    return values, "unit" if normalised else "raw"
-
-
-def time_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[Float32 | None, float | None]:
-    """Times (N,) in seconds -> float32 seconds after the earliest one, and that one; None where there are none.
-
-    float32 is good to 0.03 s within a week and to 0.2 ms within an hour; times that span more than a week are left out.
-    """
-    if raw is None or not raw.any():
-        return None, None
-    if not np.isfinite(raw).all():
-        dropped["times that are not finite"] = int((~np.isfinite(raw)).sum())
-        return None, None
-    first = float(raw.min())
-    with np.errstate(over="ignore"):
-        span = float(raw.max()) - first
-        offsets: Float32 = (raw - first).astype(np.float32)
-    if not span <= WEEK_S:
-        dropped["times that span more than a week"] = len(raw)
-        return None, None
-    return offsets, first
-
-
-def gps_ns(adjusted_s: float) -> int | None:
-    """Adjusted standard GPS time (seconds since 1980-01-06 minus 1e9) -> nanoseconds since 1980-01-06; None beyond."""
-    return round(adjusted_s * 1e9) + 10**18 if abs(adjusted_s) < 8e9 else None
-
-
-def _normals(raw: NDArray[Any] | None, dropped: Counter[str]) -> Float32 | None:
-    """Unit length; (0, 0, 0) for vectors that have no direction, which are counted."""
-    if raw is None or not raw.any():
-        return None
-    vectors = raw.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    usable = np.isfinite(length) & (length > 1e-6)
-    if not usable.all():
-        dropped["normals without direction"] = int((~usable).sum())
-    normals = np.divide(vectors, length, out=np.zeros_like(vectors), where=usable)
-    return normals.astype(np.float32) if usable.any() else None
+def _stack(named: Columns, *names: str) -> NDArray[Any] | None:
+    columns = [named[name] for name in names if name in named]
+    return np.stack(columns, axis=1) if len(columns) == len(names) else None

@@ -2,12 +2,15 @@
 
 Coordinates are int32 * scale + offset, in float64 because projected coordinates have seven digits before the point.
 Points are read in blocks of a million, so that one tile of a large file costs the memory of the tile. What is kept:
-coordinates, colour, intensity, classification, returns, GPS time. Scan angle and extra bytes are left behind. Points
-flagged as withheld are deleted ones by the specification: they are dropped and counted.
+coordinates, colour, intensity, classification, returns, GPS time. Scan angle, scanner flags, user data and source ids
+are left behind; near infrared, waveforms and extra bytes are, too, which is counted. Points flagged as withheld are
+deleted ones by the specification: they are dropped and counted, as are points whose bytes are lost (`ingest.blank`).
 
 Formats 0-5 keep the class in the low five bits of byte 15 and flags above it, three bits each for return number and
 count in byte 14, GPS time at 20 (not in 0 and 2); formats 6-10 have the class in byte 16, four bits each in byte 14,
 GPS time at 22. GPS time is either seconds of a week that is not named, or seconds since 1980-01-06 minus 1e9.
+
+Writers give newer versions the shorter header of older ones: what a short header does not hold is taken as absent.
 """
 
 from __future__ import annotations
@@ -16,20 +19,22 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.pointfiles import cloud, crs, laz, tiles
-from ingest.pointfiles.cloud import Cloud
+from ingest.blank import SECTOR, blank_records
+from ingest.pointfiles import cloud, crs, fields, laz, tiles
+from ingest.pointfiles.cloud import ASPRS, Cloud, Scale
 from ingest.source import RawFiles
 from shards.scene import Float64
 
 START = struct.Struct("<4s20x2B68xHIIBHI")
 """Magic, version, header size, offset to points, number of records, point format, record length, legacy count."""
-BASE_HEADER = 227
-HEADER_BYTES = {0: 227, 1: 227, 2: 227, 3: 235, 4: 375}
+BASE_HEADER, WAVEFORM_HEADER, LONG_HEADER = 227, 235, 375
+"""Bytes of a header: of all versions, with the place of waveforms (1.3), with extended records and counts (1.4)."""
+MINORS = range(5)
 RECORD_BYTES = (20, 28, 26, 34, 57, 63, 30, 36, 38, 59, 67)
 TIME_AT = (None, 20, None, 20, 20, 20, 22, 22, 22, 22, 22)
 COLOR_AT = {2: 20, 3: 28, 5: 28, 7: 30, 8: 30, 10: 30}
@@ -38,8 +43,8 @@ MAX_EXTENDED = 1000
 MAX_HEADER_BYTES = 256 << 20
 MAX_COUNT = 4_000_000_000
 BLOCK_POINTS = 1_000_000
-GEOGRAPHIC = "coordinates are degrees of longitude and latitude"
-PROJECT = "project the file to metres, or set metres_per_unit to read it as it is"
+NEAR_INFRARED, WAVEFORMS = (8, 10), (4, 5, 9, 10)
+UNIT_HINT = "project the file to metres, or set metres_per_unit to say what a unit is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +54,12 @@ class LasHeader:
     Attributes:
         point_format: 0..10. record_bytes: bytes of a point. count: points. start: offset of the first point.
         scale, offset: float64 (3,); coordinate = integer * scale + offset, in the file's unit.
-        bounds: (low, high) of x and of y, as declared.
-        metres_per_unit: as the coordinate system says, 1 if there is none; 0 for degrees.
+        bounds: (low, high) of x, y and z, as declared.
+        units: as the coordinate system says, metres if there is none.
         world_crs: the coordinate system as text, or None.
         absolute_time: GPS times count from 1980-01-06 (minus 1e9 s), not from the start of some week.
         laszip: the LASzip record of a compressed file, else None.
-        dropped: records that the header counts and that are not there.
+        dropped: records that the header counts and that are not there, and what it says of parts that are not read.
     """
 
     point_format: int
@@ -63,12 +68,25 @@ class LasHeader:
     start: int
     scale: Float64
     offset: Float64
-    bounds: tuple[tuple[float, float], tuple[float, float]]
-    metres_per_unit: float
+    bounds: tuple[tuple[float, float], ...]
+    units: crs.Units
     world_crs: str | None
     absolute_time: bool
     laszip: bytes | None
     dropped: Mapping[str, int]
+
+    def scale_to_metres(self, flat: float | None, height: float | None) -> tuple[Scale, Counter[str]] | None:
+        """Metres per unit and what they do not tell, or None where x and y have no known unit.
+
+        Args:
+            flat, height: what the options say, which goes before what the file says; `flat` alone is of all axes.
+        """
+        x = self.units.horizontal if flat is None else flat
+        z = height if height is not None else flat if flat is not None else self.units.vertical
+        if x is None:
+            return None
+        unknown = {"heights of no known unit: read in the unit of x and y": 1} if z is None else {}
+        return Scale(flat=x, height=x if z is None else z), Counter(unknown)
 
 
 def read_header(files: RawFiles, path: str) -> LasHeader:
@@ -78,9 +96,9 @@ def read_header(files: RawFiles, path: str) -> LasHeader:
     magic, major, minor, header_bytes, start, records, point_format, record_bytes, count = START.unpack_from(data)
     if magic != b"LASF":
         raise files.error(path, "does not begin with LASF", offset=0, hint="is this a LAS file?")
-    if major != 1 or minor not in HEADER_BYTES:
+    if major != 1 or minor not in MINORS:
         raise files.error(path, f"version {major}.{minor}; 1.0 to 1.4 expected", offset=24)
-    if not HEADER_BYTES[minor] <= header_bytes <= start <= min(size, MAX_HEADER_BYTES):
+    if not BASE_HEADER <= header_bytes <= start <= min(size, MAX_HEADER_BYTES):
         problem = f"a header of {header_bytes} bytes and points at {start} in a file of {size} bytes"
         raise files.error(path, problem, offset=94, hint="the header is damaged or the file is truncated")
     # A hostile count makes common readers walk the record list until the memory is gone.
@@ -93,7 +111,8 @@ def read_header(files: RawFiles, path: str) -> LasHeader:
     if point_format >= len(RECORD_BYTES) or record_bytes < RECORD_BYTES[point_format]:
         raise files.error(path, f"point format {point_format} with records of {record_bytes} bytes", offset=104)
     data += files.read_range(path, BASE_HEADER, start - BASE_HEADER)
-    if minor >= 4:
+    long = minor >= 4 and header_bytes >= LONG_HEADER
+    if long:
         count = struct.unpack_from("<Q", data, 247)[0] or count
     if count > MAX_COUNT or (not compressed and count * record_bytes > size - start):
         raise files.error(
@@ -101,18 +120,29 @@ def read_header(files: RawFiles, path: str) -> LasHeader:
             hint="the file is truncated or its header is damaged",
         )  # fmt: skip
     found, missing = _find_records(data, header_bytes, records)
-    if minor >= 4 and header_bytes >= HEADER_BYTES[4]:
-        missing += _find_extended(files, path, found, *struct.unpack_from("<QI", data, 235))
+    extended, extended_count = struct.unpack_from("<QI", data, 235) if long else (0, 0)
+    if long:
+        missing += _find_extended(files, path, found, extended, extended_count)
     projection = {ident: content for (user, ident), content in found.items() if user == crs.USER}
     scale, offset, extremes = np.split(np.frombuffer(data, "<f8", 12, 131), (3, 6))
     if not (np.isfinite([scale, offset]).all() and (scale != 0).all()):
         raise files.error(path, f"impossible scale {scale} or offset {offset}", offset=131)
+    waveforms = struct.unpack_from("<Q", data, BASE_HEADER)[0] if minor >= 3 and header_bytes >= WAVEFORM_HEADER else 0
+    end = min([size, *(place for place in (waveforms, extended if extended_count else 0) if place > start)])
+    behind = 0 if compressed else end - start - count * record_bytes
+    lost = {
+        "variable length records that are not there": missing,
+        "extra bytes of points: not read": record_bytes - RECORD_BYTES[point_format],
+        "near infrared: not read": int(point_format in NEAR_INFRARED),
+        "waveforms: not read": int(point_format in WAVEFORMS),
+        "bytes after the points: not read": behind if behind >= record_bytes and not missing else 0,
+    }
     return LasHeader(
         point_format=point_format, record_bytes=record_bytes, count=count, start=start, scale=scale, offset=offset,
-        bounds=((float(extremes[1]), float(extremes[0])), (float(extremes[3]), float(extremes[2]))),
-        metres_per_unit=_unit(projection), world_crs=crs.crs_text(projection), absolute_time=bool(data[6] & 1),
+        bounds=tuple((float(low), float(high)) for high, low in extremes.reshape(3, 2)),
+        units=crs.units(projection), world_crs=crs.crs_text(projection), absolute_time=bool(data[6] & 1),
         laszip=found.get(laz.RECORD, b"") if compressed else None,
-        dropped={"variable length records that are not there": missing} if missing else {},
+        dropped={reason: number for reason, number in lost.items() if number},
     )  # fmt: skip
 
 
@@ -153,39 +183,39 @@ def _find_extended(
     return 0
 
 
-def _unit(projection: Mapping[int, bytes]) -> float:
-    try:
-        return crs.metres_per_unit(projection)
-    except crs.GeographicCRS:
-        return 0.0
-
-
-def read_las(files: RawFiles, path: str, metres_per_unit: float | None, tile: Mapping[str, Any] | None) -> Cloud:
+def read_las(
+    files: RawFiles, path: str, metres: float | None, metres_of_height: float | None, tile: Mapping[str, Any] | None
+) -> Cloud:
     """The points of a LAS, LAZ or COPC file in file order, or those of them that lie in a tile of `plan`.
 
     Args:
-        metres_per_unit: None takes the unit of the file's coordinate system.
+        metres, metres_of_height: per unit; None takes the units of the file's coordinate system.
 
     Raises:
         RawDataError: the file is damaged, has no usable unit, or more points than a scene may have.
     """
     header = read_header(files, path)
-    unit = header.metres_per_unit if metres_per_unit is None else metres_per_unit
-    if not unit:
-        raise files.error(path, GEOGRAPHIC, hint=PROJECT)
+    found = header.scale_to_metres(metres, metres_of_height)
+    if found is None:
+        raise files.error(path, header.units.problem, hint=UNIT_HINT)
+    scale, unknown = found
     core = None if tile is None else tiles.square(tile)
     blocks = _plain_blocks if header.laszip is None else _compressed_blocks
     kept: list[NDArray[Any]] = []
-    dropped = Counter(header.dropped)
-    total = color_top = class_top = 0
-    for block in blocks(files, path, header):
+    dropped = Counter(header.dropped) + unknown
+    total = usable = color_top = class_top = 0
+    for block, lost in blocks(files, path, header):
         names = block.dtype.names or ()
         color_top = max([color_top, *(int(block[name].max()) for name in ("red", "green", "blue") if name in names)])
         class_top = max(class_top, int((block["class"] & _class_mask(header)).max()))
         withheld = (block["flags"] & (0x80 if header.point_format < 6 else 0x04)) != 0
         chosen = ~withheld
+        if lost is not None:
+            withheld, chosen = withheld & ~lost, chosen & ~lost
+            dropped[cloud.LOST_BLOCKS] += int(lost.sum())
+        usable += int(chosen.sum())
         if core is not None:
-            near = core.near(_coordinates(block, header) * unit)
+            near = core.near(_coordinates(block, header) * scale.xyz)
             withheld, chosen = withheld & near, chosen & near
         if withheld.any():
             dropped["withheld points"] += int(withheld.sum())
@@ -193,38 +223,49 @@ def read_las(files: RawFiles, path: str, metres_per_unit: float | None, tile: Ma
         total += len(kept[-1])
         if total > cloud.MAX_POINTS:
             raise files.error(path, f"more than {cloud.MAX_POINTS} points for one scene", hint="set or lower tile_m")
-    points = np.concatenate(kept) if len(kept) > 1 else kept[0] if kept else np.zeros(0, _record(header))
-    return _to_cloud(points, header, unit, color_top=color_top, labelled=class_top > 1, dropped=dropped)
+    if not usable:
+        raise files.error(path, f"has no points: {header.count} are declared, none can be used")
+    points = np.concatenate(kept) if len(kept) > 1 else kept[0]
+    return _to_cloud(points, header, scale, color_top=color_top, labelled=class_top > 1, dropped=dropped)
 
 
 def _to_cloud(
-    points: NDArray[Any], header: LasHeader, unit: float, *, color_top: int, labelled: bool, dropped: Counter[str]
+    points: NDArray[Any], header: LasHeader, scale: Scale, *, color_top: int, labelled: bool, dropped: Counter[str]
 ) -> Cloud:
     color = None
     if header.point_format in COLOR_AT:
         stacked = np.stack([points[name] for name in ("red", "green", "blue")], axis=1)
-        color = cloud.color_bytes(stacked, dropped, top=color_top)
+        color = fields.color_bytes(stacked, dropped, top=color_top)
     xyz = _coordinates(points, header)
-    if unit != 1:
-        xyz *= unit
-    intensity, intensity_unit = cloud.intensity_floats(points["intensity"], dropped)
+    if scale != Scale():
+        xyz *= scale.xyz
+    intensity, intensity_unit = fields.intensity_floats(points["intensity"], dropped)
     bits = 3 if header.point_format < 6 else 4
     returns = np.stack([points["returns"] & (1 << bits) - 1, points["returns"] >> bits & (1 << bits) - 1])
-    time_s, first_s = cloud.time_floats(points["time"] if "time" in (points.dtype.names or ()) else None, dropped)
+    time_s, first_s = fields.time_floats(points["time"] if "time" in (points.dtype.names or ()) else None, dropped)
     return Cloud(
         xyz=xyz,
         color=color,
         intensity=intensity,
         intensity_unit=intensity_unit,
-        classes=cloud.asprs_classes(points["class"] & _class_mask(header)) if labelled else None,
+        classes=fields.class_ids(points["class"] & _class_mask(header), ASPRS, dropped) if labelled else None,
         return_number=returns[0] if returns.any() else None,
         return_count=returns[1] if returns.any() else None,
         time_offset=time_s,
-        timestamp_ns=cloud.gps_ns(first_s) if header.absolute_time and first_s is not None else None,
+        timestamp_ns=fields.gps_ns(first_s) if header.absolute_time and first_s is not None else None,
         world_crs=header.world_crs,
-        metres_per_unit=unit,
+        scale=scale,
+        bounds=_bounds(header, scale),
         dropped=dropped,
     )
+
+
+def _bounds(header: LasHeader, scale: Scale) -> Float64:
+    """float64 (2, 3), metres: the declared box, wider by a step of the coordinates, which writers round."""
+    low, high = np.array(header.bounds).T
+    step = np.abs(header.scale) + 1e-9 * np.maximum(np.abs(low), np.abs(high))
+    bounds: Float64 = np.stack([low - step, high + step]) * scale.xyz
+    return bounds
 
 
 def _record(header: LasHeader) -> np.dtype[Any]:
@@ -255,17 +296,35 @@ def _coordinates(points: NDArray[Any], header: LasHeader) -> Float64:
     return coordinates
 
 
-def _plain_blocks(files: RawFiles, path: str, header: LasHeader) -> Iterator[NDArray[Any]]:
-    record = _record(header)
+Block: TypeAlias = tuple[NDArray[Any], NDArray[np.bool_] | None]
+"""Points, and which of them lie in lost blocks of the file."""
+
+
+def _plain_blocks(files: RawFiles, path: str, header: LasHeader) -> Iterator[Block]:
+    """Blocks that end before a run of zeros, which may go on, so that no run is too short in either of two blocks."""
+    record, held = _record(header), b""
     for first in range(0, header.count, BLOCK_POINTS):
         length = min(BLOCK_POINTS, header.count - first) * record.itemsize
-        yield np.frombuffer(files.read_range(path, header.start + first * record.itemsize, length), record)
+        data = held + files.read_range(path, header.start + first * record.itemsize, length)
+        end = len(data) if first + BLOCK_POINTS >= header.count else _before_zeros(data, record.itemsize)
+        data, held = data[:end], data[end:]
+        if data:
+            lost = blank_records(data, record.itemsize)
+            yield np.frombuffer(data, record), lost if lost.any() else None
 
 
-def _compressed_blocks(files: RawFiles, path: str, header: LasHeader) -> Iterator[NDArray[Any]]:
+def _before_zeros(data: bytes, size: int) -> int:
+    """Where the records begin whose bytes are the run of zeros at the end of `data`; of a long run, its last part."""
+    least = max(SECTOR, 8 * size)
+    tail = data[-3 * least :]
+    zeros = len(tail) - len(tail.rstrip(b"\0"))
+    return (len(data) - (zeros if zeros < 3 * least else least)) // size * size
+
+
+def _compressed_blocks(files: RawFiles, path: str, header: LasHeader) -> Iterator[Block]:
     record = _record(header)
     with laz.decompress(
         files, path, start=header.start, count=header.count, record_bytes=record.itemsize, record=header.laszip or b""
     ) as stream:
         while data := stream.read(BLOCK_POINTS * record.itemsize):
-            yield np.frombuffer(data, record)
+            yield np.frombuffer(data, record), None

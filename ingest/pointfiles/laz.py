@@ -31,7 +31,14 @@ MAX_ITEMS = 32
 MAX_CHUNK_POINTS = 10_000_000
 MAX_RATIO = 500
 VARIABLE = 0xFFFFFFFF
+VERSIONS = {6: 2, 7: 2, 8: 2, 9: 1, 0: 2, 10: 3, 11: 3, 12: 3, 13: 3, 14: 3}
+"""Type of an item -> its newest version that lazrs decodes: bytes (0), points, GPS times, colours, waveforms of the
+point formats 0-5, and the same of 6-10."""
+MAX_VERSION = 100
+"""No LASzip that will ever be."""
 DAMAGED = "the file is damaged; download it again"
+NEWER = "it was written by a newer LASzip than can be read here; convert it to LAS"
+LIMITED = "the file is damaged, or a decoder of this size needs more than it is given; convert it to LAS to find out"
 
 
 @contextmanager
@@ -79,11 +86,12 @@ def _run(
             stdin=source, stdout=sink, stderr=words, timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as problem:
-        raise files.error(path, f"decoding took longer than {seconds} s", hint=DAMAGED) from problem
+        raise files.error(path, f"decoding took longer than {seconds} s", hint=LIMITED) from problem
     if done.returncode:
         words.seek(max(words.seek(0, 2) - 2000, 0))
         said = words.read(2000).decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
-        raise files.error(path, f"cannot be decompressed: {said[-1][:200]}", hint=DAMAGED)
+        hint = NEWER if "not supported" in said[-1] else LIMITED if "emory" in said[-1] else DAMAGED
+        raise files.error(path, f"cannot be decompressed: {said[-1][:200]}", hint=hint)
 
 
 def _check_record(files: RawFiles, path: str, record: bytes, record_bytes: int) -> int:
@@ -97,10 +105,15 @@ def _check_record(files: RawFiles, path: str, record: bytes, record_bytes: int) 
             path, f"LASzip compressor {compressor}, coder {coder}; chunked (2) or layered (3) expected",
             hint="write the file again with a LASzip of today",
         )  # fmt: skip
-    sizes = [struct.unpack_from("<2xH", record, FIXED.size + 6 * i)[0] for i in range(min(items // 6, MAX_ITEMS))]
+    known = [struct.unpack_from("<3H", record, FIXED.size + 6 * i) for i in range(min(items // 6, MAX_ITEMS))]
+    sizes = [size for _, size, _ in known]
     if declared * 6 != items or declared > MAX_ITEMS or sum(sizes) != record_bytes:
         problem = f"LASzip items of {sum(sizes)} bytes, points have {record_bytes}"
         raise files.error(path, problem, hint=DAMAGED)
+    for kind, _, version in known:
+        if version > VERSIONS.get(kind, 0):
+            problem = f"LASzip item {kind} of version {version}, which is not supported"
+            raise files.error(path, problem, hint=NEWER if version < MAX_VERSION else DAMAGED)
     if chunk_points != VARIABLE and not 0 < chunk_points <= MAX_CHUNK_POINTS:
         raise files.error(path, f"LASzip chunks of {chunk_points} points", hint=DAMAGED)
     return int(chunk_points)

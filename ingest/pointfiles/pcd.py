@@ -1,26 +1,33 @@
-"""PCD 0.7 of the Point Cloud Library: a text header with named fields, then rows as text, binary, or LZF-compressed.
+"""PCD of the Point Cloud Library: a text header with named fields, then rows as text, binary, or LZF-compressed.
 
-`binary_compressed` is two uint32 (compressed and plain size) and an LZF stream of the fields one after another, each a
-column. The sensor's VIEWPOINT is not applied (nor is it by PCL): the points stay as they are written, which is counted
+Version 0.7 and the older ones that PCL still reads: COLUMNS for FIELDS, float32 where SIZE and TYPE are not given, no
+POINTS. A field of COUNT 0 takes no bytes. `binary_compressed` is two uint32 (compressed and plain size) and an LZF
+stream of the fields one after another, each a column; where both sizes are equal the fields may stand there as they
+are. The sensor's VIEWPOINT is not applied (nor is it by PCL): the points stay as they are written, which is counted
 where it is not the identity. A packed `rgb` holds 0x00RRGGBB in the bits of its four bytes.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.pointfiles.cloud import MAX_POINTS, Cloud, from_columns
+from ingest.blank import SECTOR, blank_records
+from ingest.pointfiles.cloud import MAX_POINTS, Cloud, Scale, from_columns
 from ingest.pointfiles.ply import as_declared
-from ingest.pointfiles.text import MAX_TEXT_BYTES, read_table
+from ingest.pointfiles.text import MAX_TEXT_BYTES, read_table, unix_lines
 from ingest.source import RawFiles
 
 MAX_HEADER = 1 << 16
 MAX_FIELDS = 256
+MAX_COUNT = 4096
+"""Numbers of one field."""
 MAX_LZF_RATIO = 133
 """An LZF match of two or three bytes stands for at most 264 bytes."""
 MAX_LZF_BYTES = 256 << 20
@@ -29,8 +36,8 @@ KINDS = {
     ("F", 4): "<f4", ("F", 8): "<f8", ("I", 1): "<i1", ("I", 2): "<i2", ("I", 4): "<i4", ("I", 8): "<i8",
     ("U", 1): "<u1", ("U", 2): "<u2", ("U", 4): "<u4", ("U", 8): "<u8",
 }  # fmt: skip
-IDENTITY = ["0", "0", "0", "1", "0", "0", "0"]
-PACKED = ("rgb", "rgba")
+FIELDS = ("FIELDS", "COLUMNS")
+PADDING = "_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,117 +49,174 @@ class _Header:
     start: int
     moved: bool
     """The viewpoint is not the identity."""
+    grid: int
+    """WIDTH times HEIGHT."""
+
+    @property
+    def used(self) -> list[tuple[int, str]]:
+        """(number, name) of the fields of one number each."""
+        return [(i, name) for i, (name, _, count) in enumerate(self.fields) if count == 1 and name != PADDING]
 
 
-def read_pcd(files: RawFiles, path: str, metres_per_unit: float) -> Cloud:
-    """The points in file order; raises `RawDataError` with the line or offset of what is wrong."""
+def read_pcd(files: RawFiles, path: str, scale: Scale, taxonomy: str | None = None) -> Cloud:
+    """The points in file order; raises `RawDataError` with the line or offset of what is wrong.
+
+    Args:
+        taxonomy: label set of the file's labels, if it is known.
+    """
     data = files.read(path)
     header = _read_header(files, path, data)
+    dropped, lost = Counter({"viewpoint: not applied": int(header.moved)}), None
     if header.encoding == "ascii":
-        columns = _text_columns(files, path, data, header)
+        columns, left = _text_columns(files, path, unix_lines(data), header)
+        dropped["rows beyond those that are declared"] = left
     else:
-        columns = _binary_columns(files, path, data, header)
-    for name in PACKED:
-        if name in columns and columns[name].dtype.itemsize == 4:
-            bits = columns.pop(name).view("<u4")
-            columns |= {c: ((bits >> shift) & 255).astype(np.uint8) for c, shift in (("r", 16), ("g", 8), ("b", 0))}
-    cloud = from_columns(columns, metres_per_unit)
-    if header.moved:
-        return Cloud(**(vars(cloud) | {"dropped": {**cloud.dropped, "viewpoint: not applied": 1}}))
-    return cloud
+        columns, lost, left = _binary_columns(files, path, data, header)
+        dropped["bytes after the points"] = left
+    if header.grid != header.points:
+        problem = f"POINTS is {header.points}, WIDTH times HEIGHT is {header.grid}"
+        raise files.error(path, problem, offset=0, hint="the header must give one number of points")
+    return from_columns(
+        columns, scale, taxonomy=taxonomy, lost=lost, dropped=dropped, text=header.encoding == "ascii",
+        unread=[name for name, _, count in header.fields if count > 1 and name != PADDING],
+    )  # fmt: skip
 
 
 def _read_header(files: RawFiles, path: str, data: bytes) -> _Header:
     entries: dict[str, list[str]] = {}
-    start, number = 0, 0
+    start, number, head = 0, 0, unix_lines(data[:MAX_HEADER])
     while "DATA" not in entries:
-        end = data.find(b"\n", start, MAX_HEADER)
+        end = head.find(b"\n", start)
         if end < 0:
             raise files.error(path, "no PCD header found: no line DATA", line=number + 1, hint="is this a PCD file?")
-        words = data[start:end].decode("latin-1").split()
+        words = head[start:end].decode("latin-1").split()
         start, number = end + 1, number + 1
         if words and not words[0].startswith("#"):
-            entries[words[0]] = words[1:]
-    names = entries.get("FIELDS", [])
-    counts = entries.get("COUNT", ["1"] * len(names))
-    sizes, types = entries.get("SIZE", []), entries.get("TYPE", [])
-    (encoding, points), whole = _last(entries), {len(names)} == {len(counts), len(sizes), len(types)}
-    numeric = all(text.isascii() and text.isdigit() and len(text) < 12 for text in (*counts, *sizes, points))
-    fields = []
-    if whole and numeric and len(names) <= MAX_FIELDS:
-        for name, kind, size, count in zip(names, types, sizes, counts, strict=True):
-            dtype = KINDS.get((kind, int(size)), f"V{size}" if name == "_" and 0 < int(size) <= 1024 else "")
-            fields.append((name.lower(), dtype, int(count)))
-    singles = {name: count for name, dtype, count in fields if dtype and name != "_"}
-    known = all(dtype and 0 < count <= 4096 for _, dtype, count in fields)
-    unique = len(singles) == sum(name != "_" for name, _, _ in fields)
-    if not (fields and known and unique and all(singles.get(axis) == 1 for axis in "xyz")):
-        raise files.error(
-            path, "the header must give FIELDS (x, y, z among them, each name once), SIZE, TYPE, COUNT and POINTS that "
-            "fit together", line=number,
-        )  # fmt: skip
-    if encoding not in ("ascii", "binary", "binary_compressed") or int(points) > MAX_POINTS:
+            entries["FIELDS" if words[0] in FIELDS else words[0]] = words[1:]
+    encoding = (entries["DATA"][:1] or [""])[0].lower()
+    try:
+        (points, grid), fields = _points(entries), _fields(entries)
+    except ValueError as problem:
+        raise files.error(path, f"{problem}: the lines of the header must fit together", line=number) from None
+    if encoding not in ("ascii", "binary", "binary_compressed") or points > MAX_POINTS:
         raise files.error(path, f"DATA {encoding[:40]!r} of {points} points is not read", line=number)
-    viewpoint = [word.removesuffix(".0") for word in entries.get("VIEWPOINT", IDENTITY)]
-    return _Header(
-        fields=fields, points=int(points), encoding=encoding, start=start, moved=viewpoint != IDENTITY,
-    )  # fmt: skip
+    moved = _moved(entries)
+    return _Header(fields=fields, points=points, encoding=encoding, start=start, moved=moved, grid=grid)
 
 
-def _last(entries: dict[str, list[str]]) -> tuple[str, str]:
-    """The encoding, and the number of points (width times height in files older than POINTS)."""
-    encoding, points = (entries.get(key, [""])[:1] or [""] for key in ("DATA", "POINTS"))
-    size = [entries.get(key, [""])[:1] or [""] for key in ("WIDTH", "HEIGHT")]
-    if not points[0] and all(s[0].isdigit() and len(s[0]) < 6 for s in size):
-        return encoding[0], str(int(size[0][0]) * int(size[1][0]))
-    return encoding[0], points[0]
+def _fields(entries: Mapping[str, list[str]]) -> list[tuple[str, str, int]]:
+    """(name, dtype, count) of each field; raises ValueError with what does not fit."""
+    names = entries.get("FIELDS", [])
+    if not 0 < len(names) <= MAX_FIELDS:
+        raise ValueError(f"FIELDS has {len(names)} names, 1 to {MAX_FIELDS} are read")
+    columns = []
+    for key, usual in (("TYPE", "F"), ("SIZE", "4"), ("COUNT", "1")):
+        words = entries.get(key, [usual] * len(names))
+        if len(words) != len(names):
+            raise ValueError(f"{key} has {len(words)} entries for {len(names)} FIELDS")
+        columns.append(words)
+    fields = []
+    for name, kind, size, count in zip((name.lower() for name in names), *columns, strict=True):
+        bytes_each, numbers = _natural(size, f"SIZE of {name[:40]!r}"), _natural(count, f"COUNT of {name[:40]!r}")
+        dtype = KINDS.get((kind, bytes_each))
+        if dtype is None and (name == PADDING or numbers == 0) and 0 < bytes_each <= 1024:
+            dtype = f"V{bytes_each}"
+        if dtype is None:
+            raise ValueError(f"the field {name[:40]!r} has TYPE {kind[:9]} and SIZE {bytes_each}, which no number has")
+        if numbers > MAX_COUNT:
+            raise ValueError(f"the field {name[:40]!r} has COUNT {numbers}, at most {MAX_COUNT} are read")
+        fields.append((name, dtype, numbers))
+    single = Counter(name for name, _, count in fields if count and name != PADDING)
+    if twice := [name for name, count in single.items() if count > 1]:
+        raise ValueError(f"FIELDS has {twice[0][:40]!r} more than once")
+    if any((axis, 1) not in [(name, count) for name, _, count in fields] for axis in "xyz"):
+        raise ValueError(f"FIELDS {' '.join(names)[:200]}: x, y and z are needed, of COUNT 1")
+    return fields
 
 
-def _text_columns(files: RawFiles, path: str, data: bytes, header: _Header) -> dict[str, NDArray[Any]]:
+def _points(entries: Mapping[str, list[str]]) -> tuple[int, int]:
+    """POINTS, and WIDTH times HEIGHT, each the other where it is not given; raises ValueError."""
+    given = {key: _natural(entries[key][0], key) for key in ("POINTS", "WIDTH", "HEIGHT") if entries.get(key)}
+    if "WIDTH" not in given and "POINTS" not in given:
+        raise ValueError("neither POINTS nor WIDTH is given")
+    grid = given["WIDTH"] * given.get("HEIGHT", 1) if "WIDTH" in given else given["POINTS"]
+    return given.get("POINTS", grid), grid
+
+
+def _natural(word: str, what: str) -> int:
+    if not (word.isascii() and word.isdigit() and len(word) < 12):
+        raise ValueError(f"{what} is {word[:40]!r}, which is no number")
+    return int(word)
+
+
+def _moved(entries: Mapping[str, list[str]]) -> bool:
+    """Whether the VIEWPOINT is anything but no translation and the quaternion (1, 0, 0, 0) or its negative."""
+    try:
+        words = [float(word) for word in entries.get("VIEWPOINT", ["0", "0", "0", "1", "0", "0", "0"])]
+    except ValueError:
+        return True
+    return [*words[:3], *map(abs, words[3:])] != [0, 0, 0, 1, 0, 0, 0]
+
+
+def _text_columns(
+    files: RawFiles, path: str, data: bytes, header: _Header
+) -> tuple[dict[str, NDArray[Any]], int]:  # fmt: skip
+    """Columns, and how many lines stand behind them."""
     if len(data) > MAX_TEXT_BYTES:
         raise files.error(path, "text files beyond 1 GiB are not read", hint="write it as binary")
     width = sum(count for _, _, count in header.fields)
-    table = read_table(files, path, data, start=header.start, rows=header.points, width=width)
+    table, end = read_table(files, path, data, start=header.start, rows=header.points, width=width)
     columns, place = {}, 0
     for name, dtype, count in header.fields:
-        if count == 1 and name != "_":
-            column = as_declared(files, path, table[:, place], dtype)
-            # Packed colours are bits: as text they are an integer, or a float32 whose bits they are.
-            with np.errstate(over="ignore"):
-                columns[name] = column.astype(dtype) if name in PACKED else column
+        if count == 1 and name != PADDING:
+            columns[name] = as_declared(files, path, table[:, place], dtype)
         place += count
-    return columns
+    rest = data[end:].strip()
+    return columns, rest.count(b"\n") + 1 if rest else 0
 
 
-def _binary_columns(files: RawFiles, path: str, data: bytes, header: _Header) -> dict[str, NDArray[Any]]:
+def _binary_columns(
+    files: RawFiles, path: str, data: bytes, header: _Header
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_] | None, int]:
+    """Columns, which of the points lie in lost blocks, and how many bytes of points stand behind them."""
     # numpy wants different names; only fields of one number are used.
-    record = np.dtype([(f"{i}", dtype, (count,)) for i, (_, dtype, count) in enumerate(header.fields)])
+    held = [(i, dtype, count) for i, (_, dtype, count) in enumerate(header.fields) if count]
+    record = np.dtype([(f"{i}", dtype, (count,)) for i, dtype, count in held])
     expected = header.points * record.itemsize
-    used = [(i, name) for i, (name, _, count) in enumerate(header.fields) if count == 1 and name != "_"]
     if header.encoding == "binary":
-        if expected > len(data) - header.start:
+        left = len(data) - header.start - expected
+        if left < 0:
             problem = f"{header.points} points need {expected} bytes, {len(data) - header.start} are left"
             raise files.error(path, problem, offset=header.start, hint="the file is truncated")
         table = np.frombuffer(data, record, header.points, header.start)
-        return {name: np.ascontiguousarray(table[f"{i}"][:, 0]) for i, name in used}
-    plain = _decompress(files, path, data, header.start, expected)
-    columns, place = {}, 0
-    for i, (name, dtype, count) in enumerate(header.fields):
-        if (i, name) in used:
-            columns[name] = np.frombuffer(plain, dtype, header.points, place).copy()
+        columns = {name: np.ascontiguousarray(table[f"{i}"][:, 0]) for i, name in header.used}
+        return columns, blank_records(table, record.itemsize), left if left >= record.itemsize else 0
+    plain, stored = _decompress(files, path, data, header.start, expected)
+    columns, place, used = {}, 0, dict(header.used)
+    lost = np.zeros(header.points, np.bool_)
+    for i, dtype, count in held:
+        if i in used:
+            columns[used[i]] = np.frombuffer(plain, dtype, header.points, place).copy()
+            if stored:
+                # Zeros that LZF would have packed are none of the data's own.
+                lost |= blank_records(columns[used[i]], np.dtype(dtype).itemsize, SECTOR)
         place += header.points * count * np.dtype(dtype).itemsize
-    return columns
+    return columns, lost, 0
 
 
-def _decompress(files: RawFiles, path: str, data: bytes, start: int, expected: int) -> bytes:
+def _decompress(files: RawFiles, path: str, data: bytes, start: int, expected: int) -> tuple[bytes, bool]:
+    """The plain bytes, and whether they stood there as they are: LZF does not shrink noise."""
     left = len(data) - start - 8
     compressed, plain = struct.unpack_from("<II", data, start) if left >= 0 else (0, 0)
     if left < 0 or compressed > left or plain != expected or plain > min(compressed * MAX_LZF_RATIO, MAX_LZF_BYTES):
         problem = f"{compressed} compressed bytes of {left} that become {plain}; the header declares {expected}"
         raise files.error(path, problem, offset=start, hint="the file is truncated or damaged")
+    body = data[start + 8 : start + 8 + compressed]
     try:
-        return lzf_decompress(data[start + 8 : start + 8 + compressed], expected)
+        return lzf_decompress(body, expected), False
     except ValueError as problem:
+        if compressed == plain:
+            return body, True
         raise files.error(path, str(problem), offset=start + 8, hint="the file is damaged") from None
 
 

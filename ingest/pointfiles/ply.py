@@ -1,21 +1,24 @@
 """PLY: a text header that names elements and their properties, then the elements as text or binary (Turk, 1994).
 
 Only the element `vertex` is read. Elements before it are skipped: at once if their records have a fixed size, row by
-row if they hold lists. What comes after it must fit into the file, and is not looked at otherwise.
+row if they hold lists. What comes after it must fit into the file, and is not looked at otherwise. Lines of the header
+end in LF, CR LF or, from some writers, CR: the first line tells.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.pointfiles.cloud import MAX_POINTS, Cloud, from_columns
-from ingest.pointfiles.text import MAX_TEXT_BYTES, read_table
+from ingest.blank import PAGE, blank_records, zero_runs
+from ingest.pointfiles.cloud import MAX_POINTS, Cloud, Scale, from_columns
+from ingest.pointfiles.text import MAX_TEXT_BYTES, read_table, unix_lines
 from ingest.source import RawFiles
 
 MAX_HEADER = 1 << 20
@@ -50,8 +53,12 @@ class Element:
         return sum(np.dtype(length or kind).itemsize for _, kind, length in self.properties)
 
 
-def read_ply(files: RawFiles, path: str, metres_per_unit: float) -> Cloud:
-    """The vertices in file order; raises `RawDataError` with the line or offset of what is wrong."""
+def read_ply(files: RawFiles, path: str, scale: Scale, taxonomy: str | None = None) -> Cloud:
+    """The vertices in file order; raises `RawDataError` with the line or offset of what is wrong.
+
+    Args:
+        taxonomy: label set of the file's labels, if it is known.
+    """
     data = files.read(path)
     order, elements, start = _read_header(files, path, data)
     names = [element.name for element in elements]
@@ -66,24 +73,38 @@ def read_ply(files: RawFiles, path: str, metres_per_unit: float) -> Cloud:
     if vertex.count > MAX_POINTS:
         raise files.error(path, f"{vertex.count} vertices, at most {MAX_POINTS} fit into a scene")
     if not order:
-        if len(data) > MAX_TEXT_BYTES or vertex.has_lists:
-            raise files.error(path, "text files with lists in vertices, or beyond 1 GiB, are not read")
-        skip = sum(element.count for element in elements[:place])
-        rows = read_table(
-            files, path, data, start=start, skip=skip, rows=vertex.count, width=len(vertex.properties)
-        )  # fmt: skip
-        # Through the declared types, since the colour rule asks whether a column is of integers.
-        columns = {name: rows[:, i] for i, name in enumerate(properties)}
-        kinds = {name.lower(): kind for name, kind, _ in vertex.properties}
-        return from_columns({n: as_declared(files, path, c, kinds[n]) for n, c in columns.items()}, metres_per_unit)
+        columns, start = _text_vertices(files, path, data, start, elements[: place + 1])
+        left = unix_lines(data[start:]).strip().count(b"\n") + 1 if data[start:].strip() else 0
+        dropped = Counter({"lines after the last element": left if place + 1 == len(elements) else 0})
+        return from_columns(columns, scale, taxonomy=taxonomy, dropped=dropped, text=True)
     for element in elements[:place]:
         start = _skip(files, path, data, start, element, order=order)
-    table, start = _read_vertices(files, path, data, start, vertex, order=order)
+    columns, lost, start = _read_vertices(files, path, data, start, vertex, order=order)
     rest = sum(element.count * element.least_bytes for element in elements[place + 1 :])
     if rest > len(data) - start:
         problem = f"the elements after the vertices need {rest} bytes or more, {len(data) - start} are left"
         raise files.error(path, problem, offset=start, hint="the file is truncated")
-    return from_columns(table, metres_per_unit)
+    more = len(data) - start if place + 1 == len(elements) else 0
+    return from_columns(
+        columns, scale, taxonomy=taxonomy, lost=lost, unread=[name for name, _, length in vertex.properties if length],
+        dropped=Counter({"bytes after the last element": more if more >= vertex.least_bytes else 0}),
+    )  # fmt: skip
+
+
+def _text_vertices(
+    files: RawFiles, path: str, data: bytes, start: int, elements: list[Element]
+) -> tuple[dict[str, NDArray[Any]], int]:
+    """Columns of the last of the elements, and the byte behind it."""
+    vertex = elements[-1]
+    if len(data) > MAX_TEXT_BYTES or vertex.has_lists:
+        raise files.error(path, "text files with lists in vertices, or beyond 1 GiB, are not read")
+    rows, end = read_table(
+        files, path, unix_lines(data), start=start, skip=sum(element.count for element in elements[:-1]),
+        rows=vertex.count, width=len(vertex.properties),
+    )  # fmt: skip
+    # Through the declared types, since the colour rule asks whether a column is of integers.
+    kinds = {name: (rows[:, i], kind) for i, (name, kind, _) in enumerate(vertex.properties)}
+    return {name: as_declared(files, path, column, kind) for name, (column, kind) in kinds.items()}, end
 
 
 def as_declared(files: RawFiles, path: str, column: NDArray[Any], kind: str) -> NDArray[Any]:
@@ -101,8 +122,9 @@ def as_declared(files: RawFiles, path: str, column: NDArray[Any], kind: str) -> 
 
 def _read_header(files: RawFiles, path: str, data: bytes) -> tuple[str, list[Element], int]:
     """Byte order ('' for text), elements, offset of the body."""
-    end = _END.search(data, 0, MAX_HEADER)
-    lines = data[: end.start()].decode("latin-1").splitlines() if end else []
+    head = unix_lines(data[:MAX_HEADER])
+    end = _END.search(head)
+    lines = head[: end.start()].decode("latin-1").split("\n") if end else []
     if end is None or not lines or lines[0].strip() != "ply":
         raise files.error(path, "no PLY header found", offset=0, hint="is this a PLY file?")
     order: str | None = None
@@ -130,20 +152,25 @@ def _read_header(files: RawFiles, path: str, data: bytes) -> tuple[str, list[Ele
 
 def _read_vertices(
     files: RawFiles, path: str, data: bytes, start: int, vertex: Element, *, order: str
-) -> tuple[dict[str, NDArray[Any]], int]:
-    """Columns of the scalar properties, and the offset behind the vertices."""
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_] | None, int]:
+    """Columns of the scalar properties, which of the vertices lie in lost blocks, and the offset behind them."""
     _check_room(files, path, data, start, vertex)
     if vertex.has_lists:
-        scalars = [name.lower() for name, _, length in vertex.properties if not length]
+        scalars = [name for name, _, length in vertex.properties if not length]
         rows: list[float] = []
         end = _walk(files, path, data, start, vertex, order=order, scalars=rows)
+        # Where a row ends is known from the rows before it: behind a lost block nothing is.
+        if len(lost := zero_runs(data[start:end], PAGE)):
+            first, last = (start + int(place) for place in lost[0])
+            problem = f"{last - first} bytes of zeros among vertices with lists"
+            raise files.error(path, problem, offset=first, hint="a block of the file is lost; download it again")
         table = np.array(rows, np.float64).reshape(vertex.count, len(scalars))
-        kinds = {name.lower(): kind for name, kind, _ in vertex.properties}
-        return {name: table[:, i].astype(kinds[name]) for i, name in enumerate(scalars)}, end
-    record = np.dtype([(name.lower(), order + kind) for name, kind, _ in vertex.properties])
+        kinds = {name: kind for name, kind, _ in vertex.properties}
+        return {name: table[:, i].astype(kinds[name]) for i, name in enumerate(scalars)}, None, end
+    record = np.dtype([(name, order + kind) for name, kind, _ in vertex.properties])
     view = np.frombuffer(data, record, vertex.count, start)
     native = {name: view[name].astype(view[name].dtype.newbyteorder("=")) for name in record.names or ()}
-    return native, start + vertex.count * record.itemsize
+    return native, blank_records(view, record.itemsize), start + vertex.count * record.itemsize
 
 
 def _skip(files: RawFiles, path: str, data: bytes, start: int, element: Element, *, order: str) -> int:

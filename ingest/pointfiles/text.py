@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from array import array
 
 import numpy as np
@@ -12,12 +13,21 @@ from shards.scene import Float64
 
 MAX_LINE = 1 << 16
 MAX_TEXT_BYTES = 1 << 30
+_ODD = re.compile(rb"([-+]?)(?:nan(?:\(\w*\))?|1\.#(?:(inf|j)|[a-z]+)\d*)", re.IGNORECASE)
+"""What C libraries print for values that are no number; Microsoft's old one is `1.#QNAN`, `-1.#IND00`, `1.#INF`."""
+
+
+def unix_lines(data: bytes) -> bytes:
+    """A text whose lines end in a bare CR, as old Macs and some writers end them, with LF in place of them."""
+    first = re.search(rb"[\r\n]", data[:MAX_LINE])
+    bare = first is not None and first[0] == b"\r" and data[first.end() : first.end() + 1] != b"\n"
+    return data.replace(b"\r", b"\n") if bare else data
 
 
 def read_table(
     files: RawFiles, path: str, data: bytes, *, start: int, skip: int = 0, rows: int, width: int
-) -> Float64:  # fmt: skip
-    """The table float64 (rows, width) that begins at byte `start`; blank lines are passed over.
+) -> tuple[Float64, int]:
+    """The table float64 (rows, width) that begins at byte `start`, and the byte behind it; blank lines are passed over.
 
     Args:
         skip: rows of something else that stand before the table.
@@ -44,10 +54,22 @@ def read_table(
         if row >= 0:
             try:
                 numbers = [float(word) for word in words]
-            except ValueError as problem:
-                raise files.error(path, str(problem)[:80], line=line_number) from None
+            except ValueError:
+                numbers = _odd_numbers(files, path, words, line_number)
             if len(numbers) != width or b"_" in line:
                 raise files.error(path, f"{len(words)} columns, expected {width} numbers", line=line_number)
             values.extend(numbers)
         row += 1
-    return np.frombuffer(values, np.float64).reshape(rows, width).copy()
+    return np.frombuffer(values, np.float64).reshape(rows, width).copy(), stream.tell()
+
+
+def _odd_numbers(files: RawFiles, path: str, words: list[bytes], line: int) -> list[float]:
+    """A row with a word that Python does not take for a number."""
+    numbers = []
+    for word in words:
+        odd = _ODD.fullmatch(word)
+        try:
+            numbers.append(float(odd[1] + (b"inf" if odd[2] else b"nan")) if odd else float(word))
+        except ValueError as problem:
+            raise files.error(path, str(problem)[:80], line=line) from None
+    return numbers

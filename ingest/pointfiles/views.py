@@ -14,6 +14,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from ingest.pointfiles.cloud import Scale
 from ingest.source import RawFiles
 from ingest.transforms import NAME, PosedImage, load_view, read_transforms
 from shards.scene import Float64, View
@@ -30,13 +31,14 @@ def find_transforms(path: str, known: Collection[str]) -> str | None:
 
 
 def read_views(
-    files: RawFiles, path: str, xyz: Float64, *, origin: Float64, metres_per_unit: float, max_views: int
+    files: RawFiles, path: str, xyz: Float64, *, origin: Float64, scale: Scale, max_views: int
 ) -> tuple[tuple[View, ...], dict[str, int]]:
     """Views of the point file `path` in the order of its transforms.json, and what was left out.
 
     Args:
         xyz: float64 (N, 3), world coordinates in metres.
         origin: float64 (3,), of the scene frame in the world.
+        scale: metres per unit of the point file.
 
     Raises:
         RawDataError: the transforms.json or an image that is there is damaged.
@@ -47,8 +49,11 @@ def read_views(
     if not own and found.points is not None and found.points != path:
         return (), {}
     dropped = Counter(found.dropped)
+    if scale.flat != scale.height:
+        # Poses in coordinates that are stretched along one axis are no rotations.
+        return (), dict(dropped + Counter({"views of a file with heights in another unit": len(found.images)}))
     probes = xyz[:: max(1, len(xyz) // PROBES)]
-    seeing = [image for image in found.images if _sees(image, probes / metres_per_unit)]
+    seeing = [image for image in found.images if _sees(image, probes / scale.flat)]
     there = [image for image in seeing if files.store.size(image.image) is not None]
     chosen = np.unique(np.linspace(0, len(there) - 1, min(max_views, len(there))).round().astype(int))
     for reason, count in (
@@ -61,7 +66,7 @@ def read_views(
     scene_from_world = np.eye(4)
     scene_from_world[:3, 3] = -origin
     views = tuple(
-        load_view(files, there[number], scene_from_world=scene_from_world, metres_per_unit=metres_per_unit)
+        load_view(files, there[number], scene_from_world=scene_from_world, metres_per_unit=scale.flat)
         for number in chosen
     )
     return views, dict(dropped)

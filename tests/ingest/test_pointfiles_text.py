@@ -71,8 +71,12 @@ def test_ply_of_every_encoding(tmp_path: Path, options: dict[str, Any], faces_fi
     np.testing.assert_array_equal(cloud.normal, np.tile(np.float32([0, 0, 1]), (40, 1)))
     np.testing.assert_allclose(cloud.intensity, VERTICES["scalar_Intensity"], rtol=1e-6)
     assert cloud.intensity_unit == "unit" and cloud.normal_source == "file"
-    assert cloud.semantic["asprs"].tolist() == [2, 6, -1, 1] * 10
-    assert not scene.dropped
+    assert not cloud.semantic and scene.dropped == {"labels of no known class set": 40}, "classes of whom?"
+    (ref,) = SOURCE.plan(Store(tmp_path / "a"), PointFilesOptions(taxonomy="asprs"))
+    assert isinstance(ref, SceneRef)
+    scene = SOURCE.read(ref)
+    assert scene.points is not None and scene.points.semantic["asprs"].tolist() == [2, 6, -1, 1] * 10
+    assert scene.dropped == {"labels of no known class set": 10}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,8 @@ def test_points_that_are_no_numbers_are_dropped_and_counted(tmp_path: Path) -> N
     vertices["y"][[3, 7]] = np.nan, np.inf
     vertices["nz"][5] = np.nan
     scene = read(tmp_path / "a", "a.ply", written(tmp_path / "x.bin", vertices, byte_order="<"))
-    assert scene.dropped == {"non-finite points": 2, "normals without direction": 1}
+    labels = {"labels of no known class set": 38}
+    assert scene.dropped == {"non-finite points": 2, "normals without direction": 1} | labels
     assert scene.points is not None and len(scene.points) == 38 and scene.points.normal is not None
     assert (scene.points.normal[4] == 0).all()
 
@@ -136,8 +141,17 @@ def test_returns_times_and_rings_of_other_writers(tmp_path: Path) -> None:
     assert found.return_count is not None and found.return_count.tolist() == [2, 2]
     assert found.time_offset is not None and found.time_offset.tolist() == [0.5, 0]
     assert found.ring is not None and found.ring.tolist() == [63, 0]
-    odd = points(tmp_path, "a.ply", ply(header, b"1 2 3 1.5 -1 nan 1e9\n4 5 6 2 2 100 0\n"))
-    assert odd.return_number is None and odd.return_count is None and odd.time_offset is None and odd.ring is None
+    scene = read(tmp_path, "a.ply", ply(header, b"1 2 3 1.5 -1 nan 1e9\n4 5 6 2 2 100 0\n"))
+    names = ("return numbers out of range", "numbers of returns out of range", "rings out of range")
+    assert scene.dropped == dict.fromkeys((*names, "times that are not finite"), 1)
+    odd = scene.points
+    assert (
+        odd is not None
+        and odd.return_number is None
+        and odd.return_count is None
+        and odd.time_offset is None
+        and odd.ring is None
+    )
 
 
 XYZ = "property float x\nproperty float y\nproperty float z\n"
