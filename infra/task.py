@@ -130,13 +130,19 @@ def run_task(
         made = _try_scene(job, ref)
         if isinstance(made, Quarantined):
             quarantined.append(made)
-        else:
+        elif not _is_empty_part(made):
             scenes.append(made)
     begin_scene("")
     part = commit_task(
         store, task, build, scenes, quarantined, container=job.shards.container, inputs=inputs(refs)
     )  # fmt: skip
     return TaskResult(task, part, time.perf_counter() - begin, False)
+
+
+def _is_empty_part(scene: EncodedScene) -> bool:
+    """Such as a square of a survey's grid beyond its border: there is nothing in it, so it is no scene."""
+    held = scene.summary
+    return held["whole"] is not None and held["n_points"] == held["n_views"] == 0
 
 
 def _try_scene(job: Job, ref: SceneRef) -> EncodedScene | Quarantined:
