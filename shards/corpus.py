@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from shards.cache import Cache, CacheConfig
 from shards.codecs import Allocate, fresh
-from shards.documents import MAX_BYTES, Every, Maybe, read_document
+from shards.documents import MAX_BYTES, Every, Maybe, check_document, read_document
 from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
 from shards.errors import NONSENSE, CorpusError, CorruptDataError
 from shards.fetch import fetch, from_cache
@@ -70,10 +70,11 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 def read_manifest(data: bytes, place: str) -> dict[str, Any]:
     """The manifest that the bytes hold, checked against its own digest. Raises `CorpusError`, naming `place`."""
-    newest = read_document(data, place, {"format": int}, hint="the corpus is damaged")["format"]
+    manifest = read_document(data, place, {"format": int}, hint="the corpus is damaged")
+    newest = manifest["format"]
     if newest > MANIFEST_FORMAT:
         raise CorpusError(f"{place} has format version {newest}, this program reads up to {MANIFEST_FORMAT}: update it")
-    manifest = read_document(data, place, _SHAPE, hint="the corpus is damaged")
+    check_document(manifest, place, _SHAPE, hint="the corpus is damaged")
     if manifest_digest(manifest) != manifest["digest"]:
         raise CorpusError(f"{place} is damaged: it does not match its own digest")
     for shard in manifest["shards"]:

@@ -31,6 +31,8 @@ MAX_BYTES = 64 << 20
 
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", type(None): "null",
           dict: "an object", list: "a list"}  # fmt: skip
+_EXACT: dict[type, set[type]] = {int: {int}, float: {int, float}, str: {str}, bool: {bool}, dict: {dict}}
+"""For a shape that is a plain type: the types of values that need no further look."""
 _MAX_INTEGER = 2**64
 
 
@@ -83,12 +85,26 @@ def read_document(
     """
     try:
         value = _parse(data, most)
-        _check(value, {} if shape is None else shape, "")
     except _Wrong as problem:
-        text = f"{os.fspath(place)} {problem}" + (f": {hint}" if hint else "")
-        raise error(text) from None
+        raise error(f"{os.fspath(place)} {problem}" + (f": {hint}" if hint else "")) from None
+    check_document(value, place, {} if shape is None else shape, error=error, hint=hint)
     found: dict[str, Any] = value
     return found
+
+
+def check_document(
+    value: Any,
+    place: str | os.PathLike[str],
+    shape: Mapping[str, Any] | Every,
+    *,
+    error: Callable[[str], Exception] = CorpusError,
+    hint: str | None = None,
+) -> None:
+    """Hold what was read to a shape, as `read_document` does; for shapes that depend on an entry, such as a version."""
+    try:
+        _check(value, shape, "")
+    except _Wrong as problem:
+        raise error(f"{os.fspath(place)} {problem}" + (f": {hint}" if hint else "")) from None
 
 
 def read_file(
@@ -138,9 +154,7 @@ def _parse(data: bytes | bytearray | memoryview | str, most: int) -> Any:
         raise _Wrong(f"has more than {most} bytes, more than such a file may have")
     try:
         text = data if isinstance(data, str) else bytes(data).decode("utf-8")
-        value = json.loads(
-            text, parse_constant=_no_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_object
-        )
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as problem:
@@ -153,20 +167,25 @@ def _parse(data: bytes | bytearray | memoryview | str, most: int) -> Any:
         raise _Wrong("has half of a character in it (\\ud800 to \\udfff by itself)") from None
     except RecursionError:
         raise _Wrong(f"is nested deeper than {MAX_DEPTH} levels") from None
-    _check_depth(value)
+    except ValueError:  # of an integer of more digits than Python converts
+        raise _Wrong("holds a number of more than 64 bits") from None
+    _check_values(value)
     return value
 
 
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for node in level
-            if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, dict | list)
-        ]
+def _check_values(value: Any) -> None:
+    """Level by level: none too deep, no number that has no place in a column of the index."""
+    level: list[Any] = [[value]]
+    for _ in range(MAX_DEPTH + 2):
+        inner: list[Any] = []
+        for node in level:
+            inner += node.values() if type(node) is dict else node
+        for number in inner:
+            if type(number) is float and not math.isfinite(number):
+                raise _Wrong("holds a number that is out of range")
+            if type(number) is int and abs(number) >= _MAX_INTEGER:
+                raise _Wrong("holds a number of more than 64 bits")
+        level = [node for node in inner if type(node) is dict or type(node) is list]
         if not level:
             return
     raise _Wrong(f"is nested deeper than {MAX_DEPTH} levels")
@@ -185,19 +204,6 @@ def _no_constant(text: str) -> Any:
     raise _Wrong(f"holds {text}, which is no JSON")
 
 
-def _float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _Wrong(f"holds the number {text[:40]}, which is out of range")
-    return value
-
-
-def _int(text: str) -> int:
-    if len(text) > 21 or abs(int(text)) >= _MAX_INTEGER:
-        raise _Wrong(f"holds the number {text[:40]}, which has more than 64 bits")
-    return int(text)
-
-
 # Checking
 
 
@@ -208,23 +214,29 @@ def _check(value: Any, shape: Any, where: str) -> None:
     elif isinstance(shape, Mapping | Every):
         if not isinstance(value, dict):
             raise _misplaced(value, dict, where)
-        inner = shape if isinstance(shape, Mapping) else dict.fromkeys(value, shape.shape)
-        for name, entry in inner.items():
-            address = f"{where}.{name[:80]}" if where else name[:80]
-            if name in value:
-                _check(value[name], entry.shape if isinstance(entry, Maybe) else entry, address)
-            elif not isinstance(entry, Maybe):
-                raise _Wrong(f'has no entry "{address}"')
+        _check_entries(value, shape if isinstance(shape, Mapping) else dict.fromkeys(value, shape.shape), where)
     elif isinstance(shape, list):
         if not isinstance(value, list):
             raise _misplaced(value, list, where)
-        for number, item in enumerate(value):
-            _check(item, shape[0], f"{where}[{number}]")
+        plain: set[type] = _EXACT.get(shape[0], set()) if isinstance(shape[0], type) else set()
+        if not plain.issuperset(map(type, value)):
+            for number, item in enumerate(value):
+                _check(item, shape[0], f"{where}[{number}]")
     elif isinstance(shape, OneOf) and isinstance(value, str):
         if value not in shape.values:
             raise _Wrong(f'has a wrong entry: "{where}" is {value[:80]!r}, which is none of {", ".join(shape.values)}')
     elif not _is_a(value, _kind(shape)):
         raise _misplaced(value, shape, where)
+
+
+def _check_entries(value: dict[str, Any], shape: Mapping[str, Any], where: str) -> None:
+    for name, entry in shape.items():
+        if name in value:
+            wanted = entry.shape if isinstance(entry, Maybe) else entry
+            if not (isinstance(wanted, type) and type(value[name]) in _EXACT.get(wanted, set())):
+                _check(value[name], wanted, f"{where}.{name[:80]}" if where else name[:80])
+        elif not isinstance(entry, Maybe):
+            raise _Wrong(f'has no entry "{where + "." if where else ""}{name[:80]}"')
 
 
 def _check_alternatives(value: Any, shapes: tuple[Any, ...], where: str) -> None:

@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from shards import codecs
 from shards.codecs import Compressor, Spec
+from shards.documents import Every, Maybe, OneOf, check_document, read_document
 from shards.errors import NONSENSE, CorruptDataError, SceneError
 from shards.scene import (
+    CameraModel,
     Correspondences,
     Depth,
     Identity,
+    ImageFormat,
     Part,
     Points,
     RollingShutter,
@@ -181,6 +184,34 @@ def summarise(scene: Scene) -> dict[str, Any]:
 # Decoding
 
 
+_SHAPE = {
+    "identity": {"sources": [{"path": str, "size": int, "digest": str}]},
+    "world_from_scene": [[float]],
+    "world_crs": Maybe((str, None)),
+    "part": Maybe(({"whole": str, "core_min": [(float, None)], "core_max": [(float, None)]}, None)),
+    "points": ({"count": int, "normal_source": (str, None), "intensity_unit": (str, None)}, None),
+    "views": [
+        {
+            "name": str,
+            "image_format": OneOf(get_args(ImageFormat)),
+            "width": int,
+            "height": int,
+            "camera_model": OneOf(get_args(CameraModel)),
+            "intrinsics": [[float]],
+            "distortion": [float],
+            "scene_from_camera": ([[float]], None),
+            "timestamp_ns": (int, None),
+            "rolling_shutter": Maybe((dict, None)),
+            "depth": ({"scale": float, "intrinsics": [[float]]}, None),
+            "superpixels": (dict, str, None),
+            "pairs": (dict, str, None),
+        }
+    ],
+    "dropped": Every(int),
+    "fields": Every(dict),
+}
+
+
 class SceneHeader:
     """What a scene says of itself, without any of its arrays.
 
@@ -195,12 +226,13 @@ class SceneHeader:
     """
 
     def __init__(self, data: bytes | memoryview) -> None:
-        table = json.loads(bytes(data))
-        version = table.get("format")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        table = read_document(data, "the header", {"format": int}, error=ValueError)
+        version = table["format"]
+        if version > FORMAT_VERSION:
             raise SceneError(
                 f"the scene has format version {version}, this program reads up to {FORMAT_VERSION}: update it"
             )
+        check_document(table, "the header", _SHAPE, error=ValueError)
         identity = dict(table["identity"])
         identity["sources"] = tuple(SourceFile(**source) for source in identity["sources"])
         self.identity = Identity(**identity)
@@ -211,8 +243,6 @@ class SceneHeader:
         self.views: tuple[dict[str, Any], ...] = tuple(table["views"])
         self.dropped: dict[str, int] = table["dropped"]
         self.fields: dict[str, Spec] = table["fields"]
-        if not isinstance(self.fields, dict) or not all(isinstance(entry, dict) for entry in self.views):
-            raise TypeError("fields must be an object and views a list of objects")
 
     def view(self, number: int) -> View:
         """View `number` without its arrays: camera, pose, size and times; the image is empty."""

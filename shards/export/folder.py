@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shards.atomic import TEMPORARY
 from shards.corpus import Corpus
+from shards.documents import MAX_BYTES, document_bytes, read_document
 from shards.errors import CorpusError
 from shards.storage import Store
 
@@ -28,12 +28,10 @@ def begin(corpus: Corpus, out: Store, layout: str, **settings: int) -> None:
     if not out.exists(RECORD):
         if any(not name.startswith(TEMPORARY) for name in out.list()):
             raise CorpusError(f"{out.uri} is not empty and was not begun by an export: choose another folder")
-        out.write(RECORD, json.dumps(record, indent=1).encode())
-    try:
-        before = json.loads(out.read(RECORD))
-        before = {name: before.get(name) for name in record}
-    except (ValueError, AttributeError) as problem:
-        raise CorpusError(f"{out.uri}/{RECORD} is damaged: {problem}; remove the folder and export again") from problem
+        out.write(RECORD, _text(record))
+    hint = "remove the folder and export again"
+    found = read_document(out.read(RECORD, most=MAX_BYTES), f"{out.uri}/{RECORD}", hint=hint)
+    before = {name: found.get(name) for name in record}
     if before != record:
         raise CorpusError(f"{out.uri} holds another export ({before}, this one is {record}): choose another folder")
     _write_licences(corpus, out)
@@ -42,8 +40,12 @@ def begin(corpus: Corpus, out: Store, layout: str, **settings: int) -> None:
 def finish(corpus: Corpus, out: Store, layout: str, summary: dict[str, int], **settings: int) -> dict[str, int]:
     """Write down that the export is complete, and what is in it; returns `summary`."""
     record = _record(corpus, layout, settings) | {"finished": True} | summary
-    out.write(RECORD, json.dumps(record, indent=1).encode())
+    out.write(RECORD, _text(record))
     return summary
+
+
+def _text(record: Mapping[str, Any]) -> bytes:
+    return document_bytes(record, indent=1).strip()
 
 
 def _record(corpus: Corpus, layout: str, settings: Mapping[str, int]) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def _record(corpus: Corpus, layout: str, settings: Mapping[str, int]) -> dict[st
 
 
 def remove_temporaries(out: Store, folder: str) -> None:
-    """Delete what a killed writer left in a folder."""
+    """Delete what killed writers left in a folder."""
     for name in out.list(folder):
         if name.startswith(TEMPORARY):
             out.delete(f"{folder}/{name}" if folder else name)

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 
 from shards.corpus import Corpus
+from shards.documents import read_document
 from shards.encode import HEADER
 from shards.export.folder import Progress, begin, finish, remove_temporaries, unique_names
 from shards.export.pointcept import npy_bytes
@@ -75,9 +76,11 @@ def write_tar(corpus: Corpus, stem: str, rows: list[int]) -> bytes:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for number, row in enumerate(rows):
-            header = json.loads(bytes(corpus.read_blob(row, HEADER, corpus.addresses(row)[HEADER])))
-            del header["fields"]  # how the blobs were coded is of no use any more
-            members = {"json": json.dumps(header).encode()} | dict(scene_members(corpus.scene(row)))
+            scene = corpus.scene(row)  # whose header is checked on the way
+            blob = corpus.read_blob(row, HEADER, corpus.addresses(row)[HEADER])
+            header = read_document(blob, f"the header of {corpus.keys[row]}")
+            header.pop("fields")  # how the blobs were coded is of no use any more
+            members = {"json": json.dumps(header).encode()} | dict(scene_members(scene))
             for name, data in members.items():
                 member = tarfile.TarInfo(f"{stem}-{number:06d}.{name}")
                 member.size = len(data)
