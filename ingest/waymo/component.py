@@ -88,6 +88,7 @@ class Components:
         cameras = self._cameras(keys, wanted["cameras"]) if "camera_image" in self.files.ref.files else {}
         dropped = {f"missing laser {name}": 1 for name in wanted["lasers"] if LASERS[name] not in lasers}
         dropped |= {f"missing image {name}": 1 for name in wanted["cameras"] if CAMERAS[name] not in cameras}
+        dropped |= {f"missing component {name} of the segment": 1 for name in wanted["absent"]}
         return Frame(
             timestamp_us=timestamp_us,
             pose=transform(poses[0][column], "the vehicle's pose", self.fail("vehicle_pose")),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ingest.clips import ClipOptions
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Float32, Float64, ReadoutDirection
+from shards.storage import Store
 
 LASERS = {"TOP": 1, "FRONT": 2, "SIDE_LEFT": 3, "SIDE_RIGHT": 4, "REAR": 5}
 CAMERAS = {"FRONT": 1, "FRONT_LEFT": 2, "FRONT_RIGHT": 3, "SIDE_LEFT": 4, "SIDE_RIGHT": 5}
@@ -28,6 +29,12 @@ SPLITS = {
 }  # fmt: skip
 """Folder of the release -> official split. The segments for domain adaptation, most of them without labels, are another
 benchmark than the main one, so they join none of its splits."""
+
+
+def split_of(store: Store, folder: str) -> str:
+    """Official split of the segments in a folder below the root; "" is the root, which may be a split folder itself."""
+    return SPLITS.get(folder.rstrip("/") or store.path("").rstrip("/").rpartition("/")[2], "none")
+
 
 RATE_HZ = 10.0
 """Frames come at this rate; clips are thinned by it, so that both releases give the same ones."""

@@ -6,6 +6,7 @@ order and are joined by sensor number. Only lasers and cameras that were asked f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -31,11 +32,13 @@ from ingest.waymo.wire import Message, inflate
 from shards.scene import Float64
 
 _MAX_MATRIX_BYTES = MAX_PIXELS * 6 * 4 + 64
+CONTEXT_NAME = re.compile(r"\d+_\d+_\d{3}_\d+_\d{3}")
+"""Of a segment: a number, and from where to where of the recording in seconds and milliseconds."""
 _CONTEXT, _TIMESTAMP, _POSE, _IMAGES, _LASERS = 1, 2, 3, 4, 5  # Frame
 _CAMERA_CALIBRATIONS, _LASER_CALIBRATIONS = 2, 3  # Context
 
 
-def parse_frame(payload: bytes, wanted: Mapping[str, Any], fail: Fail) -> Frame:
+def parse_frame(payload: bytes, segment: str, wanted: Mapping[str, Any], fail: Fail) -> Frame:
     """Parse what `Options.details` asks for.
 
     Raises:
@@ -44,6 +47,7 @@ def parse_frame(payload: bytes, wanted: Mapping[str, Any], fail: Fail) -> Frame:
     """
     frame = Message(memoryview(payload), "Frame")
     context = frame.message(_CONTEXT, "Context")
+    check_segment(context, segment, fail)
     timestamp = frame.integer(_TIMESTAMP)
     if not 0 < timestamp < 1 << 53:
         raise fail(f"the frame has the timestamp {timestamp} us")
@@ -76,14 +80,23 @@ def parse_frame(payload: bytes, wanted: Mapping[str, Any], fail: Fail) -> Frame:
     )
 
 
-def parse_camera(payload: bytes, name: str, fail: Fail) -> Camera | None:
+def check_segment(context: Message, segment: str, fail: Fail) -> None:
+    """Raises through `fail` where a frame says that it is of another segment than its file is called after."""
+    name = bytes(context.data(1)).decode("utf-8", "replace")
+    if CONTEXT_NAME.fullmatch(segment) and CONTEXT_NAME.fullmatch(name) and name != segment:
+        raise fail(f"the frame is of the segment {name}: the file was exchanged with another")
+
+
+def parse_camera(payload: bytes, segment: str, name: str, fail: Fail) -> Camera | None:
     """One camera's picture of a frame without its label, or None where the frame has none; nothing else is decoded.
 
     Raises:
         WireError, RawDataError: as `parse_frame`.
     """
     frame = Message(memoryview(payload), "Frame")
-    calibrations = frame.message(_CONTEXT, "Context").messages(_CAMERA_CALIBRATIONS, "CameraCalibration")
+    context = frame.message(_CONTEXT, "Context")
+    check_segment(context, segment, fail)
+    calibrations = context.messages(_CAMERA_CALIBRATIONS, "CameraCalibration")
     calibration = _by_number(calibrations, fail).get(CAMERAS[name])
     image = _by_number(frame.messages(_IMAGES, "CameraImage"), fail).get(CAMERAS[name])
     if calibration is None or image is None or not len(image.data(2)):

@@ -3,6 +3,9 @@
 Points come laser by laser in the order of their numbers (TOP first), return 1 before return 2, pixels row by row; ring
 is the row of the range image. Intensity is raw and may exceed 1 by far. How many echoes a pulse had is known only if
 both returns are read.
+
+Parquet pages have no checksum as a rule, so what they hold is held against what a lidar can measure, for both releases
+alike: a few impossible pixels are counted, more of them are a damaged image, of whose other pixels nobody knows.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.blank import PAGE, blank_records
 from ingest.source import RawFiles
 from ingest.waymo.frame import LASERS, LICENCE, Echo, Frame, Laser
 from ingest.waymo.range_image import pixel_points
@@ -21,7 +25,10 @@ from shards.taxonomy import taxonomy
 
 TAXONOMY = "waymo22"
 _RAW_CLASSES = 23
-_MAX_RANGE = 1000.0  # metres; TOP reaches 75
+_MAX_RANGE = 100.0  # metres; TOP reaches 75, the others 20
+_MAX_COORDINATE = 150.0  # metres; the vehicle moves some between a pixel and the frame
+_MAX_IMPOSSIBLE = 0.01  # share of the measured pixels of a return ...
+_FEW = 16  # ... where it is more than so many
 _LASER_NAMES = {number: name for name, number in LASERS.items()}
 
 
@@ -86,14 +93,26 @@ def _echo_points(laser: Laser, echo: Echo, pose: Float64, dropped: dict[str, int
     finite = np.isfinite(echo.image[..., :3]).all(axis=2)
     if laser.pixel_pose is not None:
         finite &= np.isfinite(laser.pixel_pose).all(axis=2)
-    filled = ~(distance <= 0)
-    rows, columns = np.nonzero(filled & finite)
+    lost = _lost_pixels(laser, echo)
+    filled = ~(distance <= 0) & ~lost
+    near = filled & finite & ~(distance > _MAX_RANGE)
+    rows, columns = np.nonzero(near)
     xyz = pixel_points(laser, distance[rows, columns].astype(np.float64), (rows, columns), (shape[0], shape[1]), pose)
-    possible = (np.abs(xyz) <= _MAX_RANGE).all(axis=1)
-    _count(dropped, "non-finite points", int((filled & ~finite).sum()))
-    _count(dropped, "impossible points", int((~possible).sum()))
+    possible = (np.abs(xyz) <= _MAX_COORDINATE).all(axis=1)
+    counts = {
+        "non-finite points": int((filled & ~finite).sum()),
+        "impossible points": int((filled & finite & ~near).sum()) + int((~possible).sum()),
+        "pixels in a block of zeros": int(lost.sum()),
+    }
+    bad, measured = sum(counts.values()), int((filled | lost).sum())
+    if bad > max(_FEW, _MAX_IMPOSSIBLE * measured):
+        found = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+        raise ValueError(f"{found} among {measured} measured pixels: the range image is damaged")
+    for reason, count in counts.items():
+        _count(dropped, reason, count)
     rows, columns = rows[possible], columns[possible]
     classes, instance = _labels(echo, rows, columns)
+    _count(dropped, "labels 0 in an unbroken run: perhaps a lost block", _lost_labels(echo, rows, columns))
     return {
         "xyz": xyz[possible].astype(np.float32),
         "intensity": intensity[rows, columns],
@@ -103,6 +122,26 @@ def _echo_points(laser: Laser, echo: Echo, pose: Float64, dropped: dict[str, int
         "class": classes,
         "instance": instance,
     }
+
+
+def _lost_pixels(laser: Laser, echo: Echo) -> NDArray[np.bool_]:
+    """Pixels (H, W) whose values or pose stand in a block of zero bytes. Where nothing came back the range is -1."""
+    lost = np.zeros(echo.image.shape[:2], np.bool_)
+    if (echo.image[..., 0] < 0).any():  # else zero may be how this file says that nothing came back
+        lost |= blank_records(echo.image, 4 * echo.image.shape[2]).reshape(lost.shape)
+    if laser.pixel_pose is not None:
+        lost |= blank_records(laser.pixel_pose, 4 * laser.pixel_pose.shape[2]).reshape(lost.shape)
+        lost &= echo.image[..., 0] >= 0
+    return lost
+
+
+def _lost_labels(echo: Echo, rows: NDArray[Any], columns: NDArray[Any]) -> int:
+    """Points without instance and class in a run of such pixels of a page or more; every labelled frame seen so far
+    has a class for each of its points."""
+    if echo.labels is None or echo.labels[rows, columns].any(axis=1).all():
+        return 0
+    runs = blank_records(echo.labels, 8, PAGE).reshape(echo.labels.shape[:2])
+    return int((runs[rows, columns] & ~echo.labels[rows, columns].any(axis=1)).sum())
 
 
 def _echo_count(laser: Laser, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.uint8]:

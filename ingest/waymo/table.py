@@ -48,8 +48,9 @@ class Table:
         self._size = size
         source = pa.PythonFile(_Ranges(size, read_range), mode="r")
         with _told(fail):
-            # One thread and no read-ahead: bytes are read in one order, and no more of them than a buffer.
-            self._file = pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
+            # One thread and no read-ahead: bytes are read in one order, and no more of them than a buffer. Pages are
+            # held against their checksums where a writer gave them some; released files have none.
+            self._file = pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
             self._metadata = self._file.metadata
             self.names = set(self._file.schema_arrow.names)
         if self._metadata.num_rows > MAX_ROWS:

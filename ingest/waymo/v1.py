@@ -17,7 +17,7 @@ from typing import Any
 
 from ingest.source import Missing, RawFiles, SceneRef, Source
 from ingest.waymo.clip import build_clip, cut_segment
-from ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Camera, Options
+from ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Camera, Options, split_of
 from ingest.waymo.message import parse_camera, parse_frame
 from ingest.waymo.scene import build_scene
 from ingest.waymo.tfrecord import FOOTER_BYTES, HEADER_BYTES, Record, masked_crc, record_length, scan
@@ -92,11 +92,10 @@ def _frames(store: Store, name: str, path: str, options: Options) -> Iterator[Sc
 def _reference(
     store: Store, name: str, path: str, scene_id: str, *, details: dict[str, Any], points: int, size: int
 ) -> SceneRef:
-    folder = path.rpartition("/")[0] or store.uri.rpartition("/")[2]
     return SceneRef(
         dataset=DATASET,
         scene_id=scene_id,
-        split=SPLITS.get(folder, "none"),
+        split=split_of(store, path.rpartition("/")[0]),
         sequence=name,
         root=store.uri,
         files={"frame": path},
@@ -119,7 +118,7 @@ def read(ref: SceneRef) -> Scene:
     offset, length = ref.details["offset"], ref.details["length"]
     payload = _payload(files, path, offset, length)
     try:
-        frame = parse_frame(payload, ref.details, partial(files.error, path, offset=offset))
+        frame = parse_frame(payload, ref.sequence, ref.details, partial(files.error, path, offset=offset))
     except WireError as problem:
         raise files.error(path, f"no Frame message: {problem}", offset=offset + HEADER_BYTES) from None
     return build_scene(files, path, path, frame, VERSION)
@@ -129,7 +128,9 @@ def _picture(files: RawFiles, path: str, offset: int, length: int) -> Camera | N
     """A record's picture of the clip's camera; the record itself is let go before the next one is read."""
     payload = _payload(files, path, offset, length)
     try:
-        return parse_camera(payload, files.ref.details["camera"], partial(files.error, path, offset=offset))
+        return parse_camera(
+            payload, files.ref.sequence, files.ref.details["camera"], partial(files.error, path, offset=offset)
+        )
     except WireError as problem:
         raise files.error(path, f"no Frame message: {problem}", offset=offset + HEADER_BYTES) from None
 

@@ -16,7 +16,7 @@ from typing import Any
 from ingest.source import Missing, RawFiles, SceneRef, Source
 from ingest.waymo.clip import build_clip, cut_segment
 from ingest.waymo.component import Components
-from ingest.waymo.frame import CAMERAS, POINTS_ESTIMATE, SPLITS, Options
+from ingest.waymo.frame import CAMERAS, POINTS_ESTIMATE, SPLITS, Options, split_of
 from ingest.waymo.scene import build_scene
 from ingest.waymo.table import Table
 from shards.errors import RawDataError, RecipeError
@@ -27,6 +27,7 @@ DATASET = "waymo_v2"
 VERSION = "v2"
 _REQUIRED = ("vehicle_pose", "lidar", "lidar_calibration", "lidar_pose")
 _OPTIONAL = ("camera_image", "camera_calibration", "lidar_segmentation", "camera_segmentation")
+_LABELS = ("lidar_segmentation", "camera_segmentation")
 _PICTURES = ("vehicle_pose", "camera_image", "camera_calibration")
 _SUFFIX = ".parquet"
 
@@ -78,7 +79,10 @@ def _frames(
         reason = f"{folder}{absent[0]}/{name}{_SUFFIX} is not there (not downloaded?)"
         yield Missing(dataset=DATASET, scene_id=name, reason=reason)
         return
+    # What other segments of the folder have may have been lost here; labels of this one may also never have been made.
+    labels = [name for name in _LABELS if files[name] and name not in paths]
     if "camera_calibration" not in paths or not options.cameras:
+        labels = [name for name in labels if name != "camera_segmentation"]
         paths.pop("camera_image", None)
         paths.pop("camera_segmentation", None)
     fail = partial(RawDataError, dataset=DATASET, path=paths["vehicle_pose"])
@@ -95,7 +99,7 @@ def _frames(
     if options.clips is None:
         size = sum(files[component][name] for component in paths) // len(timestamps)
         for _, time in chosen:
-            details = options.details() | {"timestamp_us": time}
+            details = options.details() | {"timestamp_us": time, "absent": labels}
             points = POINTS_ESTIMATE * options.returns
             yield one(f"{name}/{time}", paths=paths, details=details, points=points, size=size)
         return
@@ -121,11 +125,10 @@ def _reference(
     points: int,
     size: int,
 ) -> SceneRef:
-    split = folder.rstrip("/") or store.uri.rpartition("/")[2]
     return SceneRef(
         dataset=DATASET,
         scene_id=scene_id,
-        split=SPLITS.get(split, "none"),
+        split=split_of(store, folder),
         sequence=name,
         root=store.uri,
         files=paths,
