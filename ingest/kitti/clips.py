@@ -1,11 +1,11 @@
 """Clips of KITTI's cameras: one camera of a drive, frame by frame, for training on views alone.
 
 Three recordings (raw, odometry, KITTI-360) share what is here: thinning and cutting a drive while planning, which opens
-no image, and placing the views of a clip while reading, which copies the PNG bytes. Scans need not be there.
+no image, and placing the views of a clip while reading, which copies their bytes. Scans need not be there.
 
 The scene frame is the velodyne's at the first view that has a pose. With W_i its pose in the world at view i and C the
 calibrated pose of the camera in it,  scene_from_camera_i = W_first^-1 W_i C.  A view whose pose the dataset does not
-know has None and is counted as "no pose" in `Scene.dropped`; nothing is made up for it.
+know has None and is counted as "no pose" in `Scene.dropped` (and "no time" likewise); nothing is made up for it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Frame:
 
     Attributes:
         number: of the frame.
-        image: its PNG file.
+        image: its file.
         seconds: its time, or None where unknown.
         details: JSON-like, what `read_clip`'s functions need to find the time and the pose of the frame.
         files: other files of the frame, kind -> file, such as its GPS/IMU packet.
@@ -130,7 +130,7 @@ def read_clip(
         )
         for frame, pose in zip(frames, poses, strict=True)
     )
-    unknown = sum(pose is None for pose in poses)
+    lost = {"no pose": sum(pose is None for pose in poses), "no time": sum(v.timestamp_ns is None for v in views)}
     identity = Identity(
         dataset=ref.dataset, version=version, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
         timestamp_ns=views[0].timestamp_ns, domain="outdoor", licence=LICENCE, sources=files.sources(),
@@ -139,5 +139,5 @@ def read_clip(
         identity=identity,
         world_from_scene=world_from_scene,
         views=views,
-        dropped={"no pose": unknown} if unknown else {},
+        dropped=dict(ref.details.get("dropped", {})) | {reason: count for reason, count in lost.items() if count},
     ).validate()

@@ -18,8 +18,10 @@ there. Images of `data_2d_semantics` label the views where they are. With `scene
 accumulated clouds, which alone have 3D labels (see `ingest.kitti.kitti360_windows`), each with some posed views.
 
 Other than that, a frame with a scan, an image or a timestamp is promised, and `Missing` without its scan; a camera's
-absent image is counted in `Scene.dropped`. A drive whose calibration, poses or all scans are absent or damaged is
-`Missing` as a whole.
+absent image is counted in `Scene.dropped`. A drive whose calibration or poses are absent or damaged loses every frame,
+each for that reason; one without any scan is `Missing` as a whole. Where a block of the poses is lost or their end is
+cut off, the frames that may have had a pose there are `Missing`. Pictures may also be JPEG. A scan or picture exchanged
+with that of another frame cannot be told; an exchanged picture of another camera has another size.
 
 The world is the dataset's own (metric, z up): world_from_scene = pose imu_from_velo, see `kitti360_rig`.
 """
@@ -37,26 +39,24 @@ import numpy as np
 from ingest.clips import ClipOptions
 from ingest.kitti.calibration import inverse
 from ingest.kitti.clips import Frame, plan_clips, read_clip, role
-from ingest.kitti.folders import LICENCE, Found, check_cameras, numbered, root_of
+from ingest.kitti.folders import LICENCE, Folders, check_cameras, lost_frames, root_of
 from ingest.kitti.images import read_view
-from ingest.kitti.kitti360_labels import label_roles, list_image_labels, read_image_labels
+from ingest.kitti.kitti360_labels import label_roles, read_image_labels
+from ingest.kitti.kitti360_listing import CAMERA_FOLDERS, DATASET, DIGITS, Listing, list_drive, pose_files, pose_path
 from ingest.kitti.kitti360_rig import read_rig
-from ingest.kitti.kitti360_windows import Window, list_windows, read_window, window_points
-from ingest.kitti.poses import fill_gaps, indexed_poses, read_pose
-from ingest.kitti.timestamps import guess_seconds, list_timestamps, parse_timestamp
-from ingest.kitti.velodyne import POINT_BYTES, read_scan
-from ingest.source import Missing, RawFiles, SceneRef, Source
+from ingest.kitti.kitti360_windows import list_windows, read_window, window_losses, window_points, window_views
+from ingest.kitti.poses import read_pose
+from ingest.kitti.timestamps import guess_seconds, parse_timestamp
+from ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
+from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Float64, Identity, Scene, View
 from shards.storage import Store
 
-DATASET = "kitti360"
 VERSION = "2021"
-_FOLDERS = {"image_00": "data_rect", "image_01": "data_rect", "image_02": "data_rgb", "image_03": "data_rgb"}
 _DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_(\d{4})_sync/", re.ASCII)
 _TRAIN = {"0000", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010"}
 _TEST = {"0008", "0018"}
-_DIGITS = 10
 _WINDOW_FOLDERS = ("3d_semantics/train", "3d_semantics/test")
 
 
@@ -75,9 +75,10 @@ class Options:
         scenes: "scans", or "windows" for the accumulated clouds with 3D labels.
         window_views: frames whose views a window gets, evenly chosen among its posed ones.
         clips: yield clips of each camera instead of scans.
+        intensity_unit: of scans that are not KITTI's own: "unit" (0..1), "byte" (0..255) or "raw".
     """
 
-    cameras: tuple[str, ...] = tuple(_FOLDERS)
+    cameras: tuple[str, ...] = tuple(CAMERA_FOLDERS)
     drives: tuple[str, ...] = ()
     every: int = 1
     require_pose: bool = True
@@ -86,9 +87,11 @@ class Options:
     scenes: Literal["scans", "windows"] = "scans"
     window_views: int = 8
     clips: ClipOptions | None = None
+    intensity_unit: IntensityUnit = "unit"
 
     def __post_init__(self) -> None:
         check_cameras(self.cameras)
+        check_unit(self.intensity_unit)
         if self.scenes not in ("scans", "windows"):
             raise RecipeError(f"scenes must be scans or windows, found {self.scenes!r}")
         if self.scenes == "windows" and self.clips:
@@ -107,8 +110,8 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     Raises:
         RecipeError: no drive (for windows: no accumulated cloud) under the root, or a drive asked for is not there.
     """
-    folders = [name for kind in ("3d_raw", "2d_raw", *_WINDOW_FOLDERS) for name in store.list(f"data_{kind}")]
-    drives = sorted({name.rstrip("/") for name in folders if _DRIVE.fullmatch(name)})
+    names = [name for kind in ("3d_raw", "2d_raw", *_WINDOW_FOLDERS) for name in store.list(f"data_{kind}")]
+    drives = sorted({name.rstrip("/") for name in names if _DRIVE.fullmatch(name)})
     if not drives:
         expected = "data_3d_raw/2013_05_28_drive_0000_sync/velodyne_points/data/0000000000.bin"
         raise RecipeError(f"no KITTI-360 drives in {store.uri}: expected {expected} and so on")
@@ -122,60 +125,50 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     for drive in drives:
         if options.drives and drive not in options.drives:
             continue
-        try:
-            listing = _list_drive(store, drive, options)
-            calibration = read_rig(store, tuple(listing.images), DATASET)
-        except RawDataError as problem:
-            yield Missing(dataset=DATASET, scene_id=drive, reason=str(problem))
-            continue
-        if options.scenes == "windows":
-            yield from _plan_windows(store, drive, listing, calibration, options)
-        elif options.clips:
-            yield from _plan_drive_clips(store, drive, listing, calibration, options)
-        else:
-            yield from _plan_frames(store, drive, listing, calibration, options)
+        folders = Folders(store, DATASET)
+        yield from _plan_drive(folders, drive, options)
+        yield from folders.notices()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Listing:
-    """What a drive's folders hold, by frame number; cameras that were not downloaded are left out."""
-
-    scans: dict[int, Found]
-    images: dict[str, dict[int, Found]]
-    scan_times: dict[int, str]
-    image_times: dict[str, dict[int, str]]
-    poses: dict[int, dict[str, Any]]
-    labels: dict[str, dict[int, dict[str, Found]]]
-
-
-def _list_drive(store: Store, drive: str, options: Options) -> _Listing:
-    """Raises `RawDataError` for a drive without scans (images for clips), or without poses where they are required."""
-    velodyne, photos = f"data_3d_raw/{drive}/velodyne_points", f"data_2d_raw/{drive}"
-    scans = numbered(store, f"{velodyne}/data", ".bin", _DIGITS)
-    images = {c: numbered(store, f"{photos}/{c}/{_FOLDERS[c]}", ".png", _DIGITS) for c in options.cameras}
-    images = {camera: found for camera, found in images.items() if found}
-    if options.scenes == "scans" and not (images if options.clips else scans):
-        lost, where = ("images", photos) if options.clips else ("scans", f"{velodyne}/data")
-        raise RawDataError(
-            f"the drive has no {lost}", dataset=DATASET, path=where,
-            hint="download its raw archive, or leave it out with the option drives",
+def _plan_drive(folders: Folders, drive: str, options: Options) -> Iterator[SceneRef | Missing]:
+    windows = options.scenes == "windows"
+    try:
+        listing = list_drive(
+            folders, drive, cameras=options.cameras, require_pose=options.require_pose,
+            interpolate=options.interpolate, labels=options.labels and not options.clips,
         )  # fmt: skip
-    path = _pose_path(drive)
-    poses = indexed_poses(store, path, DATASET) if options.require_pose or store.size(path) is not None else {}
-    frames = set().union(scans, *images.values()) if options.interpolate else set()
-    wanted = options.labels and not options.clips
-    return _Listing(
-        scans=scans,
-        images=images,
-        scan_times=list_timestamps(store, f"{velodyne}/timestamps.txt", DATASET),
-        image_times={c: list_timestamps(store, f"{photos}/{c}/timestamps.txt", DATASET) for c in images},
-        poses=fill_gaps(poses, frames, options.interpolate),
-        labels={c: found for c in images if wanted and (found := list_image_labels(store, drive, c, _DIGITS))},
-    )
+    except RawDataError as problem:
+        yield Missing(dataset=DATASET, scene_id=drive, reason=str(problem))
+        return
+    if not windows and not (listing.images if options.clips else listing.scans):
+        yield _without_payload(folders, drive, listing, options)
+        return
+    wrong = listing.without_poses
+    try:
+        calibration = read_rig(folders.store, tuple(listing.images), DATASET)
+    except RawDataError as problem:
+        wrong = str(problem)
+    if wrong is not None and windows:
+        yield Missing(dataset=DATASET, scene_id=drive, reason=wrong)
+        return
+    if wrong is not None:
+        lost = [frame for frame in listing.promised if frame % options.every == 0]
+        yield from lost_frames(DATASET, drive, lost, DIGITS, wrong)
+        return
+    plan_items = _plan_windows if windows else _plan_drive_clips if options.clips else _plan_frames
+    yield from plan_items(folders.store, drive, listing, calibration, options)
+    if listing.trajectory.problem:
+        yield Notice(dataset=DATASET, scene_id=pose_path(drive), reason=listing.trajectory.problem)
 
 
-def _pose_path(drive: str) -> str:
-    return f"data_poses/{drive}/poses.txt"
+def _without_payload(folders: Folders, drive: str, listing: Listing, options: Options) -> Missing:
+    velodyne, photos = f"data_3d_raw/{drive}/velodyne_points/data", f"data_2d_raw/{drive}"
+    wanted = [f"{photos}/{camera}/{CAMERA_FOLDERS[camera]}" for camera in options.cameras]
+    lost, where = ("images", wanted) if options.clips else ("scans", [velodyne])
+    count = f" for its {len(listing.promised)} frames" if listing.promised else ""
+    hint = "download its raw archive, or leave it out with the option drives"
+    problem = f"{where[0]}: the drive has no {lost}{count}{folders.unused(*where)} ({hint})"
+    return Missing(dataset=DATASET, scene_id=drive, reason=problem)
 
 
 def _split(drive: str) -> str:
@@ -184,16 +177,18 @@ def _split(drive: str) -> str:
 
 
 def _plan_frames(
-    store: Store, drive: str, listing: _Listing, calibration: dict[str, Any], options: Options
+    store: Store, drive: str, listing: Listing, calibration: dict[str, Any], options: Options
 ) -> Iterator[SceneRef | Missing]:
-    root = root_of(store)
-    times = listing.image_times.values()
-    for frame in sorted(set().union(listing.scans, listing.scan_times, *listing.images.values(), *times)):
-        if frame % options.every or (options.require_pose and frame not in listing.poses):
+    root, poses = root_of(store), listing.trajectory
+    for frame in listing.promised:
+        lost = options.require_pose and poses.lost(frame)
+        if frame % options.every or (options.require_pose and frame not in poses.places and not lost):
             continue
-        scene_id = f"{drive}/{frame:0{_DIGITS}d}"
-        if frame not in listing.scans:
+        scene_id = f"{drive}/{frame:0{DIGITS}d}"
+        if lost or frame not in listing.scans:
             reason = f"frame {frame} was recorded (timestamp or image) but its scan (velodyne_points) is absent"
+            if lost:
+                reason = f"its pose may have stood in a damaged part of {pose_path(drive)}: {poses.problem}"
             yield Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
             continue
         used = {"points": listing.scans[frame]}
@@ -205,11 +200,12 @@ def _plan_frames(
             elif camera in used:
                 dropped[f"missing labels {camera}"] = 1
         files = {role: found.path for role, found in used.items()}
-        if frame in listing.poses:
-            files["pose"] = _pose_path(drive)
-            dropped |= {"interpolated pose": 1} if "before" in listing.poses[frame] else {}
+        if frame in poses.places:
+            files |= pose_files(listing, drive)
+            dropped |= {"interpolated pose": 1} if "before" in poses.places[frame] else {}
         else:
             dropped["no pose"] = 1
+        dropped |= {} if frame in listing.scan_times else {"no time": 1}
         yield SceneRef(
             dataset=DATASET,
             scene_id=scene_id,
@@ -220,7 +216,7 @@ def _plan_frames(
             details={
                 "frame": frame,
                 "timestamp": listing.scan_times.get(frame),
-                "pose": listing.poses.get(frame),
+                "pose": poses.places.get(frame),
                 "imu_from_velo": calibration["imu_from_velo"],
                 "cameras": {
                     camera: calibration["cameras"][camera] | {"timestamp": listing.image_times[camera].get(frame)}
@@ -228,6 +224,7 @@ def _plan_frames(
                     if camera in used
                 },
                 "dropped": dropped,
+                "intensity_unit": options.intensity_unit,
             },
             points_estimate=listing.scans[frame].size // POINT_BYTES,
             bytes_estimate=sum(found.size for found in used.values()),
@@ -235,64 +232,69 @@ def _plan_frames(
 
 
 def _plan_drive_clips(
-    store: Store, drive: str, listing: _Listing, calibration: dict[str, Any], options: Options
+    store: Store, drive: str, listing: Listing, calibration: dict[str, Any], options: Options
 ) -> Iterator[SceneRef | Missing]:
     ref = SceneRef(
         dataset=DATASET, scene_id=drive, split=_split(drive), sequence=drive, root=root_of(store),
-        files={"pose": _pose_path(drive)} if listing.poses else {},
+        files=pose_files(listing, drive),
     )  # fmt: skip
+    poses = listing.trajectory
     for camera in options.cameras:
         times = listing.image_times.get(camera, {})
+        images = {n: image for n, image in sorted(listing.images.get(camera, {}).items()) if n % options.every == 0}
         frames = [
             Frame(
                 number=number,
                 image=image,
                 seconds=guess_seconds(times.get(number)),
-                details={"timestamp": times.get(number), "pose": listing.poses.get(number)},
+                details={"timestamp": times.get(number), "pose": poses.places.get(number)},
                 files={},
             )
-            for number, image in sorted(listing.images.get(camera, {}).items())
-            if number % options.every == 0 and (number in listing.poses or not options.require_pose)
+            for number, image in images.items()
+            if number in poses.places or not options.require_pose
         ]
-        more = {"imu_from_velo": calibration["imu_from_velo"], "camera": calibration["cameras"].get(camera)}
+        lost = sum(map(poses.lost, images)) if options.require_pose else 0
+        more = {
+            "imu_from_velo": calibration["imu_from_velo"],
+            "camera": calibration["cameras"].get(camera),
+            "dropped": {"images whose pose is in a damaged part of poses.txt": lost} if lost else {},
+        }
         yield from plan_clips(ref, camera, frames, options.clips or ClipOptions(), more=more)
 
 
 def _plan_windows(
-    store: Store, drive: str, listing: _Listing, calibration: dict[str, Any], options: Options
+    store: Store, drive: str, listing: Listing, calibration: dict[str, Any], options: Options
 ) -> Iterator[SceneRef | Missing]:
-    windows = list(list_windows(store, drive, DATASET))
+    try:
+        windows = list(list_windows(store, drive, DATASET))
+    except RawDataError as problem:
+        yield Missing(dataset=DATASET, scene_id=drive, reason=f"{problem}; this costs all windows of the drive")
+        return
     if not windows and drive in options.drives:
         reason = "the drive has no accumulated clouds (data_3d_semantics)"
         yield Missing(dataset=DATASET, scene_id=drive, reason=reason)
     for window in windows:
         used = {"points": window.file}
-        views = []
-        for frame, camera in _window_views(window, listing, options.window_views):
+        views, seen = [], window_views(window, listing, options.window_views)
+        for frame, camera in seen:
             used[role(frame, camera)] = listing.images[camera][frame]
             if frame in listing.labels.get(camera, {}):
                 used |= label_roles(role(frame, camera), listing.labels[camera][frame])
             time = listing.image_times[camera].get(frame)
-            views.append({"frame": frame, "camera": camera, "timestamp": time, "pose": listing.poses[frame]})
+            views.append(
+                {"frame": frame, "camera": camera, "timestamp": time, "pose": listing.trajectory.places[frame]}
+            )
         yield SceneRef(
             dataset=DATASET,
-            scene_id=f"{drive}/static/{window.first:0{_DIGITS}d}_{window.last:0{_DIGITS}d}",
+            scene_id=f"{drive}/static/{window.first:0{DIGITS}d}_{window.last:0{DIGITS}d}",
             split=window.split,
             sequence=drive,
             root=root_of(store),
-            files={name: found.path for name, found in used.items()} | ({"pose": _pose_path(drive)} if views else {}),
-            details={"window": views, **calibration},
+            files={name: found.path for name, found in used.items()} | (pose_files(listing, drive) if views else {}),
+            details={"window": views, "dropped": window_losses(window, listing, seen), **calibration},
             points_estimate=window_points(window),
             bytes_estimate=sum(found.size for found in used.values()),
         )
-
-
-def _window_views(window: Window, listing: _Listing, count: int) -> list[tuple[int, str]]:
-    """(frame, camera) of the views of a window: evenly spaced posed frames that have an image, every camera of each."""
-    posed = [f for f in sorted(listing.poses) if window.first <= f <= window.last and "before" not in listing.poses[f]]
-    seen = [frame for frame in posed if any(frame in found for found in listing.images.values())]
-    chosen = sorted({seen[(2 * k + 1) * len(seen) // (2 * count)] for k in range(count)}) if seen else []
-    return [(frame, camera) for frame in chosen for camera, found in listing.images.items() if frame in found]
 
 
 def read(ref: SceneRef) -> Scene:
@@ -352,7 +354,11 @@ def _read_window_scene(files: RawFiles) -> Scene:
         timestamp_ns=None, domain="outdoor", licence=LICENCE, sources=files.sources(),
     )  # fmt: skip
     return Scene(
-        identity=identity, world_from_scene=world_from_scene, points=points, views=tuple(views), dropped=dropped
+        identity=identity,
+        world_from_scene=world_from_scene,
+        points=points,
+        views=tuple(views),
+        dropped=dropped | dict(ref.details["dropped"]),
     ).validate()
 
 

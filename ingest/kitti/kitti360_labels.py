@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.kitti.folders import Found, numbered
+from ingest.kitti.folders import Folders, Found
 from ingest.kitti.images import read_label_image
 from ingest.source import RawFiles
 from shards.scene import UNLABELLED
-from shards.storage import Store
 from shards.taxonomy import taxonomy
 
 TAXONOMY = "kitti360_19"
@@ -26,12 +25,12 @@ _KINDS = ("semantic", "instance")
 _PER_CLASS = 1000
 
 
-def list_image_labels(store: Store, drive: str, camera: str, digits: int) -> dict[int, dict[str, Found]]:
+def list_image_labels(folders: Folders, drive: str, camera: str, digits: int) -> dict[int, dict[str, Found]]:
     """Frame -> {"semantic": file, "instance": file}, where both are there; only perspective cameras have any."""
     if camera not in _LABELLED:
         return {}
     folder = f"data_2d_semantics/train/{drive}/{camera}"
-    semantic, instance = (numbered(store, f"{folder}/{kind}", ".png", digits) for kind in _KINDS)
+    semantic, instance = (folders.numbered(f"{folder}/{kind}", (".png",), digits) for kind in _KINDS)
     return {
         frame: {"semantic": semantic[frame], "instance": instance[frame]} for frame in semantic if frame in instance
     }

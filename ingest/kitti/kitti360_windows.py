@@ -20,8 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.blank import blank_records
 from ingest.kitti.folders import Found
 from ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of
+from ingest.kitti.kitti360_listing import Listing
+from ingest.kitti.tables import ends_inside
 from ingest.source import RawFiles
 from shards.errors import RawDataError
 from shards.scene import Float64, Points
@@ -39,20 +42,28 @@ _VALIDATION = "data_3d_semantics/train/2013_05_28_drive_val.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A file of accumulated points and the frames it covers, both ends included."""
+    """A file of accumulated points and the frames it covers, both ends included.
+
+    `listed` is False where the list of validation windows is absent, so that "train" may be "val".
+    """
 
     file: Found
     first: int
     last: int
     split: str
+    listed: bool
 
 
 def list_windows(store: Store, drive: str, dataset: str) -> Iterator[Window]:
-    """The static windows of a drive in order; raises `RawDataError` for an absurd list of validation windows."""
+    """The static windows of a drive in order; raises `RawDataError` for a damaged list of validation windows."""
     size = store.size(_VALIDATION) or 0
     if size > _MAX_LIST:
         raise RawDataError(f"{size} bytes are too many for a list of windows", dataset=dataset, path=_VALIDATION)
-    listed = store.read(_VALIDATION).decode("ascii", errors="replace").split() if size else []
+    data = store.read(_VALIDATION) if size else b""
+    if b"\0" in data or ends_inside(data):
+        problem = "a part of it is lost (zero bytes or half a line): which windows are for validation cannot be told"
+        raise RawDataError(problem, dataset=dataset, path=_VALIDATION, hint="download it again")
+    listed = data.decode("ascii", errors="replace").split()
     validation = {"/".join(line.split("/")[-3:]) for line in listed}
     for split in ("train", "test"):
         folder = f"data_3d_semantics/{split}/{drive}/static"
@@ -61,12 +72,38 @@ def list_windows(store: Store, drive: str, dataset: str) -> Iterator[Window]:
             if match:
                 chosen = "val" if f"{drive}/static/{name}" in validation else split
                 first, last = (int(word) for word in match.groups())
-                yield Window(file=Found(f"{folder}/{name}", bytes_), first=first, last=last, split=chosen)
+                yield Window(
+                    file=Found(f"{folder}/{name}", bytes_),
+                    first=first,
+                    last=last,
+                    split=chosen,
+                    listed=split == "test" or bool(size),
+                )
 
 
 def window_points(window: Window) -> int:
     """Points of a window, guessed from the size of its file."""
     return max(1, window.file.size // _POINT_BYTES[window.split])
+
+
+def window_views(window: Window, listing: Listing, count: int) -> list[tuple[int, str]]:
+    """(frame, camera) of the views of a window: evenly spaced posed frames that have an image, every camera of each."""
+    places = listing.trajectory.places
+    posed = [f for f in sorted(places) if window.first <= f <= window.last and "before" not in places[f]]
+    seen = [frame for frame in posed if any(frame in found for found in listing.images.values())]
+    chosen = sorted({seen[(2 * k + 1) * len(seen) // (2 * count)] for k in range(count)}) if seen else []
+    return [(frame, camera) for frame in chosen for camera, found in listing.images.items() if frame in found]
+
+
+def window_losses(window: Window, listing: Listing, views: list[tuple[int, str]]) -> dict[str, int]:
+    """What the choice of views had to do without."""
+    frames = {frame for frame, _ in views}
+    gaps = sum(max(a, window.first - 1) + 1 < min(b, window.last + 1) for a, b in listing.trajectory.gaps)
+    counts = {f"missing image {c}": len(frames - set(found)) for c, found in listing.images.items()}
+    counts["damaged parts of poses.txt"] = gaps
+    counts["no list of validation windows"] = int(not window.listed)
+    counts["no time"] = sum(frame not in listing.image_times[camera] for frame, camera in views)
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def read_window(files: RawFiles, path: str) -> tuple[Points, Float64, dict[str, int]]:
@@ -83,10 +120,14 @@ def read_window(files: RawFiles, path: str) -> tuple[Points, Float64, dict[str, 
     table = np.frombuffer(data, dtype, count, start)
     world = np.stack([table[axis] for axis in "xyz"], axis=1).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        usable = (np.abs(world) <= _MAX_COORDINATE).all(axis=1)
-    if not usable.any():
-        raise files.error(path, f"none of {count} points has coordinates within {_MAX_COORDINATE:.0f} m", offset=start)
-    dropped = {"impossible points": int(count - usable.sum())} if not usable.all() else {}
+        near = (np.abs(world) <= _MAX_COORDINATE).all(axis=1)
+    blank = blank_records(table, dtype.itemsize)
+    usable = near & ~blank
+    losses = {"points in a lost block (zeros)": int(blank.sum()), "impossible points": int((~near & ~blank).sum())}
+    dropped = {reason: lost for reason, lost in losses.items() if lost}
+    if 2 * usable.sum() < count:
+        problem = f"only {usable.sum()} of {count} points are usable (not zeros, within {_MAX_COORDINATE:.0f} m)"
+        raise files.error(path, problem, offset=start, hint="download it again")
     table, world = table[usable], world[usable]
     world_from_scene = np.eye(4)
     world_from_scene[:3, 3] = np.round((world.min(axis=0) + world.max(axis=0)) / 2)

@@ -2,6 +2,10 @@
 
 The low half is the raw class id, the high half the instance: 0 for none, the same through a whole sequence, and
 unique within its class only. Costs a look-up in a table of 65536 entries.
+
+Zero is an ordinary label: nobody gave the point a class. Annotators leave some dozen points in a row without one (44 at
+most in a real scan); a page of zeros in a row, 1024 labels, is counted as what may be a lost block. Labels of another
+scan with as many points cannot be told.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.blank import PAGE, blank_records
 from ingest.kitti.velodyne import MAX_SCAN_BYTES, POINT_BYTES
 from ingest.source import RawFiles
 from shards.scene import UNLABELLED, Points
@@ -29,7 +34,8 @@ def read_labels(files: RawFiles, path: str, points: Points, kept: NDArray[np.boo
         kept: bool (records,), which of the scan's records became points.
 
     Returns:
-        The points with semantic["semantickitti19"] and instance, and what was dropped: raw ids no annotator used.
+        The points with semantic["semantickitti19"] and instance, and what was dropped: raw ids no annotator used, and
+        labels in what may be a lost block.
 
     Raises:
         RawDataError: missing, or not one label a record.
@@ -41,13 +47,17 @@ def read_labels(files: RawFiles, path: str, points: Points, kept: NDArray[np.boo
             hint="scan and labels belong to different downloads, or one of them is truncated",
         )  # fmt: skip
     values = np.frombuffer(data, "<u4")
+    blank = blank_records(values, _LABEL_BYTES, PAGE)
+    if blank.any():
+        values = np.where(blank, np.uint32(0), values)  # of the labels at both ends, a part is left
     if len(points) < len(kept):
-        values = values[kept]
+        values, blank = values[kept], blank[kept]
     raw = (values & 0xFFFF).astype(np.uint16)
     classes, known = _class_table()
     unknown = len(raw) - int(np.count_nonzero(known[raw]))
     labelled = replace(points, semantic={TAXONOMY: classes[raw]}, instance=(values >> 16).astype(np.int32))
-    return labelled, {"unknown raw labels": unknown} if unknown else {}
+    counts = {"unknown raw labels": unknown, "labels of zero in a long run (a lost block?)": int(blank.sum())}
+    return labelled, {reason: count for reason, count in counts.items() if count}
 
 
 @cache

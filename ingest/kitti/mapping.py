@@ -27,7 +27,13 @@ def list_drives(store: Store, dataset: str) -> dict[int, str]:
             continue
         if max(size or 0 for size in sizes) > _MAX_BYTES:
             raise RawDataError("too large for a mapping file", dataset=dataset, path=folder)
-        return _join(store.read(names[0]), store.read(names[1]), folder, dataset)
+        permutation, table = (store.read(name) for name in names)
+        for name, data in zip(names, (permutation, table), strict=True):
+            if b"\0" in data:  # line ends are lost, too: which line is which cannot be told
+                raise RawDataError(
+                    "holds zero bytes (a lost block)", dataset=dataset, path=name, offset=data.find(b"\0")
+                )
+        return _join(permutation, table, folder, dataset)
     return {}
 
 

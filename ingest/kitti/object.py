@@ -2,13 +2,16 @@
 
     <root>/{training,testing}/{velodyne/%06d.bin, image_2/%06d.png, image_3/%06d.png, calib/%06d.txt}
 
-Planning lists four folders a split and opens nothing. A frame with an image, calibration or label but without scan or
-calibration is `Missing`; a scan whose image is absent although its camera was downloaded loses that view, counted in
-`Scene.dropped`. Splits: training -> "train", testing -> "test" (train/val divisions in use are the community's).
+Pictures may also be JPEG (.jpg, .jpeg). Planning lists four folders a split and opens nothing. A frame with an image,
+calibration or label but without scan or calibration is `Missing`; a scan whose image is absent although its camera was
+downloaded loses that view, counted in `Scene.dropped`. Splits: training -> "train", testing -> "test" (train/val
+divisions in use are the community's).
 
 Neighbouring frames of a drive are near-duplicates. `Identity.sequence` is the raw drive where the object devkit's
 `mapping` folder was unpacked into the root, and otherwise the folder's name: all of it belongs together, since a split
-by frame would leak.
+by frame would leak. With a damaged mapping it is the folder's name, too, counted as "raw drive unknown".
+
+A frame's scan, image or calibration exchanged with another frame's cannot be told: nothing in them names the frame.
 """
 
 from __future__ import annotations
@@ -28,12 +31,12 @@ from ingest.kitti.calibration import (
     rectified_camera,
     rigid,
 )
-from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, check_cameras, numbered, root_of
+from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, PICTURES, Folders, check_cameras, root_of
 from ingest.kitti.images import read_view
 from ingest.kitti.mapping import list_drives
-from ingest.kitti.velodyne import POINT_BYTES, read_scan
-from ingest.source import Missing, RawFiles, SceneRef, Source
-from shards.errors import RecipeError
+from ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
+from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
+from shards.errors import RawDataError, RecipeError
 from shards.scene import Identity, Scene, View
 from shards.storage import Store
 
@@ -49,36 +52,44 @@ class Options:
 
     Attributes:
         cameras: views to keep, named as in the raw recordings ("image_02" lies in the folder image_2).
+        intensity_unit: of scans that are not KITTI's own: "unit" (0..1), "byte" (0..255) or "raw".
     """
 
     cameras: tuple[str, ...] = DEFAULT_CAMERAS
+    intensity_unit: IntensityUnit = "unit"
 
     def __post_init__(self) -> None:
         check_cameras(self.cameras)
+        check_unit(self.intensity_unit)
 
 
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     """List the frames of both splits in order of split and number; raises `RecipeError` if there are none."""
-    frames = 0
-    for folder in _SPLITS:
-        for item in _plan_split(store, folder, options):
-            frames += 1
+    frames, folders = 0, Folders(store, DATASET)
+    for split in _SPLITS:
+        for item in _plan_split(folders, split, options):
+            frames += not isinstance(item, Notice)
             yield item
+    yield from folders.notices()
     if not frames:
         raise RecipeError(f"no KITTI object frames in {store.uri}: expected training/velodyne/000000.bin and so on")
 
 
-def _plan_split(store: Store, folder: str, options: Options) -> Iterator[SceneRef | Missing]:
-    scans = numbered(store, f"{folder}/velodyne", ".bin", _DIGITS)
-    calibrations = numbered(store, f"{folder}/calib", ".txt", _DIGITS)
-    labels = numbered(store, f"{folder}/label_2", ".txt", _DIGITS)
+def _plan_split(folders: Folders, folder: str, options: Options) -> Iterator[SceneRef | Missing]:
+    scans = folders.numbered(f"{folder}/velodyne", (".bin",), _DIGITS)
+    calibrations = folders.numbered(f"{folder}/calib", (".txt",), _DIGITS)
+    labels = folders.numbered(f"{folder}/label_2", (".txt",), _DIGITS)
     images = {
         camera: found
         for camera in options.cameras
-        if (found := numbered(store, f"{folder}/image_{int(camera[-2:])}", ".png", _DIGITS))
+        if (found := folders.numbered(f"{folder}/image_{int(camera[-2:])}", PICTURES, _DIGITS))
     }
     frames = sorted(set().union(scans, calibrations, labels, *images.values()))
-    drives = list_drives(store, DATASET) if folder == "training" and frames else {}
+    drives, damage, unknown = None, "", {"raw drive unknown (the mapping is damaged)": 1}
+    try:
+        drives = list_drives(folders.store, DATASET) if folder == "training" and frames else {}
+    except RawDataError as problem:
+        damage = str(problem)
     for frame in frames:
         scene_id = f"{folder}/{frame:0{_DIGITS}d}"
         if frame not in scans or frame not in calibrations:
@@ -91,16 +102,20 @@ def _plan_split(store: Store, folder: str, options: Options) -> Iterator[SceneRe
             dataset=DATASET,
             scene_id=scene_id,
             split=_SPLITS[folder],
-            sequence=drives.get(frame, folder),
-            root=root_of(store),
+            sequence=(drives or {}).get(frame, folder),
+            root=root_of(folders.store),
             files={role: found.path for role, found in used.items()},
             details={
                 "cameras": [camera for camera in images if camera in used],
-                "dropped": {f"missing image {camera}": 1 for camera in images if camera not in used},
+                "dropped": {f"missing image {camera}": 1 for camera in images if camera not in used}
+                | (unknown if drives is None else {}),
+                "intensity_unit": options.intensity_unit,
             },
             points_estimate=scans[frame].size // POINT_BYTES,
             bytes_estimate=sum(found.size for found in used.values()),
         )
+    if damage:
+        yield Notice(dataset=DATASET, scene_id="mapping", reason=f"{damage}; all of {folder} counts as one sequence")
 
 
 def read(ref: SceneRef) -> Scene:

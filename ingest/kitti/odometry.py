@@ -10,8 +10,12 @@ What counts as a promised scene
   * A frame with a scan, an image, a label or a line in `times.txt` is promised. Without its scan, or without a line in
     the trajectory that was chosen, it is `Missing`.
   * A scan whose image or label is absent although the sequence has others loses it, counted in `Scene.dropped`.
-  * A sequence whose calibration or trajectory cannot be read is `Missing` as a whole. One without any scan (the
-    calibration archive has all 22) is passed over with a warning in the log, unless `sequences` asks for it by name.
+  * A sequence whose calibration or trajectory cannot be read loses all of these, each for that reason. One without any
+    scan (the calibration archive has all 22) is passed over with a `Notice`, unless `sequences` asks for it by name.
+  * In a trajectory with a lost block, and in one that is cut, only the lines before are certain (see `tables`).
+
+Names of other lengths than six digits are read, and so are JPEG pictures. A scan, label file or picture exchanged with
+that of another frame cannot be told as long as numbers and sizes fit.
 
 With `clips`, a sequence's images become clips (see `ingest.kitti.clips`), with or without scans; a frame beyond the end
 of the trajectory has no pose. SemanticKITTI's and KITTI's trajectories are for the same frames.
@@ -23,7 +27,6 @@ identity and {"no pose": 1} in `Scene.dropped`. Which trajectory it was is told 
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Iterator
@@ -36,20 +39,29 @@ import numpy as np
 from ingest.clips import ClipOptions
 from ingest.kitti.calibration import PROJECTION, TRANSFORM, inverse, read_calibration, rectified_camera, rigid
 from ingest.kitti.clips import Frame, plan_clips, read_clip
-from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, Found, check_cameras, numbered, root_of
+from ingest.kitti.folders import (
+    DEFAULT_CAMERAS,
+    LICENCE,
+    PICTURES,
+    Folders,
+    Found,
+    check_cameras,
+    lost_frames,
+    root_of,
+)
 from ingest.kitti.images import read_view
 from ingest.kitti.labels import read_labels
-from ingest.kitti.poses import ordered_poses, read_pose
+from ingest.kitti.poses import Trajectory, ordered_poses, read_pose
 from ingest.kitti.timestamps import list_timestamps
-from ingest.kitti.velodyne import POINT_BYTES, read_scan_and_mask
-from ingest.source import Missing, RawFiles, SceneRef, Source
+from ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan_and_mask
+from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Float64, Identity, Scene, View
 from shards.storage import Store
 
 DATASET = "kitti_odometry"
 VERSION = "2012"
-_SEQUENCE = re.compile(r"\d\d/", re.ASCII)
+_SEQUENCE = re.compile(r"\d{2,9}/", re.ASCII)
 _DIGITS = 6
 _MAX_SECONDS = 1e6
 
@@ -64,6 +76,7 @@ class Options:
         every: keep the frames whose number is a multiple of this (10 Hz: every=5 keeps two a second).
         poses: trajectory to use; "auto" takes SemanticKITTI's, else KITTI's, else none.
         clips: yield clips of each camera instead of scans.
+        intensity_unit: of scans that are not KITTI's own: "unit" (0..1), "byte" (0..255) or "raw".
     """
 
     cameras: tuple[str, ...] = DEFAULT_CAMERAS
@@ -71,9 +84,11 @@ class Options:
     every: int = 1
     poses: Literal["auto", "semantic", "kitti", "none"] = "auto"
     clips: ClipOptions | None = None
+    intensity_unit: IntensityUnit = "unit"
 
     def __post_init__(self) -> None:
         check_cameras(self.cameras)
+        check_unit(self.intensity_unit)
         if self.every < 1:
             raise RecipeError(f"every must be at least 1, found {self.every}")
         if self.poses not in ("auto", "semantic", "kitti", "none"):
@@ -82,72 +97,102 @@ class Options:
 
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     """List the frames of all sequences in order; raises `RecipeError` if there are none, or one asked for is absent."""
-    sequences = [name.rstrip("/") for name in store.list("sequences") if _SEQUENCE.fullmatch(name)]
+    names = store.list("sequences")
+    sequences = [name.rstrip("/") for name in names if _SEQUENCE.fullmatch(name)]
     if not sequences:
         raise RecipeError(f"no KITTI odometry sequences in {store.uri}: expected sequences/00/velodyne/ and so on")
     unknown = sorted(set(options.sequences) - set(sequences))
     if unknown:
         raise RecipeError(f"no such sequence in {store.uri}: {', '.join(unknown)}; found {', '.join(sequences)}")
+    for name in names:
+        if name.rstrip("/") not in sequences:
+            reason = "not used: its name is no number of a sequence, such as 00"
+            yield Notice(dataset=DATASET, scene_id=f"sequences/{name.rstrip('/')}", reason=reason)
     for name in sequences:
-        if options.sequences and name not in options.sequences:
-            continue
-        try:
-            sequence = _open_sequence(store, name, options)
-        except RawDataError as problem:
-            yield Missing(dataset=DATASET, scene_id=name, reason=str(problem))
-            continue
-        if sequence is not None and options.clips:
-            yield from _plan_sequence_clips(store, sequence, options)
-        elif sequence is not None:
-            yield from _plan_frames(store, sequence, options)
-        elif options.sequences:
-            lost, archive = ("images", "colour") if options.clips else ("scans", "velodyne")
-            reason = f"the sequence has no {lost}; download the {archive} archive"
-            yield Missing(dataset=DATASET, scene_id=name, reason=reason)
-        else:
-            lost = "images" if options.clips else "scans"
-            logging.getLogger(__name__).warning("%s: sequence %s: passed over: it has no %s", DATASET, name, lost)
+        if not options.sequences or name in options.sequences:
+            folders = Folders(store, DATASET)
+            yield from _plan_sequence(folders, name, options)
+            yield from folders.notices()
+
+
+def _plan_sequence(folders: Folders, name: str, options: Options) -> Iterator[SceneRef | Missing]:
+    files = _list_files(folders, name, options)
+    payloads = files.images if options.clips else files.scans
+    if not payloads:
+        yield _without_payload(folders, name, options)
+        return
+    try:
+        sequence = _open_sequence(folders.store, files, options)
+    except RawDataError as problem:
+        used = set().union(*files.images.values()) if options.clips else files.promised
+        frames = [frame for frame in used if frame % options.every == 0]
+        yield from lost_frames(DATASET, name, frames, _DIGITS, str(problem))
+        return
+    plan_items = _plan_sequence_clips if options.clips else _plan_frames
+    yield from plan_items(folders.store, sequence, options)
+    if sequence.trajectory.problem:
+        reason = f"{sequence.trajectory.problem}; frames without a line before that have no pose"
+        yield Notice(dataset=DATASET, scene_id=str(sequence.pose_path), reason=reason)
+
+
+def _without_payload(folders: Folders, name: str, options: Options) -> Missing:
+    """A sequence has nothing to make scenes of; that is a loss only if it was asked for."""
+    lost, archive = ("images", "colour") if options.clips else ("scans", "velodyne")
+    cameras = [f"image_{int(camera[-2:])}" for camera in options.cameras] if options.clips else ["velodyne"]
+    why = folders.unused(*(f"sequences/{name}/{folder}" for folder in cameras))
+    reason = f"the sequence has no {lost}{why}"
+    if options.sequences:
+        return Missing(dataset=DATASET, scene_id=name, reason=f"{reason}; download the {archive} archive")
+    return Notice(dataset=DATASET, scene_id=f"sequences/{name}", reason=f"passed over: {reason}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sequence:
-    """What a sequence's folders and tables hold, by frame number; cameras that were not downloaded are left out."""
+class _Files:
+    """What a sequence's folders hold, by frame number; cameras that were not downloaded are left out."""
 
     name: str
     scans: dict[int, Found]
     labels: dict[int, Found]
     images: dict[str, dict[int, Found]]
     times: dict[int, str]
+
+    @property
+    def promised(self) -> set[int]:
+        return set().union(self.scans, self.labels, self.times, *self.images.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sequence(_Files):
+    """The same with what its tables say."""
+
     cameras: dict[str, Any]
     cam0_from_velo: list[list[float]]
     pose_path: str | None
-    poses: dict[int, dict[str, Any]]
+    trajectory: Trajectory
 
 
-def _open_sequence(store: Store, name: str, options: Options) -> _Sequence | None:
-    """The sequence, or None if it has no scans (no images for clips).
-
-    Raises:
-        RawDataError: its calibration or poses cannot be read.
-    """
+def _list_files(folders: Folders, name: str, options: Options) -> _Files:
     folder = f"sequences/{name}"
-    scans = numbered(store, f"{folder}/velodyne", ".bin", _DIGITS)
-    images = {c: numbered(store, f"{folder}/image_{int(c[-2:])}", ".png", _DIGITS) for c in options.cameras}
-    images = {camera: found for camera, found in images.items() if found}
-    if not (images if options.clips else scans):
-        return None
-    cameras, cam0_from_velo = _calibrate(store, f"{folder}/calib.txt", tuple(images))
-    pose_path = _choose_poses(store, name, options)
-    return _Sequence(
+    images = {c: folders.numbered(f"{folder}/image_{int(c[-2:])}", PICTURES, _DIGITS) for c in options.cameras}
+    return _Files(
         name=name,
-        scans=scans,
-        labels=numbered(store, f"{folder}/labels", ".label", _DIGITS),
-        images=images,
-        times=list_timestamps(store, f"{folder}/times.txt", DATASET),
+        scans=folders.numbered(f"{folder}/velodyne", (".bin",), _DIGITS),
+        labels=folders.numbered(f"{folder}/labels", (".label",), _DIGITS),
+        images={camera: found for camera, found in images.items() if found},
+        times=list_timestamps(folders.store, f"{folder}/times.txt", DATASET),
+    )
+
+
+def _open_sequence(store: Store, files: _Files, options: Options) -> _Sequence:
+    """Read the tables of a sequence; raises `RawDataError` if its calibration or poses cannot be read."""
+    cameras, cam0_from_velo = _calibrate(store, f"sequences/{files.name}/calib.txt", tuple(files.images))
+    pose_path = _choose_poses(store, files.name, options)
+    return _Sequence(
+        **vars(files),
         cameras=cameras,
         cam0_from_velo=cam0_from_velo.tolist(),
         pose_path=pose_path,
-        poses=ordered_poses(store, pose_path, DATASET) if pose_path else {},
+        trajectory=ordered_poses(store, pose_path, DATASET) if pose_path else Trajectory(),
     )
 
 
@@ -187,15 +232,16 @@ def _split(sequence: str) -> str:
 
 def _plan_frames(store: Store, sequence: _Sequence, options: Options) -> Iterator[SceneRef | Missing]:
     root = root_of(store)
-    promised = set().union(sequence.scans, sequence.labels, sequence.times, *sequence.images.values())
     optional = sequence.images | ({"labels": sequence.labels} if sequence.labels else {})
-    for frame in sorted(promised):
+    poses = sequence.trajectory
+    for frame in sorted(sequence.promised):
         if frame % options.every:
             continue
         scene_id = f"{sequence.name}/{frame:0{_DIGITS}d}"
-        if frame not in sequence.scans or (sequence.pose_path and frame not in sequence.poses):
+        if frame not in sequence.scans or (sequence.pose_path and frame not in poses.places):
             lost = "scan (velodyne)" if frame not in sequence.scans else f"line in {sequence.pose_path}"
-            reason = f"frame {frame} was recorded (time, image, label or scan) but has no {lost}"
+            why = f": {poses.problem}" if frame in sequence.scans and poses.lost(frame) else ""
+            reason = f"frame {frame} was recorded (time, image, label or scan) but has no {lost}{why}"
             yield Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
             continue
         used = {"points": sequence.scans[frame]}
@@ -206,6 +252,8 @@ def _plan_frames(store: Store, sequence: _Sequence, options: Options) -> Iterato
             files["pose"] = sequence.pose_path
         elif options.poses != "none":
             dropped["no pose"] = 1
+        if frame not in sequence.times:
+            dropped["no time"] = 1
         yield SceneRef(
             dataset=DATASET,
             scene_id=scene_id,
@@ -216,10 +264,11 @@ def _plan_frames(store: Store, sequence: _Sequence, options: Options) -> Iterato
             details={
                 "time": sequence.times.get(frame),
                 "frame": frame,
-                "pose": sequence.poses.get(frame),
+                "pose": poses.places.get(frame),
                 "cam0_from_velo": sequence.cam0_from_velo,
                 "cameras": {camera: sequence.cameras[camera] for camera in sequence.images if camera in used},
                 "dropped": dropped,
+                "intensity_unit": options.intensity_unit,
             },
             points_estimate=sequence.scans[frame].size // POINT_BYTES,
             bytes_estimate=sum(found.size for found in used.values()),
@@ -242,7 +291,7 @@ def _plan_sequence_clips(store: Store, sequence: _Sequence, options: Options) ->
                 number=number,
                 image=image,
                 seconds=_guess_seconds(sequence.times.get(number)),
-                details={"time": sequence.times.get(number), "pose": sequence.poses.get(number)},
+                details={"time": sequence.times.get(number), "pose": sequence.trajectory.places.get(number)},
                 files={},
             )
             for number, image in sorted(sequence.images.get(camera, {}).items())

@@ -2,17 +2,22 @@
 
 Planning reads the file once (a few hundred kilobytes a sequence) to learn where each frame's line lies. Reading a scene
 fetches only its own line, so that a damaged pose costs one scene and the record of its sources names the trajectory.
+Where a block of the file is lost or its end is cut off, the frames are known whose pose may have stood there.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ingest.kitti.calibration import Fail
+from ingest.kitti.tables import Line, ends_inside, read_table
 from ingest.source import RawFiles
 from shards.errors import RawDataError
 from shards.scene import Float64
@@ -24,41 +29,82 @@ _MAX_COORDINATE = 1e7  # metres
 _ORTHONORMAL = 3e-4  # files carry 6 digits; chains with calibrations must stay within the contract's 1e-3
 
 
-def ordered_poses(store: Store, path: str, dataset: str) -> dict[int, dict[str, Any]]:
-    """Frame -> place of its line, where line i is frame i; raises `RawDataError` if the file is missing or too large.
+@dataclass(frozen=True)
+class Trajectory:
+    """Where the poses of a sequence stand.
 
-    A place is JSON-like, for `SceneRef.details`: line (from 1), offset and length in bytes, size of the whole file.
+    Attributes:
+        places: frame -> JSON-like place of its line, for `SceneRef.details`: line (from 1), offset and length in bytes,
+            size of the whole file; and the frame's number as it is written, where lines have one.
+        gaps: (a, b) for each damaged part of the file: frames a < f < b without a place may have had their pose there.
+        problem: what is wrong with the file, for people; None if nothing is.
     """
-    return {place["line"] - 1: place for place, _ in _lines(store, path, dataset)}
+
+    places: dict[int, dict[str, Any]] = field(default_factory=dict)
+    gaps: tuple[tuple[float, float], ...] = ()
+    problem: str | None = None
+
+    def lost(self, frame: int) -> bool:
+        """Whether the frame has no place and may have lost it."""
+        return frame not in self.places and any(a < frame < b for a, b in self.gaps)
 
 
-def indexed_poses(store: Store, path: str, dataset: str) -> dict[int, dict[str, Any]]:
-    """Frame -> place of its line, where each line begins with the number of its frame; frames may be left out.
+def ordered_poses(store: Store, path: str, dataset: str) -> Trajectory:
+    """The trajectory whose line i is frame i; raises `RawDataError` if the file is missing or too large."""
+    data = _read(store, path, dataset)
+    table = read_table(data)
+    places = {line.number - 1: _place(line, len(data)) for line in table.lines}
+    gaps = ((max(places, default=-1), math.inf),) if table.problem else ()
+    return Trajectory(places, gaps, table.problem)
+
+
+def indexed_poses(store: Store, path: str, dataset: str) -> Trajectory:
+    """The trajectory whose lines begin with the number of their frame; frames may be left out.
 
     Raises:
         RawDataError: missing, too large, a line without a number, or a number given twice.
-
-    Its places also hold the frame's number as it is written, for `read_pose` to find again.
     """
+    data = _read(store, path, dataset)
+    texts = data.split(b"\n")
     places: dict[int, dict[str, Any]] = {}
-    for place, text in _lines(store, path, dataset):
-        word = (text.split(maxsplit=1) or [b""])[0]
-        fail = partial(RawDataError, dataset=dataset, path=path, line=place["line"])
-        if not (word.isdigit() and len(word) <= 10):
-            shown = word[:20].decode("ascii", errors="replace")
-            raise fail(f"{shown!r} is no frame number", hint="download the poses again")
-        if int(word) in places:
-            raise fail(f"frame {int(word)} is given twice", hint="download the poses again")
-        places[int(word)] = place | {"frame": word.decode()}
-    return places
+    gaps: list[tuple[float, float]] = []
+    problem, last, damaged, offset = None, -1, False, 0
+    for number, text in enumerate(texts, start=1):
+        fail = partial(RawDataError, dataset=dataset, path=path, line=number)
+        if b"\0" in text:
+            damaged, problem = True, problem or f"line {number} holds zero bytes (a lost block)"
+        elif number == len(texts) and ends_inside(data):
+            damaged, problem = True, problem or f"it ends inside of line {number} (cut off)"
+        elif text.strip():
+            word = _frame_word(text, fail)
+            frame = int(word)
+            if frame in places:
+                raise fail(f"frame {frame} is given twice", hint="download the poses again")
+            places[frame] = _place(Line(number, offset, text), len(data)) | {"frame": word}
+            if damaged:  # rising numbers tell which frames are gone
+                gaps.append((last, frame) if last < frame else (-1, math.inf))
+            last, damaged = frame, False
+        offset += len(text) + 1
+    if damaged:
+        gaps.append((last, math.inf))
+    return Trajectory(places, tuple(gaps), problem)
 
 
-def fill_gaps(places: dict[int, dict[str, Any]], frames: Iterable[int], longest: int) -> dict[int, dict[str, Any]]:
-    """The places, and one between two lines for each of the other `frames` in a gap of at most `longest` frames.
+def _frame_word(text: bytes, fail: Fail) -> str:
+    word = (text.split(maxsplit=1) or [b""])[0]
+    if not (word.isdigit() and len(word) <= 10):
+        shown = word[:20].decode("ascii", errors="replace")
+        raise fail(f"{shown!r} is no frame number", hint="download the poses again")
+    return word.decode()
+
+
+def fill_gaps(trajectory: Trajectory, frames: Iterable[int], longest: int) -> Trajectory:
+    """With a place between two lines for each of the other `frames` in a gap of at most `longest` frames.
 
     Such a place holds the lines before and after it, and the weight 0..1 of the latter (frames are evenly spaced).
     Nothing is extrapolated: a frame before the first pose or after the last one stays without.
     """
+    places = trajectory.places
     known, filled = sorted(places), dict(places)
     for frame in frames:
         next_one = bisect_left(known, frame)
@@ -68,7 +114,7 @@ def fill_gaps(places: dict[int, dict[str, Any]], frames: Iterable[int], longest:
         if after - before - 1 <= longest:
             weight = (frame - before) / (after - before)
             filled[frame] = {"before": places[before], "after": places[after], "weight": weight}
-    return filled
+    return replace(trajectory, places=filled)
 
 
 def read_pose(files: RawFiles, path: str, place: dict[str, Any]) -> Float64:
@@ -119,14 +165,14 @@ def _read_line(files: RawFiles, path: str, place: dict[str, Any]) -> Float64:
     return pose
 
 
-def _lines(store: Store, path: str, dataset: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _read(store: Store, path: str, dataset: str) -> bytes:
     size = store.size(path)
     if size is None:
         raise RawDataError("the poses are missing", dataset=dataset, path=path, hint="download them")
     if size > _MAX_FILE_BYTES:
         raise RawDataError(f"{size} bytes are too many for poses", dataset=dataset, path=path)
-    offset = 0
-    for number, text in enumerate(store.read(path).split(b"\n"), start=1):
-        if text.strip():
-            yield {"line": number, "offset": offset, "length": len(text), "size": size}, text
-        offset += len(text) + 1
+    return store.read(path)
+
+
+def _place(line: Line, size: int) -> dict[str, Any]:
+    return {"line": line.number, "offset": line.offset, "length": len(line.text), "size": size}

@@ -7,22 +7,26 @@ Planning lists each drive's folders once, reads its timestamps and, once a date,
 poses stay closed. Frames are matched by number: drives do lack single scans (2011_09_26_drive_0009 lacks four).
 
 What counts as a promised scene
-  * A frame with a scan, an image or a timestamp is promised. Without its scan or its pose (oxts) it is `Missing`.
+  * A frame with a scan, an image or a timestamp is promised. Without its scan or its pose (oxts) it is `Missing`; with
+    `require_pose: false` its pose may be absent: the world is then the frame's own lidar, counted as "no pose".
   * A scan without image keeps its other views; if the camera exists in the drive, the loss is in `Scene.dropped`.
-  * A drive folder that holds neither (only tracklets or poses) promises nothing: it is passed over with a warning in
-    the log, unless `drives` asks for it by name; then it is `Missing`.
-  * An `_extract` drive (unrectified, unsynchronised, scans as text) is `Missing` as a whole, and so are the drives of
-    a date whose calibration is absent or damaged.
+  * A drive folder that holds neither (only tracklets or poses) promises nothing: it is passed over with a `Notice`,
+    unless `drives` asks for it by name; then it is `Missing`.
+  * An `_extract` drive (unrectified, unsynchronised, scans as text) is `Missing` as a whole. The drives of a date whose
+    calibration is absent or damaged lose every frame, each for that reason.
+  * Without a line in the timestamps a frame has no time, counted as "no time".
 
 With `clips`, a drive's images become clips (see `ingest.kitti.clips`): every image counts, with or without scan. One
 whose GPS/IMU packet is absent has no pose.
 
-The world is the Mercator frame of the drive (see `oxts`), gravity-aligned: x east, y north, z up.
+The world is the Mercator frame of the drive (see `oxts`), gravity-aligned: x east, y north, z up. Its scale is that of
+the drive's first packet; where the first frames have none, it is that of the first there is, which is counted.
+
+Pictures may also be JPEG. Scans and pictures exchanged with those of another frame cannot be told.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,12 +48,21 @@ from ingest.kitti.calibration import (
     rigid,
 )
 from ingest.kitti.clips import Frame, plan_clips, read_clip, role
-from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, Found, check_cameras, numbered, root_of
+from ingest.kitti.folders import (
+    DEFAULT_CAMERAS,
+    LICENCE,
+    PICTURES,
+    Folders,
+    Found,
+    check_cameras,
+    lost_frames,
+    root_of,
+)
 from ingest.kitti.images import read_view
 from ingest.kitti.oxts import parse_packet, world_from_imu
 from ingest.kitti.timestamps import guess_seconds, list_timestamps, parse_timestamp
-from ingest.kitti.velodyne import POINT_BYTES, read_scan
-from ingest.source import Missing, RawFiles, SceneRef, Source
+from ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
+from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Float64, Identity, Scene, View
 from shards.storage import Store
@@ -69,16 +82,21 @@ class Options:
         cameras: views to keep.
         drives: names of the drives to read, such as "2011_09_26_drive_0052_sync"; empty for all.
         every: keep the frames whose number is a multiple of this (10 Hz: every=5 keeps two a second).
+        require_pose: whether a frame without GPS/IMU packet (oxts) is `Missing`, or kept without a pose.
         clips: yield clips of each camera instead of single frames.
+        intensity_unit: of scans that are not KITTI's own: "unit" (0..1), "byte" (0..255) or "raw".
     """
 
     cameras: tuple[str, ...] = DEFAULT_CAMERAS
     drives: tuple[str, ...] = ()
     every: int = 1
+    require_pose: bool = True
     clips: ClipOptions | None = None
+    intensity_unit: IntensityUnit = "unit"
 
     def __post_init__(self) -> None:
         check_cameras(self.cameras)
+        check_unit(self.intensity_unit)
         if self.every < 1:
             raise RecipeError(f"every must be at least 1, found {self.every}")
 
@@ -96,7 +114,7 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     unknown = sorted(set(options.drives) - set(drives))
     if unknown:
         raise RecipeError(f"no such drive in {store.uri}: {', '.join(unknown)}; found {', '.join(drives)}")
-    calibrations: dict[str, dict[str, Any]] = {}
+    calibrations: dict[str, dict[str, Any] | str] = {}
     for drive, date in drives.items():
         if options.drives and drive not in options.drives:
             continue
@@ -104,19 +122,39 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
             reason = "unsynchronised, unrectified drive with scans as text; download the _sync archive instead"
             yield Missing(dataset=DATASET, scene_id=drive, reason=reason)
             continue
+        folders = Folders(store, DATASET)
+        yield from _plan_drive(folders, date, drive, options, calibrations)
+        yield from folders.notices()
+
+
+def _plan_drive(
+    folders: Folders, date: str, drive: str, options: Options, calibrations: dict[str, dict[str, Any] | str]
+) -> Iterator[SceneRef | Missing]:
+    """The frames of a drive; a date's calibration, or what is wrong with it, is kept for its other drives."""
+    try:
+        listing = _list_drive(folders, f"{date}/{drive}", options)
+    except RawDataError as problem:
+        yield Missing(dataset=DATASET, scene_id=drive, reason=str(problem))
+        return
+    promised = [frame for frame in listing.promised if frame % options.every == 0]
+    if not listing.promised:
+        yield _nothing_promised(folders, f"{date}/{drive}", asked=drive in options.drives)
+        return
+    if date not in calibrations:
         try:
-            listing = _list_drive(store, f"{date}/{drive}", options)
-            if listing.promised and date not in calibrations:
-                calibrations[date] = _date_calibration(store, date, options)
+            calibrations[date] = _date_calibration(folders.store, date, options)
         except RawDataError as problem:
-            yield Missing(dataset=DATASET, scene_id=drive, reason=str(problem))
-            continue
-        if listing.promised and options.clips:
-            yield from _plan_drive_clips(store, drive, listing, calibrations[date], options)
-        elif listing.promised:
-            yield from _plan_frames(store, drive, listing, calibrations[date], options)
-        else:
-            yield from _nothing_promised(drive, asked=drive in options.drives)
+            calibrations[date] = str(problem)
+    calibration = calibrations[date]
+    if isinstance(calibration, str):
+        yield from lost_frames(DATASET, drive, promised, _DIGITS, calibration)
+    elif options.clips:
+        yield from _plan_drive_clips(folders.store, drive, listing, calibration, options)
+    elif options.require_pose and not listing.poses:
+        lost = "no frame has a pose (oxts is absent: download it, or read without poses by require_pose: false)"
+        yield from lost_frames(DATASET, drive, promised, _DIGITS, lost)
+    else:
+        yield from _plan_frames(folders.store, drive, listing, calibration, options)
 
 
 @dataclass(frozen=True)
@@ -134,24 +172,25 @@ class _Listing:
         return sorted(set().union(self.scans, self.scan_times, *self.images.values(), *self.image_times.values()))
 
 
-def _list_drive(store: Store, folder: str, options: Options) -> _Listing:
-    images = {c: numbered(store, f"{folder}/{c}/data", ".png", _DIGITS) for c in options.cameras}
+def _list_drive(folders: Folders, folder: str, options: Options) -> _Listing:
+    images = {c: folders.numbered(f"{folder}/{c}/data", PICTURES, _DIGITS) for c in options.cameras}
     images = {camera: found for camera, found in images.items() if found}
+    store = folders.store
     return _Listing(
-        scans=numbered(store, f"{folder}/velodyne_points/data", ".bin", _DIGITS),
-        poses=numbered(store, f"{folder}/oxts/data", ".txt", _DIGITS),
+        scans=folders.numbered(f"{folder}/velodyne_points/data", (".bin",), _DIGITS),
+        poses=folders.numbered(f"{folder}/oxts/data", (".txt",), _DIGITS),
         images=images,
         scan_times=list_timestamps(store, f"{folder}/velodyne_points/timestamps.txt", DATASET),
         image_times={c: list_timestamps(store, f"{folder}/{c}/timestamps.txt", DATASET) for c in images},
     )
 
 
-def _nothing_promised(drive: str, asked: bool) -> Iterator[Missing]:
-    reason = "the drive has no scans and no images (only labels or poses); download its synced archive"
+def _nothing_promised(folders: Folders, folder: str, asked: bool) -> Missing:
+    why = folders.unused(f"{folder}/velodyne_points/data", *(f"{folder}/{camera}/data" for camera in DEFAULT_CAMERAS))
+    reason = f"the drive has no scans and no images (only labels or poses){why}; download its synced archive"
     if asked:
-        yield Missing(dataset=DATASET, scene_id=drive, reason=reason)
-    else:
-        logging.getLogger(__name__).warning("%s: %s: passed over: %s", DATASET, drive, reason)
+        return Missing(dataset=DATASET, scene_id=folder.rpartition("/")[2], reason=reason)
+    return Notice(dataset=DATASET, scene_id=folder, reason=f"passed over: {reason}")
 
 
 def _date_calibration(store: Store, date: str, options: Options) -> dict[str, Any]:
@@ -179,19 +218,24 @@ def _date_calibration(store: Store, date: str, options: Options) -> dict[str, An
 def _plan_frames(
     store: Store, drive: str, listing: _Listing, calibration: dict[str, Any], options: Options
 ) -> Iterator[SceneRef | Missing]:
-    root = root_of(store)
+    root, dropped_of_all = root_of(store), _late_scale(listing)
     for frame in listing.promised:
         if frame % options.every:
             continue
         scene_id = f"{drive}/{frame:0{_DIGITS}d}"
-        if frame not in listing.scans or frame not in listing.poses:
+        posed = frame in listing.poses
+        if frame not in listing.scans or (options.require_pose and not posed):
             what = "scan (velodyne_points)" if frame not in listing.scans else "pose (oxts)"
             reason = f"frame {frame} was recorded (timestamp, image or scan) but its {what} is absent"
             yield Missing(dataset=DATASET, scene_id=scene_id, reason=reason)
             continue
-        used = {"points": listing.scans[frame], "pose": listing.poses[frame]}
-        used["first_pose"] = listing.poses[min(listing.poses)]
+        used = {"points": listing.scans[frame]}
+        if posed:
+            used |= {"pose": listing.poses[frame], "first_pose": listing.poses[min(listing.poses)]}
         used |= {camera: found[frame] for camera, found in listing.images.items() if frame in found}
+        dropped = {f"missing image {camera}": 1 for camera in listing.images if camera not in used}
+        dropped |= dropped_of_all if posed else {"no pose": 1}
+        dropped |= {} if frame in listing.scan_times else {"no time": 1}
         yield SceneRef(
             dataset=DATASET,
             scene_id=scene_id,
@@ -208,11 +252,18 @@ def _plan_frames(
                     for camera in listing.images
                     if camera in used
                 },
-                "dropped": {f"missing image {camera}": 1 for camera in listing.images if camera not in used},
+                "dropped": dropped,
+                "intensity_unit": options.intensity_unit,
             },
             points_estimate=listing.scans[frame].size // POINT_BYTES,
             bytes_estimate=sum(found.size for found in used.values()),
         )
+
+
+def _late_scale(listing: _Listing) -> dict[str, int]:
+    """The count for scenes whose world has the scale of a later packet, because that of the first frame is absent."""
+    late = listing.poses and min(listing.poses) > listing.promised[0]
+    return {"world of a later first packet (oxts)": 1} if late else {}
 
 
 def _plan_drive_clips(
@@ -235,7 +286,11 @@ def _plan_drive_clips(
             for number, image in sorted(listing.images.get(camera, {}).items())
             if number % options.every == 0
         ]
-        more = {"velo_from_imu": calibration["velo_from_imu"], "camera": calibration["cameras"][camera]}
+        more = {
+            "velo_from_imu": calibration["velo_from_imu"],
+            "camera": calibration["cameras"][camera],
+            "dropped": _late_scale(listing),
+        }
         yield from plan_clips(ref, camera, frames, options.clips or ClipOptions(), more=more)
 
 
@@ -251,7 +306,8 @@ def read(ref: SceneRef) -> Scene:
         return _read_drive_clip(files, imu_from_velo)
     points, dropped = read_scan(files, ref.files["points"])
     views = tuple(_read_camera(files, name, camera) for name, camera in ref.details["cameras"].items())
-    world_from_scene = _read_pose(files, ref.files["pose"]) @ imu_from_velo
+    posed = "pose" in ref.files
+    world_from_scene = _read_pose(files, ref.files["pose"]) @ imu_from_velo if posed else np.eye(4)
     identity = Identity(
         dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
         timestamp_ns=_timestamp(files, ref.files["points"], ref.details["timestamp"], ref.details["frame"]),

@@ -2,6 +2,8 @@
 
 The times are local and carry no zone, so they are counted as if they were UTC: only differences mean something.
 datetime keeps six decimals, hence the arithmetic here is done on integers.
+
+A frame whose line is blank, absent or not certain (see `tables`) has no time, counted as "no time" in `Scene.dropped`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from ingest.kitti.calibration import Fail
+from ingest.kitti.tables import read_table
 from shards.errors import RawDataError
 from shards.storage import Store
 
@@ -20,14 +23,14 @@ _MAX_BYTES = 64 << 20
 
 
 def list_timestamps(store: Store, path: str, dataset: str) -> dict[int, str]:
-    """Frame number -> text of its line, for the lines that are not blank; empty if there is no such file."""
+    """Frame number -> text of its line, for the lines that hold one; empty if there is no such file."""
     size = store.size(path)
     if size is None:
         return {}
     if size > _MAX_BYTES:
         raise RawDataError(f"{size} bytes are too many for timestamps", dataset=dataset, path=path)
-    lines = store.read(path).decode("ascii", errors="replace").split("\n")
-    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    lines = read_table(store.read(path)).lines
+    return {line.number - 1: line.text.decode("ascii", errors="replace").strip() for line in lines}
 
 
 def parse_timestamp(text: str, frame: int, fail: Fail) -> int:

@@ -2,20 +2,38 @@
 
 Costs one read of the file (about 2 MB) and half a millisecond for its columns: numpy is quick on long runs, not on rows
 of four. Without a header, only the size and the values themselves can tell a damaged file: records that cannot be
-measurements are dropped and counted.
+measurements are dropped and counted, and where they are not a few among many, the scan is refused.
+
+KITTI's reflectance is 0..1. Scans that others wrote in this layout may hold 0..255 or anything else: they are refused
+until `intensity_unit` says what it is, since a dark scan alone would look like reflectance.
 """
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.blank import blank_records
 from ingest.source import RawFiles
+from shards.errors import RecipeError
 from shards.scene import Points
 
 POINT_BYTES = 16
 MAX_SCAN_BYTES = 64 << 20  # 4 M points; a 64-beam turn has about 130 k
 _MAX_COORDINATE = 1000.0  # metres; the HDL-64E reaches 120
+_MAX_STRANGE = 0.05
+"""Share of intensities beyond their unit from which on the unit is wrong, not the points."""
+
+IntensityUnit: TypeAlias = Literal["unit", "byte", "raw"]
+_TOP = {"unit": 1.0, "byte": 255.0}
+
+
+def check_unit(unit: str) -> None:
+    """Raise `RecipeError` unless it is "unit", "byte" or "raw"."""
+    if unit not in get_args(IntensityUnit):
+        raise RecipeError(f"intensity_unit must be {', '.join(get_args(IntensityUnit))}, found {unit!r}")
 
 
 def read_scan(files: RawFiles, path: str) -> tuple[Points, dict[str, int]]:
@@ -31,8 +49,10 @@ def read_scan(files: RawFiles, path: str) -> tuple[Points, dict[str, int]]:
 def read_scan_and_mask(files: RawFiles, path: str) -> tuple[Points, NDArray[np.bool_], dict[str, int]]:
     """The same, with a mask over the file's records that is True where a point was kept: for labels, one a record.
 
+    The unit of the intensities is `SceneRef.details["intensity_unit"]`.
+
     Raises:
-        RawDataError: missing, empty or truncated file, or no usable point in it.
+        RawDataError: missing, empty or truncated file, intensities of another unit, or hardly a usable point.
     """
     data = files.read(path, limit=MAX_SCAN_BYTES)
     if not data:
@@ -43,27 +63,55 @@ def read_scan_and_mask(files: RawFiles, path: str) -> tuple[Points, NDArray[np.b
             path, f"{len(data)} bytes are no multiple of {POINT_BYTES}: the last point is cut off", offset=whole,
             hint="the file is truncated; download it again",
         )  # fmt: skip
+    unit = files.ref.details["intensity_unit"]
     columns = np.frombuffer(data, "<f4").reshape(-1, 4).T
-    mask, counts = _usable(columns)
+    mask, counts = _usable(files, path, columns, blank_records(data, POINT_BYTES), unit)
     if counts:
         columns = columns[:, mask]
-    if not columns.size:
-        raise files.error(path, f"none of {len(mask)} points is usable (finite, within {_MAX_COORDINATE:.0f} m)")
+    if 2 * columns.shape[1] < len(mask):
+        kept = f"only {columns.shape[1]}" if columns.size else "none"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+        raise files.error(path, f"{kept} of {len(mask)} points is usable: {reasons}", hint="download it again")
     xyz = np.empty((columns.shape[1], 3), np.float32)
     for axis in range(3):  # as one transposed copy this takes seven times as long
         xyz[:, axis] = columns[axis]
-    return Points(xyz=xyz, intensity=columns[3].copy(), intensity_unit="unit"), mask, counts
+    return Points(xyz=xyz, intensity=columns[3].copy(), intensity_unit=unit), mask, counts
 
 
-def _usable(columns: NDArray[np.float32]) -> tuple[NDArray[np.bool_], dict[str, int]]:
+def _usable(
+    files: RawFiles, path: str, columns: NDArray[np.float32], blank: NDArray[np.bool_], unit: IntensityUnit
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
     """Which of the records, float32 (4, N), can be measurements, bool (N,); and reason -> count for the others."""
-    far, strength = columns[:3], columns[3]
-    near = all(axis.max() <= _MAX_COORDINATE and axis.min() >= -_MAX_COORDINATE for axis in far)  # False for NaN
-    if near and strength.min() >= 0 and strength.max() <= 1:
-        return np.ones(columns.shape[1], np.bool_), {}
+    place, strength = columns[:3], columns[3]
+    top = _TOP.get(unit, np.inf)
+    near = all(axis.max() <= _MAX_COORDINATE and axis.min() >= -_MAX_COORDINATE for axis in place)  # False for NaN
+    if near and unit == "unit" and strength.min() >= 0 and strength.max() <= 1 and not blank.any():
+        return ~blank, {}
     finite = np.isfinite(columns).all(axis=0)
     with np.errstate(invalid="ignore"):
-        possible = (np.abs(far) <= _MAX_COORDINATE).all(axis=0) & (strength >= 0) & (strength <= 1)
-    mask = finite & possible
-    counts = {"non-finite points": int((~finite).sum()), "impossible points": int((finite & ~possible).sum())}
-    return mask, {reason: count for reason, count in counts.items() if count}
+        near = (np.abs(place) <= _MAX_COORDINATE).all(axis=0)
+        strange = (strength < (0 if unit in _TOP else -np.inf)) | (strength > top)
+    left = finite & ~blank & near
+    _check_strength(files, path, strength[left], unit, strange[left])
+    counts = {
+        "points in a lost block (zeros)": int(blank.sum()),
+        "non-finite points": int((~blank & ~finite).sum()),
+        f"points beyond {_MAX_COORDINATE:.0f} m": int((~blank & finite & ~near).sum()),
+        f"intensities beyond 0..{top:.0f}": int((left & strange).sum()),
+    }
+    return left & ~strange, {reason: count for reason, count in counts.items() if count}
+
+
+def _check_strength(
+    files: RawFiles, path: str, strength: NDArray[np.float32], unit: IntensityUnit, strange: NDArray[np.bool_]
+) -> None:
+    """Raise `RawDataError` where the intensities as a whole are of another unit."""
+    if strange.sum() > _MAX_STRANGE * len(strange):
+        raise files.error(
+            path, f"{strange.mean():.0%} of the intensities lie beyond 0..{_TOP[unit]:.0f} "
+            f"({strength.min():g} to {strength.max():g})",
+            hint="say what they are: the option intensity_unit is unit (0..1), byte (0..255) or raw",
+        )  # fmt: skip
+    if unit == "byte" and len(strength) and 0 < strength.max() <= 1 and (strength % 1).any():
+        raise files.error(path, f"the intensities are 0..{strength.max():g}, intensity_unit says byte (0..255)",
+                          hint="leave the option out for these scans")  # fmt: skip

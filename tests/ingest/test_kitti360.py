@@ -136,8 +136,9 @@ def test_frames_without_a_pose(tmp_path: Path) -> None:
     assert not read(items[1]).dropped
     (tmp_path / "data_poses" / DRIVE / "poses.txt").unlink()
     assert len(planned(tmp_path, Options(require_pose=False))) == 4
-    (whole,) = planned(tmp_path)
-    assert isinstance(whole, Missing) and whole.scene_id == DRIVE and "poses.txt: the poses are missing" in whole.reason
+    lost = planned(tmp_path)
+    assert [item.scene_id for item in lost] == [f"{DRIVE}/{frame:010d}" for frame in range(4)]
+    assert all(isinstance(item, Missing) and "poses.txt: the poses are missing" in item.reason for item in lost)
 
 
 def test_poses_are_joined_by_number_not_by_line(tmp_path: Path) -> None:
@@ -153,8 +154,8 @@ def test_poses_are_joined_by_number_not_by_line(tmp_path: Path) -> None:
         read(items[0])
     for text, problem in ((first + first, "line 2: frame 1 is given twice"), ("one" + second, "no frame number")):
         file.write_text(text)
-        (whole,) = planned(tmp_path)
-        assert isinstance(whole, Missing) and problem in whole.reason
+        lost = planned(tmp_path)
+        assert len(lost) == 4 and all(isinstance(item, Missing) and problem in item.reason for item in lost)
     file.write_text(first + second.replace("-1 0", "1 0", 1))
     good, bad = planned(tmp_path)
     read(good)
@@ -181,12 +182,14 @@ def test_damaged_calibration_costs_the_drives_that_need_it(tmp_path: Path) -> No
     (tmp_path / "calibration" / "image_03.yaml").unlink()
     assert len(planned(tmp_path)) == 3  # no drive has images of that camera
     (tmp_path / "calibration" / "image_02.yaml").write_text(FISHEYE.replace("MEI", "PINHOLE"))
-    (whole,) = planned(tmp_path)
-    assert isinstance(whole, Missing) and "image_02.yaml line 3: model_type is PINHOLE" in whole.reason
+    lost = planned(tmp_path)
+    assert len(lost) == 4  # a count of quarantined scenes is one of frames
+    assert all(isinstance(i, Missing) and "image_02.yaml line 3: model_type is PINHOLE" in i.reason for i in lost)
+    assert "this costs all 4 frames" in getattr(lost[0], "reason", "")
     assert len(planned(tmp_path, Options(cameras=("image_00",)))) == 3
     (tmp_path / "calibration" / "calib_cam_to_velo.txt").write_text("0 0 1 0.8 1 0 0 0.3 0 -1 0 -0.2")
-    (whole,) = planned(tmp_path, Options(cameras=("image_00",)))
-    assert isinstance(whole, Missing) and "calib_cam_to_velo.txt line 1" in whole.reason
+    first, *_ = planned(tmp_path, Options(cameras=("image_00",)))
+    assert isinstance(first, Missing) and "calib_cam_to_velo.txt line 1" in first.reason
 
 
 def test_splits_and_options(tmp_path: Path) -> None:
@@ -350,7 +353,7 @@ def test_label_images(tmp_path: Path) -> None:
     assert read(three).dropped == {"missing labels image_00": 1}
     file = tmp_path / "data_2d_semantics/train" / DRIVE / "image_00/semantic/0000000002.png"
     coloured = np.zeros((37, 124, 3), np.uint8)
-    for pixels, problem in ((CLASSES[:, :60], "a 60x37 PNG of 8 bits"), (coloured, "colour type 2")):
+    for pixels, problem in ((CLASSES[:, :60], "a 60x37 PNG of 8 bits"), (coloured, "8 bits and kind rgb")):
         Image.fromarray(pixels).save(file)
         with pytest.raises(RawDataError, match=problem):
             read(two)

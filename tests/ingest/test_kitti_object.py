@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ingest.kitti.object import SOURCE, Options
-from ingest.source import Missing, SceneRef, find_source
+from ingest.source import Missing, Notice, SceneRef, find_source
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Scene
 from shards.storage import Store
@@ -112,8 +112,14 @@ def test_mapping_gives_the_drive(tmp_path: Path) -> None:
     (tmp_path / "mapping" / "train_rand.txt").write_text("2,1\n")
     assert [item.sequence for item in planned(tmp_path) if isinstance(item, SceneRef)] == ["b_drive", "a_drive"]
     (tmp_path / "mapping" / "train_rand.txt").write_text("3,1\n")
-    with pytest.raises(RawDataError, match=r"entry 1 is '3', expected a line number 1..2"):
-        planned(tmp_path)
+    first, second, notice = planned(tmp_path)
+    assert isinstance(notice, Notice) and "entry 1 is '3', expected a line number 1..2" in notice.reason
+    for item in (first, second):  # a damaged table costs no scene: all of the folder belongs together then
+        assert isinstance(item, SceneRef) and item.sequence == "training"
+        assert SOURCE.read(item).dropped == {"raw drive unknown (the mapping is damaged)": 1}
+    (tmp_path / "mapping" / "train_rand.txt").write_text("2,1\n")
+    (tmp_path / "mapping" / "train_mapping.txt").write_bytes(b"d a_drive 0\n" + bytes(20) + b"\nd b_drive 9\n")
+    assert "zero bytes (a lost block)" in getattr(planned(tmp_path)[-1], "reason", "")
 
 
 def test_damaged_scans(tmp_path: Path) -> None:
@@ -123,7 +129,7 @@ def test_damaged_scans(tmp_path: Path) -> None:
     points[3, 1], points[5, 3], points[7, 0], points[9, 3] = np.nan, np.inf, 1e20, -2
     file.write_bytes(points.tobytes())
     scene = read_one(tmp_path)
-    assert scene.dropped == {"non-finite points": 2, "impossible points": 2}
+    assert scene.dropped == {"non-finite points": 2, "points beyond 1000 m": 1, "intensities beyond 0..1": 1}
     assert scene.points is not None
     np.testing.assert_array_equal(scene.points.xyz, np.delete(points, (3, 5, 7, 9), axis=0)[:, :3])
     file.write_bytes(points.tobytes()[:-5])

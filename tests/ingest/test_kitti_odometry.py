@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from ingest.clips import ClipOptions
 from ingest.kitti.odometry import SOURCE, Options
-from ingest.source import Missing, SceneRef
+from ingest.source import Missing, Notice, SceneRef
 from shards.errors import RawDataError, RecipeError
 from shards.scene import UNLABELLED, Scene
 from shards.storage import Store
@@ -149,7 +148,7 @@ def test_the_choice_of_trajectory(
 def test_damaged_poses_cost_one_scene(tmp_path: Path) -> None:
     folder = write_sequence(tmp_path)
     rows = trajectory(3, 1.0).splitlines()
-    (folder / "poses.txt").write_text("\n".join([rows[0], rows[1].replace("0 1 0 0", "0 -1 0 0"), "1 2 3"]))
+    (folder / "poses.txt").write_text("\n".join([rows[0], rows[1].replace("0 1 0 0", "0 -1 0 0"), "1 2 3"]) + "\n")
     items = planned(tmp_path)
     read(items[0])
     with pytest.raises(RawDataError, match=r"sequences/00/poses.txt line 2: the rotation of the pose is not orthonorm"):
@@ -167,8 +166,9 @@ def test_calibration_without_tr_costs_its_sequence(tmp_path: Path) -> None:
     folder = write_sequence(tmp_path, "00")
     write_sequence(tmp_path, "01")
     (folder / "calib.txt").write_text("".join(CALIBRATION.splitlines(keepends=True)[:-1]))
-    first, *others = planned(tmp_path)
-    assert isinstance(first, Missing) and first.scene_id == "00"
+    first, _, third, *others = planned(tmp_path)
+    assert [item.scene_id for item in (first, third)] == ["00/000000", "00/000002"]
+    assert isinstance(first, Missing) and "this costs all 3 frames of 00" in first.reason
     assert "no line for Tr" in first.reason and "data_odometry_calib.zip" in first.reason
     assert [item.sequence for item in others if isinstance(item, SceneRef)] == ["01"] * 3
     (folder / "calib.txt").write_text(CALIBRATION.replace("Tr: 0 -1", "Tr: 0 1"))
@@ -176,18 +176,18 @@ def test_calibration_without_tr_costs_its_sequence(tmp_path: Path) -> None:
     (missing, *_) = planned(tmp_path, Options(sequences=("01",), poses="kitti"))
     assert isinstance(missing, SceneRef)
     (tmp_path / "poses" / "01.txt").unlink()
-    (missing,) = planned(tmp_path, Options(sequences=("01",), poses="kitti"))
-    assert isinstance(missing, Missing) and "poses/01.txt: the poses are missing" in missing.reason
+    missing, *others = planned(tmp_path, Options(sequences=("01",), poses="kitti"))
+    assert len(others) == 2 and isinstance(missing, Missing) and "poses/01.txt: the poses are missing" in missing.reason
 
 
-def test_what_is_absent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_absent(tmp_path: Path) -> None:
     write_sequence(
         tmp_path, leave_out=("velodyne/000001.bin", "image_3/000002.png", "labels/000002.label", "image_2/000002.png")
     )
     tables = write_sequence(tmp_path, "05", frames=0)
-    with caplog.at_level(logging.WARNING):
-        items = planned(tmp_path)
-    assert len(items) == 3 and "05" in caplog.text
+    items = planned(tmp_path)
+    assert len(items) == 4 and isinstance(items[3], Notice) and items[3].scene_id == "sequences/05"
+    assert "passed over: the sequence has no scans" in items[3].reason
     assert isinstance(items[1], Missing) and items[1].scene_id == "00/000001" and "no scan" in items[1].reason
     scene = read(items[2])
     assert scene.dropped == {"missing image image_02": 1, "missing image image_03": 1, "missing labels": 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import math
 import pickle
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 
 from ingest.clips import ClipOptions
 from ingest.kitti.raw import SOURCE, Options
-from ingest.source import Missing, SceneRef, find_source
+from ingest.source import Missing, Notice, SceneRef, find_source
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Scene
 from shards.storage import Store
@@ -129,16 +128,15 @@ def test_options_choose_drives_cameras_and_frames(tmp_path: Path) -> None:
         planned(tmp_path / "nowhere")
 
 
-def test_what_a_drive_does_not_promise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_drive_does_not_promise(tmp_path: Path) -> None:
     write_drive(tmp_path)
     labels = f"{DATE}_drive_0001_sync"
     write(tmp_path / DATE / labels / "tracklet_labels.xml", "<xml/>")
     write(tmp_path / DATE / f"{DATE}_drive_0002_extract" / "velodyne_points" / "data" / "0000000000.txt", "1 2 3 4")
-    with caplog.at_level(logging.WARNING):
-        items = planned(tmp_path)
-    assert labels in caplog.text and "passed over" in caplog.text
-    (extract,) = (item for item in items if isinstance(item, Missing))
-    assert extract.scene_id.endswith("_extract") and "_sync" in extract.reason and len(items) == 5
+    notice, extract, *items = planned(tmp_path)
+    assert isinstance(notice, Notice) and notice.scene_id == f"{DATE}/{labels}" and "passed over" in notice.reason
+    assert isinstance(extract, Missing) and not isinstance(extract, Notice) and len(items) == 4
+    assert extract.scene_id.endswith("_extract") and "_sync" in extract.reason
     (asked,) = planned(tmp_path, Options(drives=(labels,)))
     assert isinstance(asked, Missing) and "no scans and no images" in asked.reason
 
@@ -175,15 +173,16 @@ def test_damaged_calibration_costs_its_date_only(tmp_path: Path) -> None:
     (tmp_path / "2011_10_03" / DRIVE).rename(tmp_path / "2011_10_03" / "2011_10_03_drive_0027_sync")
     file = folder.parent / "calib_velo_to_cam.txt"
     file.write_text(file.read_text().replace("0 -1 0 0", "0 1 0 0"))
-    first, second, *good = planned(tmp_path)
-    assert isinstance(first, Missing) and first.scene_id == f"{DATE}_drive_0001_sync"
-    assert isinstance(second, Missing) and second.scene_id == DRIVE
-    for item in (first, second):
+    items = planned(tmp_path)
+    lost, good = items[:8], items[8:]
+    assert [item.scene_id for item in lost[3:5]] == [f"{DATE}_drive_0001_sync/0000000003", f"{DRIVE}/0000000000"]
+    for item in lost:
+        assert isinstance(item, Missing) and "this costs all 4 frames of" in item.reason
         assert f"{DATE}/calib_velo_to_cam.txt line 1: R: the rotation is not orthonormal" in item.reason
     assert len(good) == 4 and {read(item).identity.sequence for item in good} == {"2011_10_03_drive_0027_sync"}
     file.unlink()
-    first, second, *good = planned(tmp_path)
-    assert isinstance(first, Missing) and isinstance(second, Missing) and len(good) == 4
+    first, *_ = planned(tmp_path)
+    assert isinstance(first, Missing)
     assert "calib_velo_to_cam.txt: the calibration is missing" in first.reason
 
 
