@@ -156,9 +156,15 @@ def only_writer(store: Store) -> Iterator[None]:
     if not store.local:
         yield
         return
-    path = Path(store.path(LOCK))
+    path = Path(store.refuse_links().path(LOCK))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:  # nothing is emptied: the folder may be somebody's, its lock a link to something precious
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as problem:
+        if path.is_symlink():
+            raise CorpusError(f"{path} is a link, not the lock of a build: remove it") from problem
+        raise
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as problem:
