@@ -5,8 +5,10 @@
         assert_source_ok(SOURCE, str(tmp_path))
 
 It plans twice, reads the first scenes twice (backwards first: no scene may need the one before it) and the first one
-once more for each of its files cut to half, so it costs about 2 * scenes + files of a scene readings: a small folder is
-enough. While it plans it counts what goes through `Store` in the whole process, so nothing else should use one then.
+once more for each of its files cut to half; then it plans and reads once more from a store that is not local, and once
+more among what file managers leave beside data. That costs about 2 * scenes + files of a scene + 2 readings: a small
+folder is enough. While it plans it counts what goes through `Store` in the whole process, so nothing else should use
+one then. `ingest.damage` goes on from here: which damage to its files a source notices.
 What no data can tell stays unchecked: that the axes mean what the dataset says. Project known points for that.
 
 Pickling is not tried, because nothing here unpickles. A deep copy runs the same protocol object by object (it refuses
@@ -23,15 +25,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
-import xxhash
 
-from ingest.source import Missing, SceneRef, Source, find_source, source_names
+from ingest.elsewhere import litter, mirror, opened_below, remote
+from ingest.sameness import first_difference
+from ingest.sameness import scene_digest as scene_digest  # noqa: PLC0414
+from ingest.source import Missing, Notice, SceneRef, Source, find_source, source_names
 from shards.errors import BrickyardError, RawDataError, SceneError
 from shards.scene import Float64, Scene, View
 from shards.storage import Store
@@ -45,6 +50,8 @@ PLAN_SHARE = 0.05
 
 MAX_EXTENT_M = {"indoor": 500.0, "outdoor": 10_000.0, "object": 500.0, "video": 10_000.0}
 """No coordinate of a scene lies farther from its origin. Most data left in millimetres break this."""
+
+Item: TypeAlias = SceneRef | Missing
 
 _IMAGES = (".jpg", ".jpeg", ".png")
 
@@ -70,10 +77,14 @@ def assert_source_ok(source: Source, folder: str, options: object | None = None,
         _check_identity(ref, scene)
         _check_frames(ref.key, scene)
         again = _read(source, ref)
-        difference = _difference(scene, again)
+        difference = first_difference(scene, again)
         _that(difference is None, f"{ref.key}: reading it twice gives different values in {difference}")
     _check_worker(source, chosen[-1], first[-1])
     _check_truncations(source, chosen[0], first[0])
+    if Store(folder).local:
+        items = _plan(source, folder, options)
+        _check_remote(source, folder, options, items, first[-1])
+        _check_litter(source, folder, options, items, first[-1])
 
 
 def _that(holds: bool, what: str) -> None:
@@ -108,7 +119,7 @@ def _check_plan(source: Source, folder: str, options: object) -> list[SceneRef]:
     return refs
 
 
-def _plan(source: Source, folder: str, options: object) -> list[SceneRef | Missing]:
+def _plan(source: Source, folder: str, options: object) -> list[Item]:
     try:
         return list(source.plan(Store(folder), options))
     except BrickyardError as problem:
@@ -166,15 +177,6 @@ class _Watch:
     aside: set[str] = field(default_factory=set)
 
 
-_listeners: list[Any] = []
-
-
-def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
-    if _listeners and event == "open":
-        for listener in _listeners:
-            listener(arguments[0])
-
-
 @contextmanager
 def _watch_store(folder: str) -> Iterator[_Watch]:
     """Count the reads of every `Store`, and notice local files below the folder that are opened past it."""
@@ -201,20 +203,12 @@ def _watch_store(folder: str) -> Iterator[_Watch]:
 
         return call
 
-    def opened(path: object) -> None:
-        if not inside and isinstance(path, str) and path.startswith(root):
-            watch.aside.add(path.removeprefix(root))
-
-    if not getattr(_on_event, "installed", False):
-        sys.addaudithook(_on_event)  # cannot be taken back; without listeners it does nothing
-        _on_event.installed = True  # type: ignore[attr-defined]
     for name, method in methods.items():
         setattr(Store, name, counted(method, int if name == "read_into" else len))
-    _listeners.append(opened)
     try:
-        yield watch
+        with opened_below(Store(folder).path(""), lambda: not inside) as watch.aside:
+            yield watch
     finally:
-        _listeners.remove(opened)
         for name, method in methods.items():
             setattr(Store, name, method)
 
@@ -279,32 +273,9 @@ def _sees_a_point(xyz: Float64, view: View) -> bool:
     return bool(((column > -0.5) & (row > -0.5) & (column < view.width - 0.5) & (row < view.height - 0.5)).any())
 
 
-def _difference(one: Any, two: Any, where: str = "scene") -> str | None:
-    """Path of the first difference of two scenes, or None."""
-    if type(one) is not type(two):
-        return where
-    if isinstance(one, np.ndarray):
-        same = one.dtype == two.dtype and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
-        return None if same else where
-    pairs: list[tuple[str, Any, Any]]
-    if is_dataclass(one):
-        pairs = [(f"{where}.{f.name}", getattr(one, f.name), getattr(two, f.name)) for f in fields(one)]
-    elif isinstance(one, Mapping):
-        if list(one) != list(two):
-            return where
-        pairs = [(f"{where}[{key!r}]", one[key], two[key]) for key in one]
-    elif isinstance(one, Sequence) and not isinstance(one, str | bytes):
-        if len(one) != len(two):
-            return where
-        pairs = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(one, two, strict=True))]
-    else:
-        return None if one == two else where
-    return next((found for path, a, b in pairs if (found := _difference(a, b, path)) is not None), None)
-
-
 _WORKER = """
 import json, sys
-from ingest.contract import scene_digest
+from ingest.sameness import scene_digest
 from ingest.source import SceneRef, find_source
 ref = SceneRef(**json.load(sys.stdin))
 print(scene_digest(find_source(ref.dataset).read(ref)))
@@ -325,28 +296,42 @@ def _check_worker(source: Source, ref: SceneRef, scene: Scene) -> None:
     _that(same, f"{ref.key}: another scene is read in a new process from its reference alone")
 
 
-def scene_digest(scene: Scene) -> str:
-    """xxh3-128 (hex) of every value of a scene, arrays with dtype and shape."""
-    digest = xxhash.xxh3_128()
+def _check_remote(source: Source, folder: str, options: object, items: Sequence[Item], scene: Scene) -> None:
+    """The same plan and the same scene from a store that is not local, and nothing opened past it."""
+    root = Store(folder).path("")
+    with opened_below(root) as aside, remote(folder) as address:
+        there = _plan(source, address, options)
+        different = [item.key for item, other in zip(items, there, strict=False) if _moved(item, address) != other]
+        if different or len(there) != len(items):
+            what = different[0] if different else f"{len(there)} instead of {len(items)} scenes"
+            _that(False, f"{source.dataset}: from a remote store it plans {what} in another way; use `store.uri`")
+        ref = next(item for item in there if item.key == scene.identity.key and isinstance(item, SceneRef))
+        try:
+            difference = first_difference(scene, _read(source, ref))
+        except OSError as problem:
+            raise AssertionError(f"{ref.key}: cannot be read from a remote store: {problem}") from problem
+    _that(difference is None, f"{scene.identity.key}: from a remote store other values are read in {difference}")
+    for path in sorted(aside):
+        _that(False, f"{source.dataset}: {path} is opened past the Store; a remote store has no such path")
 
-    def feed(value: Any) -> None:
-        if isinstance(value, np.ndarray):
-            digest.update(f"{value.dtype}{value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).tobytes())
-        elif is_dataclass(value):
-            for entry in fields(value):
-                feed(getattr(value, entry.name))
-        elif isinstance(value, Mapping):
-            feed(list(value.items()))
-        elif isinstance(value, tuple | list):
-            digest.update(f"{len(value)} entries".encode())
-            for entry in value:
-                feed(entry)
-        else:
-            digest.update(repr(value).encode())
 
-    feed(scene)
-    return digest.hexdigest()
+def _check_litter(source: Source, folder: str, options: object, items: Sequence[Item], scene: Scene) -> None:
+    """What file managers and damaged disks have beside the data changes no scene."""
+    with tempfile.TemporaryDirectory(prefix="brickyard-contract-") as place:
+        root = Path(place).resolve() / Path(Store(folder).path("")).name
+        litter(root, mirror(folder, root))
+        store = Store(root)
+        there = _plan(source, store.uri, options)
+        scenes = [_moved(item, store.uri) for item in items if not isinstance(item, Notice)]
+        same = scenes == [item for item in there if not isinstance(item, Notice)]
+        _that(same, f"{source.dataset}: companions of file managers beside the data change the plan; list by `Store`")
+        ref = next(item for item in there if item.key == scene.identity.key and isinstance(item, SceneRef))
+        difference = first_difference(scene, _read(source, ref))
+        _that(difference is None, f"{ref.key}: companions of file managers beside the data change {difference}")
+
+
+def _moved(item: Item, root: str) -> Item:
+    return replace(item, root=root) if isinstance(item, SceneRef) else item
 
 
 def _check_truncations(source: Source, ref: SceneRef, scene: Scene) -> None:

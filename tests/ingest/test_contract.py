@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow.fs as pafs
 import pytest
 
 from infra.cli import main
@@ -197,6 +198,57 @@ def leaking(source: Source) -> Source:
     return replace(source, read=read)
 
 
+def by_path(source: Source) -> Source:
+    """Reads what is no path where the store is remote."""
+
+    def read(ref: SceneRef) -> Any:
+        with (Path(ref.root) / ref.files["points"]).open():
+            return source.read(ref)
+
+    return replace(source, read=read)
+
+
+def past_the_store(source: Source) -> Source:
+    """Remembers where the folder is on this machine."""
+
+    def plan(store: Store, options: Any) -> Iterator[Any]:
+        roots.append(store.path(""))
+        return source.plan(store, options)
+
+    def read(ref: SceneRef) -> Any:
+        with (Path(roots[0]) / ref.files["points"]).open():
+            return source.read(ref)
+
+    roots: list[str] = []
+    return replace(source, plan=plan, read=read)
+
+
+def own_listing(source: Source) -> Source:
+    """Lists by itself, so it sees what `Store` leaves out."""
+
+    def plan(store: Store, options: Any) -> Iterator[Any]:
+        refs = [ref for ref in source.plan(store, options) if isinstance(ref, SceneRef)]
+        infos = store._fs.get_file_info(pafs.FileSelector(store.path("north")))  # the wrong way
+        scans = sorted(info.base_name for info in infos if info.base_name.endswith(".xyz"))
+        yield from (replace(refs[0], scene_id=f"north/{name}") for name in scans)
+
+    def read(ref: SceneRef) -> Any:
+        scene = source.read(replace(ref, scene_id="north/000"))
+        return replace(scene, identity=replace(scene.identity, scene_id=ref.scene_id))
+
+    return replace(source, plan=plan, read=read)
+
+
+def elsewhere_differs(source: Source) -> Source:
+    """Another value where the store is not local."""
+
+    def read(ref: SceneRef) -> Any:
+        scene = source.read(ref)
+        return scene if Store(ref.root).local else replace(scene, dropped={"points": 1})
+
+    return replace(source, read=read)
+
+
 def dividing(source: Source) -> Source:
     def plan(store: Store, options: Any) -> Iterator[Any]:
         yield from ()
@@ -261,6 +313,14 @@ BROKEN: dict[str, tuple[Callable[[Source], Source], str]] = {
     "world coordinates": (pose(moved(4e6)), r"a camera lies 400000\d m from the origin"),
     "camera elsewhere": (pose(moved(200)), "m outside the points' box"),
     "looks backwards": (pose(lambda m: m @ np.diag([-1.0, 1, -1, 1])), "no point falls into any image"),
+    "local root": (
+        planned(lambda ref: replace(ref, root=Store(ref.root).path(""))),
+        "from a remote store it plans yard/north/000 in another way; use `store.uri`",
+    ),
+    "local path": (by_path, "north/001: cannot be read from a remote store: .*No such file"),
+    "past the store": (past_the_store, r"yard: north/001\.xyz is opened past the Store"),
+    "other values elsewhere": (elsewhere_differs, r"from a remote store other values are read in scene\.dropped"),
+    "companions": (own_listing, "companions of file managers beside the data change the plan"),
     "leaks": (leaking, r"with half of north/000\.jpg, read raises KeyError .*must be a RawDataError"),
 }
 
