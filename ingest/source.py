@@ -15,12 +15,14 @@ Readers raise `RawDataError` for anything wrong with a scene's bytes; the build 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
 import xxhash
 
+from ingest import simulated
 from shards.errors import RawDataError, RecipeError
 from shards.scene import Scene, SourceFile
 from shards.storage import Store
@@ -83,6 +85,9 @@ class Notice(Missing):
 class Source:
     """A dataset.
 
+    What lies in a root that `brickyard simulate` wrote (see `ingest.simulated`) is known as simulated, whatever the
+    reader says: its references say so, its scenes have the licence and the version of simulated worlds.
+
     Attributes:
         dataset: name used in recipes.
         options: frozen dataclass of the dataset's options with defaults; the recipe's `options` are checked against it.
@@ -95,6 +100,33 @@ class Source:
     options: type[Any]
     plan: Callable[[Store, Any], Iterator[SceneRef | Missing]]
     read: Callable[[SceneRef], Scene]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plan", partial(_plan, self.plan))
+        object.__setattr__(self, "read", partial(_read, self.read))
+
+
+_SIMULATED = "simulated"
+"""Among the details of a reference."""
+
+
+def _plan(
+    plan: Callable[[Store, Any], Iterator[SceneRef | Missing]], store: Store, options: Any
+) -> Iterator[SceneRef | Missing]:
+    marked = None
+    for item in plan(store, options):
+        if isinstance(item, SceneRef):
+            marked = simulated.is_marked(store) if marked is None else marked
+            yield replace(item, details={**item.details, _SIMULATED: True}) if marked else item
+        else:
+            yield item
+
+
+def _read(read: Callable[[SceneRef], Scene], ref: SceneRef) -> Scene:
+    scene = read(ref)
+    if not ref.details.get(_SIMULATED):
+        return scene
+    return replace(scene, identity=replace(scene.identity, licence=simulated.LICENCE, version=simulated.VERSION))
 
 
 def source_names() -> list[str]:

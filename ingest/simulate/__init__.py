@@ -1,9 +1,10 @@
 """Simulated raw worlds: small datasets in native layouts (ScanNet, nuScenes, KITTI, S3DIS, videos), with their truth.
 
 The licences of the real datasets forbid shipping them; these worlds let everyone run the whole pipeline, and let tests
-compare every number with the truth. Rooms and streets are procedural meshes with drawn textures; pictures and lidar
-returns come from ray casting (Embree), with the timing, calibration and file formats of the originals. The default
-world costs 40 to 50 seconds of one core and 200 MB, two thirds of it truth. Same seed, same bytes.
+compare every number with the truth. They are under CC0, and a file LICENSE in each root says so. Rooms and streets are
+procedural meshes with drawn textures; pictures and lidar returns come from ray casting (Embree), with the timing,
+calibration and file formats of the originals. The default world costs 40 to 50 seconds of one core and 200 MB, two
+thirds of it truth. Same seed, same bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ingest import simulated
 from ingest.simulate.config import SimulationConfig
 from shards.errors import RecipeError
 
@@ -20,6 +22,8 @@ __all__ = ["ALL_DATASETS", "DATASETS", "SimulationConfig", "simulate"]
 DATASETS = ("scannet", "nuscenes", "kitti")
 """What is simulated unless asked otherwise: the demo's."""
 ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video", "pointfiles", "waymo")
+_ROOTS = {"kitti": ("object", "raw"), "waymo": ("v1", "v2")}
+"""The roots of sources in the folder of a dataset, where they are not the folder itself."""
 Progress = Callable[[str, int, int], None]
 _DEFAULT = SimulationConfig()
 
@@ -57,6 +61,8 @@ def simulate(
                 progress(dataset, done, total)
 
         counts = _writer(dataset)(Path(out) / dataset, Path(out) / "truth" / dataset, seed, config, tick)
+        for root in ("", *_ROOTS.get(dataset, ())):
+            simulated.mark(Path(out) / dataset / root)
         files = [path for path in sorted((Path(out) / dataset).rglob("*")) if path.is_file()]
         summary[dataset] = {**counts, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
     return summary

@@ -54,7 +54,7 @@ def test_points_and_labels_are_the_truth_despite_the_defects(world: Path) -> Non
     assert [scene.identity.scene_id for scene in found] == ["Area_1/storage_1", "Area_2/office_1", "Area_5/lounge_1"]
     names = np.array(taxonomy("s3dis13").classes)
     for scene in found:
-        assert scene.points is not None and scene.identity.version == "v1.2"
+        assert scene.points is not None and scene.identity.version == "simulated"
         place = scene.points.xyz @ scene.world_from_scene[:3, :3].T + scene.world_from_scene[:3, 3]
         np.testing.assert_allclose(place, truth(world, scene, "xyz"), atol=1e-5)
         np.testing.assert_array_equal(names[scene.points.semantic["s3dis13"]], truth(world, scene, "label"))
