@@ -5,6 +5,9 @@ and passed on in the environment: other users of the machine find ports that do 
 address for platforms without clusters, and replaces it by the machine's own elsewhere; so it is told that this is one.
 What is left: processes of the same user can read the token, and Ray's tasks and objects are pickles, so who has the
 token can run code as this user. A cluster at an address is guarded as whoever started it has decided.
+
+If this process is killed by SIGKILL, Ray's processes end with it, but for two agents that take a minute, in which they
+try to tell a server that is gone; they hold nothing of the corpus.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from shards.errors import BrickyardError
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # the kernel ends the process that takes the memory, Ray some worker
     "RAY_task_oom_retries": "2",  # without end by default: a scene that takes all memory would be tried for ever
 }
 
@@ -77,9 +81,10 @@ def _start(ray: Any, cpus: int, address: str | None) -> None:
 
 def _draw_token() -> None:
     """For all clusters that this process starts, as Ray keeps it; what the user has decided stays."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray import _raylet as module
 
+    raylet: Any = module
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    Config.initialize("")  # both may have looked already, when `ray` was imported
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet.Config.initialize("")  # both may have looked already, when `ray` was imported
+    raylet.AuthenticationTokenLoader.instance().reset_cache()

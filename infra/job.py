@@ -132,7 +132,7 @@ def _forget_quarantined(store: Store, builds: Sequence[str]) -> None:
 def _run_here(job: Job, todo: Sequence[int], plan: Plan) -> Iterator[TaskResult]:
     try:
         for task in todo:
-            yield run_watched(job, task, plan.tasks[task], {})
+            yield _checked(run_watched(job, task, plan.tasks[task], {}))
     finally:
         dismiss()
 
@@ -219,9 +219,12 @@ def _result(ray: Any, ready: Any, job: Job, task: int, refs: Sequence[SceneRef])
 def _get(ray: Any, ready: Any) -> TaskResult:
     """Raises `BrickyardError` for what the task raised, Ray's errors for a worker that is lost."""
     try:
-        value = ray.get(ready)
+        return _checked(ray.get(ready))
     except ray.exceptions.RayTaskError as problem:
         raise BrickyardError(str(problem.cause)) from problem
+
+
+def _checked(value: object) -> TaskResult:
     if not isinstance(value, TaskResult):
         raise TypeError(f"a task returned {type(value).__name__}")
     return value
@@ -231,9 +234,9 @@ def _find_deadly(ray: Any, job: Job, refs: Sequence[SceneRef], first: Exception)
     """Try each scene in a worker of its own; those whose worker is lost are returned with the reason."""
     deadly = {}
     for ref in refs:
-        trial = ray.remote(max_retries=0)(try_watched).options(**_needs(ray, [ref]))
+        trial = ray.remote(max_retries=0)(run_watched).options(**_needs(ray, [ref]))
         try:
-            ray.get(trial.remote(job, ref, PATIENCE_S))
+            ray.get(trial.remote(job, None, [ref], {}, PATIENCE_S))
         except ray.exceptions.RayTaskError:
             continue  # an ordinary error: the task itself will tell
         except ray.exceptions.RayError:

@@ -37,13 +37,17 @@ _DEATHS_BY_KILL = 3
 """SIGKILL is what the kernel sends when memory runs out, and that may be a neighbour's doing."""
 _TICK_S = 0.5
 
-_process: Worker | None = None
+_kept: list[Worker] = []
+"""The process, if there is one."""
 
 
 def run_watched(
-    job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[str, str], patience: float = 0.0
-) -> TaskResult:
-    """`infra.task.run_task` in the process kept for that; `patience` > 0 where this process itself may be given up.
+    job: Job, task: int | None, refs: Sequence[SceneRef], excluded: Mapping[str, str], patience: float = 0.0
+) -> TaskResult | None:
+    """`infra.task.run_task` in the process kept for that; without a task's number, the scenes are made and thrown away.
+
+    Args:
+        patience: more than 0 where this process itself may be given up when it is stopped for so many seconds.
 
     Raises:
         BrickyardError: the machine's trouble; nothing is committed, the rerun tries again.
@@ -62,24 +66,23 @@ def run_watched(
             if deaths[problem.key] < (_DEATHS_BY_KILL if problem.killed else _DEATHS):
                 continue
             if not problem.key:
-                raise BrickyardError(f"shard {task} keeps losing its process ({problem}); use fewer --cpus") from problem
+                raise BrickyardError(
+                    f"shard {task} keeps losing its process ({problem}); use fewer --cpus"
+                ) from problem
             excluded[problem.key] = f"reading or curating it kills the worker process ({problem}), every time"
 
 
 def dismiss() -> None:
     """End the process, if there is one."""
-    global _process
-    if _process is not None:
-        _process.kill()
-    _process = None
+    while _kept:
+        _kept.pop().kill()
 
 
 def _running(patience: float) -> Worker:
-    global _process
-    if _process is None or not _process.alive:
+    if not (_kept and _kept[0].alive):
         dismiss()
-        _process = Worker(patience)
-    return _process
+        _kept.append(Worker(patience))
+    return _kept[0]
 
 
 atexit.register(dismiss)
@@ -132,20 +135,24 @@ class Worker:
         self._child.wait()
         self._pipe.close()
 
-    def run(self, job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[str, str]) -> TaskResult:
+    def run(
+        self, job: Job, task: int | None, refs: Sequence[SceneRef], excluded: Mapping[str, str]
+    ) -> TaskResult | None:
         try:
             return self._follow(job, task, refs, excluded)
         except BaseException:
             dismiss()
             raise
 
-    def _follow(self, job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[str, str]) -> TaskResult:
+    def _follow(
+        self, job: Job, task: int | None, refs: Sequence[SceneRef], excluded: Mapping[str, str]
+    ) -> TaskResult | None:
         key, limit = "", WRITE_S
         with suppress(BrokenPipeError, ConnectionResetError):  # it is dead: `_receive` says of what
             self._pipe.send((job, task, tuple(refs), dict(excluded)))
         while True:
             kind, value = self._receive(key, limit, job.shards.scene_timeout_s)
-            if kind == "done" and isinstance(value, TaskResult):
+            if kind == "done" and isinstance(value, TaskResult | None):
                 return value
             if kind == "failed":
                 raise BrickyardError(f"shard {task} failed: {value}")

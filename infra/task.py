@@ -30,7 +30,7 @@ from ingest.source import SceneRef, find_source
 from shards.build import Part, commit_task, fingerprint_digest, read_part
 from shards.encode import EncodedScene, encode_scene
 from shards.errors import BrickyardError, SceneError, without_addresses
-from shards.quarantine import Quarantined
+from shards.index import Quarantined
 from shards.storage import Store
 
 _REMIND_S = 1.0
@@ -143,6 +143,13 @@ def _is_empty_part(scene: EncodedScene) -> bool:
     """Such as a square of a survey's grid beyond its border: there is nothing in it, so it is no scene."""
     held = scene.summary
     return held["whole"] is not None and held["n_points"] == held["n_views"] == 0
+
+
+def try_scenes(job: Job, refs: Sequence[SceneRef], begin_scene: Callable[[str], None]) -> None:
+    """Make scenes and throw them away, to see whether the process survives it."""
+    for ref in refs:
+        begin_scene(ref.key)
+        _try_scene(job, ref)
 
 
 def _try_scene(job: Job, ref: SceneRef) -> EncodedScene | Quarantined:

@@ -4,8 +4,8 @@ Started by `infra.supervisor`, which reads along and kills it when a scene takes
 loop in native code, `except BaseException` around a sleep, a stopped process. It is deaf to Ctrl-C (its supervisor is
 not), is the first to go when memory runs out, and dies with its supervisor.
 
-On the pipe: a task comes; ("scene", key) goes out for each scene, ("scene", "") when the shard is written, then ("done",
-result) or ("failed", text). Both ends are ours, and the bytes never come from a file.
+On the pipe: a task comes; ("scene", key) goes out for each scene, ("scene", "") when the shard is written, then
+("done", result) or ("failed", text). Both ends are ours, and the bytes never come from a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from infra.task import reason, run_task
+from infra.task import TaskResult, reason, run_task, try_scenes
 
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
@@ -35,7 +35,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     if patience:
         threading.Thread(target=_refuse_to_wait, args=(parent, patience), daemon=True).start()
-    home = os.getcwd()
+    home = Path.cwd()
 
     def begin_scene(key: str) -> None:
         os.chdir(home)  # a reader may have gone elsewhere
@@ -46,8 +46,14 @@ def main() -> None:
             job, task, refs, excluded = pipe.recv()
         except EOFError:
             return
+        result: TaskResult | None = None
+        answer: tuple[str, object]
         try:
-            answer = ("done", run_task(job, task, refs, excluded, begin_scene))
+            if task is None:
+                try_scenes(job, refs, begin_scene)
+            else:
+                result = run_task(job, task, refs, excluded, begin_scene)
+            answer = ("done", result)
         except Exception as problem:
             answer = ("failed", reason(problem))
         pipe.send(answer)
