@@ -1,8 +1,12 @@
 """Folders of .npy files as Pointcept's preprocessors write them: [dataset/]split/scene/{coord,color,normal,...}.npy.
 
-`plan` lists folders and opens nothing: a scene is a folder with a coord.npy. `read` parses the arrays itself: a header
-that numpy would write, a size that is the file's, numbers and nothing else. What the layout cannot say (taxonomy of
-segment.npy, unit of strength, domain, licence) comes from options. Costs one copy of a scene.
+`plan` lists folders and opens nothing: a scene is a folder with a coord.npy. `read` parses the arrays itself (see
+`ingest.npy`). What the layout cannot say (taxonomy of segment.npy, unit of strength beyond 0..1, domain, licence) comes
+from options; what is not read is counted by name. Costs one copy of a scene.
+
+The files have no checksum. Points whose coordinates stand in a lost block are dropped; such runs of zeros in other
+arrays, where zeros may be values, are counted. Labels of class 0 in a place where a block of class 0 was lost, and a
+file exchanged with that of a scene of as many points, cannot be told.
 
 | file | becomes |
 |---|---|
@@ -15,26 +19,26 @@ segment.npy, unit of strength, domain, licence) comes from options. Costs one co
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.source import Missing, RawFiles, SceneRef, Source
+from ingest.blank import PAGE
+from ingest.npy import lost_rows, read_npy, whole_pages
+from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
 from shards.errors import RecipeError, SceneError
 from shards.scene import UNLABELLED, Domain, Float32, Float64, Identity, Points, Scene
 from shards.storage import Store
 from shards.taxonomy import taxonomy, taxonomy_names
 
 DATASET = "pointcept"
-MAX_DEPTH = 6
-MAX_POINTS = 1 << 28
-MAX_HEADER = 4096
+MAX_EXTENT_M = {"indoor": 500.0, "outdoor": 10_000.0, "object": 500.0, "video": 10_000.0}
+"""Half of what a scene of a domain may span; beyond it the numbers are no metres, or the domain is another."""
 FAR_M = 1000.0
 """Coordinates farther from the origin than this are shifted by whole metres; float32 is not exact enough there."""
 
@@ -44,18 +48,13 @@ SPLITS = {
 }  # fmt: skip
 """Folder -> split; areas are those of S3DIS, with its customary split."""
 
+DATA = (".npy", ".npz", ".pth", ".pt", ".pkl", ".h5", ".ply", ".pcd", ".bin")
+"""Suffixes of data; such a file is read or named."""
+
 _SEGMENTS = {"segment20": "scannet20", "segment200": "scannet200"}
 _PLAIN = ("coord", "color", "normal", "instance", "strength", "pose")
 _TAXONOMY = re.compile(r"segment_([A-Za-z0-9][A-Za-z0-9_-]{0,60})")
 _SCANNET = re.compile(r"(scene\d{4})_\d{2}")
-_HEADER = re.compile(
-    rb"\{ *'descr' *: *'([<>|=]?(?:f[248]|[iu][1248]))' *, *'fortran_order' *: *(True|False) *, "
-    rb"*'shape' *: *\(([0-9, ]*)\) *,? *\} *\n?"
-)
-
-
-_KINDS = {"f": "floats", "iu": "whole numbers", "fiu": "numbers"}
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,8 @@ class PointceptOptions:
         domain: "indoor", "outdoor", "object" or "video".
         version: release of the dataset, for the record.
         taxonomy: of segment.npy; without it, these labels are left out (and counted).
-        strength_unit: "unit" (0..1), "byte" (0..255) or "raw".
+        strength_unit: "unit" (0..1), "byte" (0..255) or "raw"; without it, floats within 0..1 are "unit", and a scene
+            with others is refused.
         normal_source: how normals came to be.
         splits: folder name -> "train", "val", "test" or "none", instead of the usual names; other folders are "none".
     """
@@ -76,14 +76,14 @@ class PointceptOptions:
     domain: Domain = "indoor"
     version: str = "1"
     taxonomy: str | None = None
-    strength_unit: Literal["unit", "byte", "raw"] = "unit"
+    strength_unit: Literal["unit", "byte", "raw"] | None = None
     normal_source: str = "pointcept"
     splits: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.domain not in get_args(Domain) or not (self.licence and self.version and self.normal_source):
             raise RecipeError(f"pointcept options: a text is empty, or domain is none of {', '.join(get_args(Domain))}")
-        if self.strength_unit not in ("unit", "byte", "raw"):
+        if self.strength_unit not in (None, "unit", "byte", "raw"):
             raise RecipeError(f"pointcept options: strength_unit is no {self.strength_unit!r}: unit, byte or raw")
         if unknown := set(self.splits.values()) - {"train", "val", "test", "none"}:
             raise RecipeError(f"pointcept options: no split {sorted(unknown)[0]!r}: train, val, test or none")
@@ -92,10 +92,15 @@ class PointceptOptions:
 def plan(store: Store, options: PointceptOptions) -> Iterator[SceneRef | Missing]:
     """All scenes in the order of their paths; `RecipeError` if there are none.
 
-    Yields a `Missing` for a folder that has arrays of a scene but no coord.npy.
+    Yields a `Missing` for a folder that has arrays of a scene but no coord.npy, and a `Notice` for one that has other
+    data, such as the pickled .pth files of early releases.
     """
     empty = True
-    for folder, sizes in _scene_folders(store, "", 0):
+    for folder, sizes, others in _folders(store):
+        if not sizes:
+            reason = f"{len(others)} files not used, such as {others[0]!r}: expected folders split/scene with coord.npy"
+            yield Notice(dataset=DATASET, scene_id=folder or ".", reason=reason)
+            continue
         empty = False
         if "coord.npy" not in sizes:
             reason = f"{folder} has {', '.join(sorted(sizes)[:3])} but no coord.npy"
@@ -113,7 +118,7 @@ def plan(store: Store, options: PointceptOptions) -> Iterator[SceneRef | Missing
             details={
                 "licence": options.licence, "domain": options.domain, "version": options.version,
                 "taxonomy": options.taxonomy, "strength_unit": options.strength_unit,
-                "normal_source": options.normal_source,
+                "normal_source": options.normal_source, "dropped": {f"{name}: not read": 1 for name in others},
             },
             points_estimate=max(0, sizes["coord.npy"] - 128) // 12,
             bytes_estimate=sum(sizes.values()),
@@ -122,17 +127,23 @@ def plan(store: Store, options: PointceptOptions) -> Iterator[SceneRef | Missing
         raise RecipeError(f"no scenes in {store.uri}: expected split/scene/coord.npy")
 
 
-def _scene_folders(store: Store, folder: str, depth: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """(folder, name -> size of the arrays that are read) of every folder that has some."""
-    if folder:
-        arrays = {name: size for name, size in sorted(store.sizes(folder).items()) if _is_array(name)}
-        if arrays:
-            yield folder, arrays
-            return
-    if depth < MAX_DEPTH:
-        for name in store.list(folder):
-            if name.endswith("/") and not name.startswith("."):
-                yield from _scene_folders(store, f"{folder}/{name[:-1]}" if folder else name[:-1], depth + 1)
+def _folders(store: Store) -> Iterator[tuple[str, dict[str, int], list[str]]]:
+    """(folder, name -> size of the arrays that are read, names of other data) of every folder that has some."""
+    found: dict[str, list[str]] = {}
+    for path in store.walk():
+        folder, _, name = path.rpartition("/")
+        if not any(part.startswith(".") for part in path.split("/")):
+            found.setdefault(folder, []).append(name)
+    scene = None
+    for folder in sorted(found, key=lambda folder: folder.split("/")):
+        if scene is not None and folder.startswith(f"{scene}/"):
+            continue  # whatever a scene keeps in folders of its own
+        others = [name for name in found[folder] if name.lower().endswith(DATA)]
+        sizes = store.sizes(folder) if folder and any(map(_is_array, others)) else {}
+        arrays = {name: sizes[name] for name in others if name in sizes and _is_array(name)}
+        scene = folder if arrays else scene
+        if others:
+            yield folder, arrays, [name for name in others if name not in arrays]
 
 
 def _is_array(name: str) -> bool:
@@ -156,19 +167,22 @@ def read(ref: SceneRef) -> Scene:
     files, dropped = RawFiles(ref), Counter[str]()
     details = ref.details
     try:
-        xyz, world_from_scene = _read_place(files)
+        xyz, world_from_scene, lost = _read_place(files)
         points = Points(
             xyz=xyz,
-            color=_read_color(files, len(xyz)),
+            color=_read_color(files, len(xyz), dropped),
             normal=(normal := _read_normal(files, len(xyz), dropped)),
             normal_source=None if normal is None else details["normal_source"],
-            intensity=(intensity := _read_strength(files, len(xyz))),
-            intensity_unit=None if intensity is None else details["strength_unit"],
+            intensity=(intensity := _read_strength(files, len(xyz), dropped)),
+            intensity_unit=None if intensity is None else details["strength_unit"] or "unit",
             semantic=dict(_read_segments(files, len(xyz), dropped)),
-            instance=_read_instance(files, len(xyz)),
+            instance=_read_instance(files, len(xyz), dropped),
         )
     finally:
         files.store.close()
+    if lost.any():
+        dropped["points in a lost block (zeros)"] = int(lost.sum())
+        points = _without(points, lost)
     scene = Scene(
         identity=Identity(
             dataset=ref.dataset, version=details["version"], split=ref.split, sequence=ref.sequence,
@@ -177,7 +191,7 @@ def read(ref: SceneRef) -> Scene:
         ),
         world_from_scene=world_from_scene,
         points=points,
-        dropped=dict(dropped),
+        dropped=dict(dropped) | details["dropped"],
     )  # fmt: skip
     try:
         return scene.validate()
@@ -185,51 +199,35 @@ def read(ref: SceneRef) -> Scene:
         raise files.error(ref.files["points"], str(problem)) from problem
 
 
-def read_npy(files: RawFiles, role: str, shapes: Sequence[Shape], kinds: str) -> NDArray[Any]:
-    """The array of a .npy file, in native byte order.
-
-    Args:
-        shapes: of which it must have one; None allows any length but 0.
-        kinds: allowed kinds of dtype, of "f", "i", "u".
-
-    Raises:
-        RawDataError: another header, shape or size, or an array of objects.
-    """
-    path = files.ref.files[role]
-    data = files.read(path)
-    start = {1: 10, 2: 12, 3: 12}.get(data[6] if len(data) > 6 else 0, 0)
-    if data[:6] != b"\x93NUMPY" or not start or len(data) < start:
-        raise files.error(path, "is no .npy file of version 1 to 3", offset=0)
-    length = int.from_bytes(data[8:start], "little")
-    header = _HEADER.fullmatch(data[start : start + length]) if length <= MAX_HEADER else None
-    if header is None:
-        raise files.error(path, "the header is not one of an array of numbers", offset=start,
-                          hint="save it with numpy.save(path, array, allow_pickle=False)")  # fmt: skip
-    dtype = np.dtype(header[1].decode())
-    sizes = [int(text) for text in header[3].decode().split(",") if text.strip().isdigit()]
-    if not any(_fits(sizes, shape) for shape in shapes) or dtype.kind not in kinds or max(sizes) > MAX_POINTS:
-        wanted = " or ".join(str(tuple("N" if n is None else n for n in shape)).replace("'", "") for shape in shapes)
-        raise files.error(path, f"holds {dtype} {tuple(sizes)}, expected {_KINDS[kinds]} {wanted}", offset=start)
-    begin = start + length
-    if len(data) - begin != math.prod(sizes) * dtype.itemsize:
-        raise files.error(
-            path, f"{math.prod(sizes) * dtype.itemsize} bytes must follow the header, {len(data) - begin} do",
-            offset=begin, hint="the file is truncated; copy it again",
-        )  # fmt: skip
-    values = np.frombuffer(data, dtype, offset=begin).reshape(sizes, order="F" if header[2] == b"True" else "C")
-    return values.astype(dtype.newbyteorder("="), copy=False)
+def _without(points: Points, lost: NDArray[np.bool_]) -> Points:
+    """The points that are not lost."""
+    kept = ~lost
+    return replace(
+        points,
+        xyz=points.xyz[kept],
+        color=None if points.color is None else points.color[kept],
+        normal=None if points.normal is None else points.normal[kept],
+        intensity=None if points.intensity is None else points.intensity[kept],
+        semantic={name: labels[kept] for name, labels in points.semantic.items()},
+        instance=None if points.instance is None else points.instance[kept],
+    )
 
 
-def _fits(sizes: Sequence[int], shape: Shape) -> bool:
-    return len(sizes) == len(shape) and all(n > 0 if w is None else n == w for w, n in zip(shape, sizes, strict=True))
-
-
-def _read_place(files: RawFiles) -> tuple[Float32, Float64]:
-    """(xyz near the origin, world_from_scene)."""
+def _read_place(files: RawFiles) -> tuple[Float32, Float64, NDArray[np.bool_]]:
+    """(xyz near the origin, world_from_scene, which points stand in a lost block)."""
     path = files.ref.files["points"]
     coord = read_npy(files, "points", [(None, 3)], "f")
     if not np.isfinite(coord).all() or np.abs(coord).max() > 1e9:
         raise files.error(path, "has coordinates that are not finite, or beyond a million kilometres")
+    lost = lost_rows(coord)
+    if 2 * lost.sum() > len(coord) or not coord.any():
+        problem = f"{max(int(lost.sum()), int((coord == 0).all(axis=1).sum()))} of {len(coord)} points are zeros"
+        raise files.error(path, problem, hint="blocks of the file are lost; copy it again")
+    domain = files.ref.details["domain"]
+    half = float((coord[~lost].max(axis=0).astype(np.float64) - coord[~lost].min(axis=0)).max() / 2)
+    if half > MAX_EXTENT_M[domain]:
+        problem = f"spans {2 * half:.0f} m, at most {2 * MAX_EXTENT_M[domain]:.0f} m are plausible for {domain!r}"
+        raise files.error(path, problem, hint="coordinates must be metres; give the option domain")
     pose = np.eye(4)
     if "pose" in files.ref.files:
         pose = read_npy(files, "pose", [(4, 4)], "f").astype(np.float64)
@@ -239,19 +237,23 @@ def _read_place(files: RawFiles) -> tuple[Float32, Float64]:
             raise files.error(files.ref.files["pose"], "is no rigid transform (rotation and shift)")
     if np.abs(coord).max() > FAR_M:
         coord = coord.astype(np.float64)
-        low, high = coord.min(axis=0), coord.max(axis=0)
+        low, high = coord[~lost].min(axis=0), coord[~lost].max(axis=0)
         origin = np.rint([*(low + high)[:2] / 2, low[2]])
         coord = coord - origin
         pose = pose @ np.block([[np.eye(3), origin[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])
-    return coord.astype(np.float32), pose
+    return coord.astype(np.float32), pose, lost
 
 
-def _read_color(files: RawFiles, count: int) -> NDArray[np.uint8] | None:
+def _read_color(files: RawFiles, count: int, dropped: Counter[str]) -> NDArray[np.uint8] | None:
     if "color" not in files.ref.files:
         return None
     color = read_npy(files, "color", [(count, 3)], "fiu")
     if not (np.isfinite(color).all() and color.min() >= 0 and color.max() <= 255):
         raise files.error(files.ref.files["color"], "colours must lie in 0..255")
+    if color.max() <= 1 and (color % 1).any():
+        raise files.error(files.ref.files["color"], f"colours lie in 0..{color.max():g}, expected 0..255",
+                          hint="multiply them by 255 where 1 is white")  # fmt: skip
+    _count_zeros(files, "color", color, dropped)
     colors: NDArray[np.uint8] = np.rint(color).astype(np.uint8)
     return colors
 
@@ -261,6 +263,7 @@ def _read_normal(files: RawFiles, count: int, dropped: Counter[str]) -> Float32 
     if "normal" not in files.ref.files:
         return None
     normal = read_npy(files, "normal", [(count, 3)], "f").astype(np.float32)
+    _count_zeros(files, "normal", normal, dropped)
     with np.errstate(over="ignore", invalid="ignore"):
         length = np.linalg.norm(normal.astype(np.float64), axis=1, keepdims=True)
     lost = ~((length >= 1e-3) & np.isfinite(length))[:, 0]
@@ -272,15 +275,30 @@ def _read_normal(files: RawFiles, count: int, dropped: Counter[str]) -> Float32 
     return normal
 
 
-def _read_strength(files: RawFiles, count: int) -> Float32 | None:
+def _read_strength(files: RawFiles, count: int, dropped: Counter[str]) -> Float32 | None:
+    """Intensities in the unit of the options; without one, floats within 0..1."""
     if "strength" not in files.ref.files:
         return None
+    path, unit = files.ref.files["strength"], files.ref.details["strength_unit"]
     strength = read_npy(files, "strength", [(count,), (count, 1)], "fiu").reshape(count)
     with np.errstate(over="ignore"):
         values = strength.astype(np.float32)
     if not np.isfinite(values).all():
-        raise files.error(files.ref.files["strength"], "has values that are not finite")
+        raise files.error(path, "has values that are not finite")
+    top = {"byte": 255.0, "raw": np.inf}.get(unit, 1.0)
+    if (unit != "raw" and values.min() < 0) or values.max() > top or (unit is None and strength.dtype.kind != "f"):
+        problem = f"{strength.dtype} {values.min():g}..{values.max():g} leave 0..{top:g}"
+        if values.max() <= top and values.min() >= 0:
+            problem = f"whole numbers ({strength.dtype}) have no known unit"
+        raise files.error(path, problem, hint="say what it is by the option strength_unit: unit, byte or raw")
+    _count_zeros(files, "strength", strength, dropped)
     return values
+
+
+def _count_zeros(files: RawFiles, role: str, values: NDArray[Any], dropped: Counter[str]) -> None:
+    """Count the rows in pages of zeros, unless all of the array is zeros."""
+    if values.any() and (rows := int(lost_rows(values, PAGE).sum())):
+        dropped[f"zeros in a long run of {role} (a lost block?)"] = rows
 
 
 def _read_segments(files: RawFiles, count: int, dropped: Counter[str]) -> Iterator[tuple[str, NDArray[np.int16]]]:
@@ -300,17 +318,21 @@ def _read_segments(files: RawFiles, count: int, dropped: Counter[str]) -> Iterat
                 files.ref.files[role], f"labels {labels.min()}..{labels.max()} leave -1..{classes - 1} of {name}",
                 hint="-1 is unlabelled; give the taxonomy of segment.npy by the option `taxonomy`",
             )  # fmt: skip
+        if pages := whole_pages(labels):
+            dropped[f"zeros in whole pages of {role} (a lost block?)"] = pages
         if further := int((labels[:, 1:] != UNLABELLED).sum()):
             dropped[f"further labels of {name}"] = further
         yield name, labels[:, 0].astype(np.int16)
 
 
-def _read_instance(files: RawFiles, count: int) -> NDArray[np.int32] | None:
+def _read_instance(files: RawFiles, count: int, dropped: Counter[str]) -> NDArray[np.int32] | None:
     if "instance" not in files.ref.files:
         return None
     instance = read_npy(files, "instance", [(count,), (count, None)], "iu").reshape(count, -1)
     if not (instance.min() >= -1 and instance.max() < 2**31 - 1):
         raise files.error(files.ref.files["instance"], "instances must be whole numbers from -1")
+    if instance.any() and (pages := whole_pages(instance)):
+        dropped["zeros in whole pages of instance (a lost block?)"] = pages
     return (instance[:, 0].astype(np.int64) + 1).astype(np.int32)
 
 
