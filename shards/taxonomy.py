@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def taxonomy_names() -> list[str]:
 
 @cache
 def _all() -> dict[str, Taxonomy]:
-    table = json.loads(files("shards").joinpath("taxonomies.json").read_text())
+    table = json.loads(Path(__file__).with_name("taxonomies.json").read_text())
     return {
         name: Taxonomy(
             name=name,

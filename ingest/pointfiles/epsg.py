@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 
@@ -40,7 +40,7 @@ def _of_system(kind: str, code: int) -> float | None:
 
 @cache
 def _table() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(files("ingest.pointfiles").joinpath("epsg.json").read_text())
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("epsg.json").read_text())
     return found
 
 
