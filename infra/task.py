@@ -112,7 +112,7 @@ def run_task(
 
     Args:
         excluded: key -> reason of scenes that are not tried (they ended a process before) but quarantined.
-        begin_scene: called with the key of every scene before it is read, and with "" before the shard is written.
+        begin_scene: called with the key of every scene before each try, and with "" before the shard is written.
 
     Raises:
         BrickyardError, OSError: the machine's trouble.
@@ -126,8 +126,7 @@ def run_task(
         if ref.key in excluded:
             quarantined.append(Quarantined(ref.key, excluded[ref.key]))
             continue
-        begin_scene(ref.key)
-        made = _try_scene(job, ref)
+        made = _try_scene(job, ref, begin_scene)
         if isinstance(made, Quarantined):
             quarantined.append(made)
         elif not _is_empty_part(made):
@@ -148,26 +147,26 @@ def _is_empty_part(scene: EncodedScene) -> bool:
 def try_scenes(job: Job, refs: Sequence[SceneRef], begin_scene: Callable[[str], None]) -> None:
     """Make scenes and throw them away, to see whether the process survives it."""
     for ref in refs:
-        begin_scene(ref.key)
-        _try_scene(job, ref)
+        _try_scene(job, ref, begin_scene)
 
 
-def _try_scene(job: Job, ref: SceneRef) -> EncodedScene | Quarantined:
+def _try_scene(job: Job, ref: SceneRef, begin_scene: Callable[[str], None]) -> EncodedScene | Quarantined:
     """The scene, or why there is none: whatever a scene does, it must not take its neighbours with it."""
-    try:
-        with time_limit(job.shards.scene_timeout_s):
-            for pause in _PAUSES_S:
-                try:
-                    return make_scene(ref, job.curate, job.shards)
-                except (MemoryError, OSError):
-                    time.sleep(pause)
-            return make_scene(ref, job.curate, job.shards)
-    except BaseException as problem:
-        if is_interrupt(problem):
-            raise
-        if isinstance(problem, OSError) and _is_of_the_machine(problem, ref):
-            raise BrickyardError(f"{ref.key}: {problem}; that is no fault of the scene: {_AGAIN}") from problem
-        return Quarantined(ref.key, reason(problem, ref))
+    pauses = iter(_PAUSES_S)
+    while True:
+        begin_scene(ref.key)
+        try:
+            with time_limit(job.shards.scene_timeout_s):
+                return make_scene(ref, job.curate, job.shards)
+        except BaseException as problem:
+            if is_interrupt(problem):
+                raise
+            pause = next(pauses, None) if isinstance(problem, MemoryError | OSError) else None
+            if pause is None and isinstance(problem, OSError) and _is_of_the_machine(problem, ref):
+                raise BrickyardError(f"{ref.key}: {problem}; that is no fault of the scene: {_AGAIN}") from problem
+            if pause is None:
+                return Quarantined(ref.key, reason(problem, ref))
+        time.sleep(pause)
 
 
 def is_interrupt(problem: BaseException) -> bool:
