@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +32,9 @@ ProgressCall = Callable[[int, int, str], None]
 
 _WINDOW = 2
 """Tasks submitted per CPU: enough to keep workers busy, few enough to keep the driver's memory flat."""
+
+_OUR_PART = re.compile(r"(\d{5,})(-[a-z]+)?\.parquet")
+"""The commit record of a task, and lists that were too long for it."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,10 @@ def _open_tasks(store: Store, plan: Plan, builds: Sequence[str]) -> list[int]:
     committed = set(store.list("parts"))
     names = [part_name(task).removeprefix("parts/") for task in range(len(plan.tasks))]
     todo = [t for t, name in enumerate(names) if name not in committed or read_part(store, t, builds[t]) is None]
-    for name in sorted(committed - {name for task, name in enumerate(names) if task not in set(todo)}):
-        store.delete(f"parts/{name}")
+    done = {Path(name).stem for name in names} - {Path(names[task]).stem for task in todo}
+    for name in sorted(committed):
+        if (ours := _OUR_PART.fullmatch(name)) and ours[1] not in done:
+            store.delete(f"parts/{name}")
     return sorted(todo, key=lambda t: (-sum(ref.bytes_estimate for ref in plan.tasks[t]), t))
 
 

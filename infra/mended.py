@@ -13,15 +13,15 @@ each of these steps the same command does the rest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from infra.plan import Plan
 from infra.task import inputs
-from shards.build import BUILD, differences, read_inputs
+from shards.build import BUILD, differences, fingerprint_bytes, read_inputs
 from shards.corpus import MANIFEST, Corpus
+from shards.documents import MAX_BYTES, read_document
 from shards.errors import CorpusError
 from shards.storage import Store
 
@@ -37,6 +37,7 @@ def check_inputs(store: Store, plan: Plan, *, take: bool) -> None:
     Raises:
         CorpusError: with the scenes concerned.
     """
+    store.refuse_links()
     begun = _begun(store)
     if begun is None or begun["inputs"] == plan.fingerprint["inputs"] or _made_by(begun) != _made_by(plan.fingerprint):
         return
@@ -56,20 +57,20 @@ def check_inputs(store: Store, plan: Plan, *, take: bool) -> None:
         )
     if store.exists(MANIFEST):
         store.delete(MANIFEST)
-    store.write(BUILD, json.dumps(plan.fingerprint, sort_keys=True, indent=1).encode())
+    store.write(BUILD, fingerprint_bytes(plan.fingerprint))
 
 
 def _begun(store: Store) -> dict[str, Any] | None:
     """The fingerprint in the folder; None where there is none that is whole."""
     try:
-        begun = json.loads(store.read(BUILD)) if store.exists(BUILD) else None
-    except ValueError:
+        begun = read_document(store.read(BUILD, most=MAX_BYTES), BUILD) if store.exists(BUILD) else None
+    except CorpusError:
         return None
-    return begun if isinstance(begun, dict) and isinstance(begun.get("inputs"), dict) else None
+    return begun if begun is not None and isinstance(begun.get("inputs"), dict) else None
 
 
-def _made_by(fingerprint: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps({name: value for name, value in fingerprint.items() if name != "inputs"}))
+def _made_by(fingerprint: Mapping[str, Any]) -> bytes:
+    return fingerprint_bytes({name: value for name, value in fingerprint.items() if name != "inputs"})
 
 
 def _refused(store: Store, plan: Plan) -> list[str]:

@@ -65,13 +65,18 @@ class Part:
     quarantined: tuple[Quarantined, ...]
 
 
+def fingerprint_bytes(fingerprint: Mapping[str, Any]) -> bytes:
+    """What stands in build.json; raises `CorpusError` for what cannot be stored."""
+    try:
+        return document_bytes(fingerprint, indent=1, sort=True).strip()
+    except ValueError as problem:
+        raise CorpusError(f"the configuration of this build cannot be stored: {problem}") from problem
+
+
 def start_build(store: Store, fingerprint: Mapping[str, Any]) -> None:
     """Begin or continue a build. Raises `CorpusError` with the differences if another build was begun here."""
     store.refuse_links()
-    try:
-        text = document_bytes(fingerprint, indent=1, sort=True).strip()
-    except ValueError as problem:
-        raise CorpusError(f"{store.uri}: the configuration of this build cannot be stored: {problem}") from problem
+    text = fingerprint_bytes(fingerprint)
     if not store.exists(BUILD):
         if any(name != LOCK and not name.startswith(TEMPORARY) for name in store.list()):
             raise CorpusError(f"{store.uri} is not empty and was not begun by a build: choose another folder")
