@@ -94,7 +94,7 @@ def _that(holds: bool, what: str) -> None:
 
 def _check_plan(source: Source, folder: str, options: object) -> list[SceneRef]:
     """Plan twice; returns deep copies of the references."""
-    with _watch_store(folder) as watch:
+    with watch_store(folder) as watch:
         items = _plan(source, folder, options)
     texts = [_plain_text(source, item) for item in items]
     again = [_plain_text(source, item) for item in _plan(source, folder, options)]
@@ -178,7 +178,7 @@ class _Watch:
 
 
 @contextmanager
-def _watch_store(folder: str) -> Iterator[_Watch]:
+def watch_store(folder: str) -> Iterator[_Watch]:
     """Count the reads of every `Store`, and notice local files below the folder that are opened past it."""
     watch, root, inside = _Watch(), Store(folder).path("") + "/", []
     methods = {name: getattr(Store, name) for name in ("read", "read_range", "read_into")}
