@@ -8,12 +8,14 @@ Nothing is decoded and no byte changed: a JPEG of 1600 x 900 takes 0.1 ms, a PNG
 
 from __future__ import annotations
 
+import re
+
 from ingest.source import RawFiles
 from shards.errors import ImageError, RawDataError
 from shards.images import ImageHeader, check, inspect
 from shards.scene import ImageFormat
 
-_SUFFIXES = {"jpeg": "a JPEG image", "png": "a PNG image"}
+_NAMES = {"jpeg": "a JPEG image", "png": "a PNG image"}
 
 
 def image_header(
@@ -34,18 +36,20 @@ def image_header(
         if decoded:
             check(data)
     except ImageError as problem:
-        raise image_error(files, path, problem) from None
+        raise image_error(files, path, problem, expected) from None
     if expected is not None and header.format != expected:
-        found = f"{_SUFFIXES[header.format]}, expected {_SUFFIXES[expected]}"
+        found = f"{_NAMES[header.format]}, expected {_NAMES[expected]}"
         raise files.error(path, found, offset=0, hint="use the original images")
     return header
 
 
-def image_error(files: RawFiles, path: str, problem: ImageError) -> RawDataError:
+def image_error(
+    files: RawFiles, path: str, problem: ImageError, expected: ImageFormat | None = None
+) -> RawDataError:  # fmt: skip
     """The error for people about an image of a file."""
-    text = str(problem)
-    again = ("truncated", "damaged", "empty", "zeros", "HTML", "all 00", "all FF", "cannot be decoded")
-    hint = "download it again" if any(word in text for word in again) else "convert it to JPEG or PNG"
+    text = str(problem).replace("JPEG or PNG", "JPEG or PNG" if expected is None else expected.upper())
+    convert = re.search(r" but an? (\S+ )+image$|numpy$|common decoders do not read", text)
+    hint = "convert it to JPEG or PNG" if convert else "download it again"
     return files.error(path, text, offset=problem.offset, hint=hint)
 
 

@@ -62,19 +62,20 @@ def inspect(data: bytes) -> ImageHeader:
     if data.startswith(jpeg.START):
         frame = jpeg.walk_jpeg(data)
         return ImageHeader("jpeg", frame.width, frame.height, 8, {1: "grey", 3: "rgb", 4: "cmyk"}[frame.components])
-    raise ImageError(f"{_what(data)}, expected a JPEG or PNG image", 0)
+    what = _what(data)
+    raise ImageError(f"not a JPEG or PNG image{f' but {what}' if what else ''}", 0)
 
 
-def _what(data: bytes) -> str:
+def _what(data: bytes) -> str | None:
     if not data:
-        return "the file is empty"
+        return "an empty file"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "a WebP image"
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):
         return "a HEIF or AVIF image"
     if not any(data[:4096]):
-        return "zeros"
-    return next((name for start, name in _OTHERS if data.startswith(start)), "no image of a known format")
+        return "zeros: a damaged file"
+    return next((name for start, name in _OTHERS if data.startswith(start)), None)
 
 
 def rgb(image: Image.Image) -> Image.Image:

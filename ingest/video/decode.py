@@ -8,8 +8,8 @@ A frame is converted in one pass to RGB at its final size: square pixels, uprigh
 range the stream says (without a word: BT.709 above 576 lines, BT.601 below, as players do), Lanczos with the support of
 the smaller image. High dynamic range has no agreed conversion and is refused. Interlaced video is not deinterlaced.
 
-AVI has no times of presentation. Where H.264 or its successors reorder frames in it, what FFmpeg gives are times of
-decoding: there the decoder's order counts, and its n-th frame has the n-th time of the packets.
+AVI has no times of presentation, and what FFmpeg makes up for H.264 and its successors follows the order of decoding:
+there the decoder's order counts, and its n-th frame has the n-th time of the packets.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _stream(container: Any) -> Any:
 def _frames(container: Any, stream: Any, tally: Counter[str]) -> Iterator[tuple[int | None, av.VideoFrame]]:
     """(time in the stream's unit, frame) in order of presentation; what cannot be decoded is counted."""
     context = stream.codec_context
-    untimed = container.format.name == "avi" and context.name in REORDERED and context.has_b_frames
+    untimed = container.format.name == "avi" and context.name in REORDERED
     packets, stamps = container.demux(stream), list[int]()
     while True:
         packet = None

@@ -129,8 +129,8 @@ def _unused(below: Mapping[str, Mapping[str, int]], used: set[str], told: set[st
             if path in used or lower.endswith(VIDEOS) or images_of([name]) or is_table(name):
                 continue
             if not (folder in told and lower.endswith(PICTURES)):
-                suffix = re.search(r"\.[a-z][a-z0-9]{0,7}$", lower)
-                found.setdefault(suffix[0] if suffix else "", []).append(path)
+                match = re.search(r"\.[a-z][a-z0-9]{0,7}$", lower)
+                found.setdefault(match[0] if match else "", []).append(path)
     for suffix, paths in sorted(found.items()):
         kind = f"{suffix} file" if suffix else "file without a known suffix"
         kind += "s" * (len(paths) != 1)

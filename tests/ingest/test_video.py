@@ -192,6 +192,28 @@ def test_fragmented_files_are_read_too(tmp_path: Path) -> None:
     assert [view.timestamp_ns for view in _read(tmp_path).views] == [time * 10**6 for time in times]
 
 
+@pytest.mark.parametrize("options", [{"bf": "3"}, {"bf": "3", "b-pyramid": "normal", "g": "12"}, {"bf": "0"}])
+def test_reordered_frames_of_an_avi_keep_the_decoders_order(tmp_path: Path, options: dict[str, str]) -> None:
+    """AVI has no times of presentation: what FFmpeg makes up for H.264 with B-frames is the order of decoding."""
+    import av
+
+    pictures = glide(40, size=(96, 64), speed=4)
+    with av.open(str(tmp_path / "a.avi"), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 96, 64, "yuv420p", options
+        for picture in pictures:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        out.mux(stream.encode(None))
+    views = _read(tmp_path).views
+    assert len(views) == 40
+    times = np.array([view.timestamp_ns for view in views]) / 1e8
+    assert np.allclose(times, np.arange(40))
+    assert min(_psnr(_pixels(view.image), picture) for view, picture in zip(views, pictures, strict=True)) > 24
+    windows = [SOURCE.read(ref) for ref in _refs(tmp_path, replace(ALL, clips=ClipOptions(frames=10, rate_hz=10.0)))]
+    again = {view.timestamp_ns: view.image for scene in windows for view in scene.views}
+    assert len(windows) > 2 and again == {view.timestamp_ns: view.image for view in views}
+
+
 def _turned(data: bytes, degrees: int) -> bytes:
     """An MP4 with another display matrix in its track header."""
     a, b = round(np.cos(np.radians(degrees))) * 65536, round(np.sin(np.radians(degrees))) * 65536

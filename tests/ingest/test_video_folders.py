@@ -84,7 +84,7 @@ def test_broken_images_cost_themselves(tmp_path: Path) -> None:
     assert scene.dropped == {"broken images": 3, "views with assumed intrinsics": 3}
     for number in (8, 11):
         (folder / f"img{number}.jpg").write_bytes(b"")
-    with pytest.raises(RawDataError, match=r"img8\.jpg at byte 0: the file is empty, expected a JPEG or PNG"):
+    with pytest.raises(RawDataError, match=r"img8\.jpg at byte 0: not a JPEG or PNG image but an empty file"):
         _read(tmp_path)
 
 
