@@ -253,7 +253,7 @@ def _read_color(files: RawFiles, count: int, dropped: Counter[str]) -> NDArray[n
     if color.max() <= 1 and (color % 1).any():
         raise files.error(files.ref.files["color"], f"colours lie in 0..{color.max():g}, expected 0..255",
                           hint="multiply them by 255 where 1 is white")  # fmt: skip
-    _count_zeros(files, "color", color, dropped)
+    _count_zeros("color", color, dropped)
     colors: NDArray[np.uint8] = np.rint(color).astype(np.uint8)
     return colors
 
@@ -263,7 +263,7 @@ def _read_normal(files: RawFiles, count: int, dropped: Counter[str]) -> Float32 
     if "normal" not in files.ref.files:
         return None
     normal = read_npy(files, "normal", [(count, 3)], "f").astype(np.float32)
-    _count_zeros(files, "normal", normal, dropped)
+    normal[_count_zeros("normal", normal, dropped)] = 0  # at both ends of a block, half a normal is left
     with np.errstate(over="ignore", invalid="ignore"):
         length = np.linalg.norm(normal.astype(np.float64), axis=1, keepdims=True)
     lost = ~((length >= 1e-3) & np.isfinite(length))[:, 0]
@@ -291,14 +291,16 @@ def _read_strength(files: RawFiles, count: int, dropped: Counter[str]) -> Float3
         if values.max() <= top and values.min() >= 0:
             problem = f"whole numbers ({strength.dtype}) have no known unit"
         raise files.error(path, problem, hint="say what it is by the option strength_unit: unit, byte or raw")
-    _count_zeros(files, "strength", strength, dropped)
+    _count_zeros("strength", strength, dropped)
     return values
 
 
-def _count_zeros(files: RawFiles, role: str, values: NDArray[Any], dropped: Counter[str]) -> None:
-    """Count the rows in pages of zeros, unless all of the array is zeros."""
-    if values.any() and (rows := int(lost_rows(values, PAGE).sum())):
-        dropped[f"zeros in a long run of {role} (a lost block?)"] = rows
+def _count_zeros(role: str, values: NDArray[Any], dropped: Counter[str]) -> NDArray[np.bool_]:
+    """Count the rows in pages of zeros, unless all of the array is zeros; which they are, bool (N,)."""
+    rows = lost_rows(values, PAGE) & bool(values.any())
+    if rows.any():
+        dropped[f"zeros in a long run of {role} (a lost block?)"] = int(rows.sum())
+    return rows
 
 
 def _read_segments(files: RawFiles, count: int, dropped: Counter[str]) -> Iterator[tuple[str, NDArray[np.int16]]]:

@@ -23,6 +23,7 @@ from shards.scene import Float64
 from shards.storage import Store
 
 MAX_TEXT_BYTES = 1 << 20
+CUT = "download it again, or end its last line if it is whole"
 _ORTHONORMAL = 1e-4  # files carry 7 digits (errors near 1e-7); one lost minus sign makes 1e-3 and more
 _MAX_OFFSET = 100.0  # metres between two sensors of one car
 
@@ -109,7 +110,8 @@ def parse_calibration(data: bytes, wanted: Mapping[str, Entry], fail: Fail) -> d
         line = data.count(b"\n", 0, problem.start) + 1
         raise fail("calibration is not plain text", line=line, hint="download the calibration again") from None
     found: dict[str, Float64] = {}
-    for line, content in enumerate(text.split("\n"), start=1):
+    lines = text.split("\n")
+    for line, content in enumerate(lines, start=1):
         key, colon, rest = content.partition(":")
         key = key.strip()
         if not colon or key not in wanted:
@@ -117,6 +119,8 @@ def parse_calibration(data: bytes, wanted: Mapping[str, Entry], fail: Fail) -> d
         if key in found:
             raise fail(f"{key} is given twice", line=line)
         entry = wanted[key]
+        if line == len(lines) and _ends_inside_a_number(rest):
+            raise fail(f"{key}: the file ends here, perhaps inside of its last number", line=line, hint=CUT)
         value = _numbers(key, rest, entry, line, fail)
         problem_text = entry.check(value)
         if problem_text:
@@ -126,6 +130,12 @@ def parse_calibration(data: bytes, wanted: Mapping[str, Entry], fail: Fail) -> d
     if missing:
         raise fail(f"no line for {', '.join(missing)}", hint="download the calibration again")
     return found
+
+
+def _ends_inside_a_number(text: str) -> bool:
+    """Whether the last number of a line without an end has fewer digits than all others, as half a number has."""
+    *others, last = [len(word.lstrip("-")) for word in text.split()] or [0]
+    return bool(others) and last < min(others)
 
 
 def _numbers(key: str, text: str, entry: Entry, line: int, fail: Fail) -> Float64:

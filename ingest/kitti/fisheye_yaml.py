@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.kitti.calibration import Fail
+from ingest.kitti.calibration import CUT, Fail
+from ingest.kitti.tables import ends_inside
 from shards.scene import Float64
 
 _LINE = re.compile(r"( *)([A-Za-z][A-Za-z0-9_]*):(?: +([A-Za-z0-9_.+-]+))?\s*", re.ASCII)
@@ -52,6 +53,8 @@ class Fisheye:
 def parse_fisheye(data: bytes, camera: str, fail: Fail) -> Fisheye:
     """The calibration of `camera`; raises `RawDataError` (with the line where there is one) for anything unexpected."""
     words = _parse(data, fail)
+    if ends_inside(data):  # half a number is a number, too
+        raise fail("the file ends inside of its last line, perhaps inside of a number", hint=CUT)
     for key, expected in (("model_type", "MEI"), ("camera_name", camera)):
         found, line = words.get(key, ("nothing", None))
         if found != expected:
