@@ -99,7 +99,7 @@ def test_a_kill_while_mended_data_are_taken_is_gone_on_from(home: Path, monkeypa
 
     whole = scan(home, 2).read_bytes()
     build(home, "fresh")
-    for last in range(1, 5):
+    for last in (1, 2, 3):
         corpus = f"corpus{last}"
         scan(home, 2).write_bytes(whole[:1003])
         build(home, corpus)
