@@ -3,7 +3,8 @@
 The devkit keeps every row as a dictionary: many gigabytes for trainval. Here a token becomes 64 bits, a link the number
 of the row it leads to, a pose seven floats and a file name the number of its pattern, because names differ only in the
 timestamp they hold. Rows that nobody asked for (radar, cameras that are not wanted, frames between the keyframes) are
-not kept. Where tokens are given twice, or tables lack what others refer to, the error names the table.
+not kept. What a table lacks costs what refers to it, no more: rows that are damaged or refer to nothing are noted in
+`Index.lost`. Only tokens that are given twice make a table useless, which is an error that names it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.nuscenes.tables import DATASET, Row, key, scan
+from ingest.nuscenes.tables import DATASET, Lost, Row, key, scan
 from shards.errors import RawDataError
 from shards.storage import Store
 
@@ -75,13 +76,15 @@ class Index:
         mounts: rows of calibrated_sensor.json.
         time_us, sample, mount, is_key: int64, int32, int32, bool (n,), of each row that was kept.
         before: int32 (n,), the row that `prev` names; NO_ROW at the beginning, LOST_ROW if it was not kept.
+        lost: table -> what of it is missing, damaged, or refers to rows that do not exist.
 
     Raises:
-        RawDataError: a table is missing or damaged, or refers to rows that do not exist.
+        RawDataError: a token is given twice.
     """
 
     def __init__(self, store: Store, version: str, wanted: Wanted) -> None:
         self.store, self.version = store, version
+        self.lost: dict[str, Lost] = {}
         self.scenes: list[tuple[str, str, str]] = []
         self.samples: list[Sample] = []
         self.mounts: list[Mount] = []
@@ -158,7 +161,7 @@ class Index:
         return mine[self.mount] if len(self) else np.zeros(0, np.bool_)
 
     def _scan(self, table: str, take: Callable[[Row], object]) -> None:
-        scan(self.store, f"{self.version}/{table}.json", take)
+        scan(self.store, f"{self.version}/{table}.json", take, self.lost.setdefault(table, Lost()))
 
     def _error(self, table: str, problem: str) -> RawDataError:
         hint = "unpack the metadata again"
@@ -174,13 +177,14 @@ class Index:
         self._scan("sensor", lambda row: channels.update([_texts(row, "token", "channel")]))
 
         def take(row: Row) -> None:
-            numbers[row["token"]] = len(self.mounts)
+            (token,) = _texts(row, "token")
             mount = Mount(
                 channel=channels.get(row["sensor_token"], ""), rotation=row["rotation"],
                 translation=row["translation"], intrinsics=row["camera_intrinsic"],
             )  # fmt: skip
             if not mount.channel:
                 raise ValueError("its sensor_token is in no row of sensor.json")
+            numbers[token] = len(self.mounts)
             self.mounts.append(mount)
 
         self._scan("calibrated_sensor", take)
@@ -204,15 +208,18 @@ class Index:
             if type(time) is not int or not 0 <= time * 1000 < 1 << 63:
                 raise ValueError(f"the timestamp {str(time)[:40]} is no time in microseconds")
             pattern = _pattern(row["filename"], time)
-            frames.keys.append(key(row["token"]))
-            frames.poses.append(key(row["ego_pose_token"]))
-            frames.before.append(key(row["prev"]))
+            tokens = [key(row[name]) for name in ("token", "ego_pose_token", "prev")]
+            width, height = array("i", [row["width"], row["height"]])
+            # From here on nothing can fail: the columns grow together.
+            frames.keys.append(tokens[0])
+            frames.poses.append(tokens[1])
+            frames.before.append(tokens[2])
             frames.times.append(time)
             frames.samples.append(sample)
             frames.mounts.append(mount)
             frames.patterns.append(pattern_number.setdefault(pattern, len(pattern_number)))
-            frames.widths.append(row["width"])
-            frames.heights.append(row["height"])
+            frames.widths.append(width)
+            frames.heights.append(height)
             frames.is_key.append(is_key)
 
         self._scan("sample_data", take)
@@ -239,9 +246,9 @@ class Index:
             rotation, translation = row["rotation"], row["translation"]
             if len(rotation) != 4 or len(translation) != 3:
                 raise ValueError("expected a rotation of 4 numbers and a translation of 3")
-            numbers.extend(rotation)
-            numbers.extend(translation)
-            tokens.append(key(row["token"]))
+            token, pose = key(row["token"]), array("d", [*rotation, *translation])
+            numbers.extend(pose)
+            tokens.append(token)
             if len(tokens) == _POSES:
                 settle()
                 del tokens[:], numbers[:]

@@ -11,11 +11,13 @@ import io
 import re
 import zipfile
 import zlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.blank import PAGE, zero_runs
 from ingest.nuscenes.categories import class_table
 from ingest.source import RawFiles
 from shards.errors import NONSENSE
@@ -30,12 +32,19 @@ _NO_LABEL = np.int16(-9)
 _AGAIN = "download it again"
 
 
-def read_lidarseg(files: RawFiles, path: str, count: int) -> NDArray[np.int16]:
-    """Classes of "nuscenes16", int16 (count,); raises `RawDataError`."""
+def read_lidarseg(files: RawFiles, path: str, count: int, dropped: Counter[str]) -> NDArray[np.int16]:
+    """Classes of "nuscenes16", int16 (count,); raises `RawDataError`.
+
+    Label 0 is noise: single points, of which thousands in a row are more likely a block that was lost. They stay
+    without a class either way, and are counted in `dropped`.
+    """
     raw = np.frombuffer(files.read(path, limit=MAX_LABEL_BYTES), np.uint8)
     if len(raw) != count:
         problem = f"{len(raw)} labels for {count} points"
         raise files.error(path, problem, hint="sweep and labels are of different releases or truncated")
+    runs = zero_runs(raw, PAGE)
+    if len(runs):
+        dropped["labels 0 in an unbroken run: perhaps a lost block"] += int((runs[:, 1] - runs[:, 0]).sum())
     return _classes(files, path, raw)
 
 

@@ -2,12 +2,13 @@
 
 The tables are read once, here, in bounded memory (see `index`); files are looked up in one listing per folder. A
 keyframe whose lidar file is absent (partial downloads are common), or whose rows do not fit together, is `Missing`. An
-absent image, earlier sweep or label file costs the scene that view, sweep or those labels, counted in `Scene.dropped`.
+absent image, earlier sweep or label file, or its row or pose, costs the scene that view, sweep or those labels, counted
+in `Scene.dropped`. A damaged table is one `Missing` of its own, and costs what needs the rows that are lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from ingest.nuscenes.index import LOST_ROW, NO_ROW, Index
 from ingest.nuscenes.listing import Listing
 from ingest.nuscenes.splits import split_of
 from ingest.nuscenes.sweeps import POINT_BYTES
-from ingest.nuscenes.tables import DATASET, Row, scan
+from ingest.nuscenes.tables import DATASET, Lost, Row, scan
 from ingest.source import Missing, SceneRef
 from shards.errors import NONSENSE, BrickyardError, RawDataError, RecipeError
 from shards.storage import Store
@@ -69,7 +70,7 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
 
     Raises:
         RecipeError: the root has no such version.
-        RawDataError: a table is missing or damaged; names the file, the line and the reason.
+        RawDataError: a table gives the same token twice.
     """
     versions = [name.rstrip("/") for name in store.list() if name.startswith("v1.") and name.endswith("/")]
     if options.version not in versions:
@@ -84,12 +85,20 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
         )
 
     index = Index(store, options.version, wanted)
+    yield from _losses(options.version, index.lost)
     if clips is not None:
         yield from plan_clips(store, index, options.cameras, clips)
         return
     planner = _Planner(store, options, index)
+    yield from _losses(options.version, planner.lost)
     for name, _, first_sample in index.scenes:
         yield from planner.scene(name, first_sample)
+
+
+def _losses(version: str, tables: Mapping[str, Lost]) -> Iterator[Missing]:
+    for table, lost in tables.items():
+        if lost.first is not None:
+            yield Missing(dataset=DATASET, scene_id=f"{version}/{table}.json", reason=lost.reason())
 
 
 class _Planner:
@@ -99,9 +108,12 @@ class _Planner:
         self.store, self.options, self.index = store, options, index
         self.listing, self.splits = Listing(store), split_of(options.version)
         self.lidar = index.keyframes(LIDAR)
-        self.cameras = {camera: index.keyframes(camera) for camera in options.cameras}
+        cameras = {camera: index.keyframes(camera) for camera in options.cameras}
+        self.cameras = {camera: rows for camera, rows in cameras.items() if (rows != NO_ROW).any()}
+        self.lost = {table: Lost() for table in (*LABELS, "category")}
         self.labels = {table: self._label_files(table) for table in LABELS}
-        self.label_ids = self._label_ids() if any(self.labels.values()) else []
+        installed = any(of_row is not None for of_row in self.labels.values())
+        self.label_ids = self._label_ids() if installed else []
 
     def scene(self, name: str, first_sample: str) -> Iterator[SceneRef | Missing]:
         """The keyframes of a scene, from one `next` to the other."""
@@ -134,12 +146,19 @@ class _Planner:
         cameras: dict[str, Any] = {}
         for camera, rows in self.cameras.items():
             row = int(rows[number])
-            if row != NO_ROW and found.add(camera, index.filename(row), f"missing image {camera}"):
-                cameras[camera] = index.sensor(row)
+            if row == NO_ROW:
+                found.count(f"image {camera} in no row of sample_data.json")
+                continue
+            try:
+                sensor = index.sensor(row)
+            except LookupError:
+                found.count(f"image {camera} without a pose")
+                continue
+            if found.add(camera, index.filename(row), f"missing image {camera}"):
+                cameras[camera] = sensor
         sweeps = self._sweeps(lidar_row, found)
         lidar_bytes = sum(found.sizes.values()) - sum(found.sizes[camera] for camera in cameras)
-        labels = [table for table, of_row in self.labels.items()
-                  if lidar_row in of_row and found.add(table, of_row[lidar_row], f"missing {table}")]  # fmt: skip
+        labels = [table for table in LABELS if self._add_labels(table, lidar_row, found)]
         return SceneRef(
             dataset=DATASET,
             scene_id=scene_id,
@@ -182,11 +201,24 @@ class _Planner:
                 sweeps.append({"number": number, "role": role, **sensor})
         return sweeps
 
-    def _label_files(self, table: str) -> dict[int, str]:
-        """Row of a lidar keyframe -> its label file; nothing where the table is not installed."""
+    def _add_labels(self, table: str, row: int, found: _Found) -> bool:
+        """Note the label file of a lidar keyframe; what is installed and lacks it is counted."""
+        of_row = self.labels[table]
+        if of_row is None:
+            return False
+        if not self.label_ids:
+            found.count(f"{table} without a usable category.json")
+            return False
+        if row not in of_row:
+            found.count(f"missing {table}")
+            return False
+        return found.add(table, of_row[row], f"missing {table}")
+
+    def _label_files(self, table: str) -> dict[int, str] | None:
+        """Row of a lidar keyframe -> its label file; None where the table is not installed or empty by nature."""
         path = f"{self.options.version}/{table}.json"
         if not self.store.exists(path):
-            return {}
+            return None
         tokens: list[str] = []
         names: list[str] = []
 
@@ -197,19 +229,23 @@ class _Planner:
             tokens.append(token)
             names.append(name)
 
-        scan(self.store, path, take)
+        scan(self.store, path, take, self.lost[table])
+        if not tokens and self.lost[table].first is None:
+            return None
         return dict(zip(self.index.rows(tokens).tolist(), names, strict=True))
 
     def _label_ids(self) -> list[int]:
+        """What the ids of label files mean; nothing where the table that says it lost rows: they may be any."""
         rows: list[Row] = []
-        path = f"{self.options.version}/category.json"
-        scan(self.store, path, rows.append)
+        lost, path = self.lost["category"], f"{self.options.version}/category.json"
+        scan(self.store, path, rows.append, lost)
         try:
-            return published_ids(rows)
+            ids = published_ids(rows)
         except NONSENSE as problem:
             reason = f"no usable label ids: {type(problem).__name__}: {problem}"
             hint = "unpack the lidarseg archive last: it replaces this table"
-            raise RawDataError(reason, dataset=DATASET, path=path, hint=hint) from problem
+            lost.note(RawDataError(reason, dataset=DATASET, path=path, hint=hint))
+        return ids if lost.first is None else []
 
 
 class _Found:

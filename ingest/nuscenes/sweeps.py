@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.blank import blank_records
 from ingest.nuscenes.categories import TAXONOMY
 from ingest.nuscenes.labels import read_lidarseg, read_panoptic
 from ingest.nuscenes.sensors import world_from_sensor
@@ -42,7 +43,7 @@ def read_points(files: RawFiles, scene_from_world: Float64) -> tuple[Points, dic
     dropped: Counter[str] = Counter()
     path = files.ref.files["points"]
     records = _records(files, path)
-    semantic, instance = _labels(files, len(records))
+    semantic, instance = _labels(files, len(records), dropped)
     keep = _usable(files, records, dropped)
     if keep is not None and not keep.any():
         raise files.error(path, f"none of {len(records)} points is usable (finite, possible, beyond min_range)")
@@ -115,20 +116,22 @@ def _read_sweep(files: RawFiles, sweep: Mapping[str, Any], dropped: Counter[str]
 
 
 def _usable(files: RawFiles, records: Records, dropped: Counter[str]) -> NDArray[np.bool_] | None:
-    """Which records to keep, the others counted by reason; None for all, the usual case, which costs three passes."""
+    """Which records to keep, the others counted by reason; None for all, the usual case, which costs four passes."""
     radius = files.ref.details["min_range"]
-    if radius == 0 and _all_possible(records):
+    lost = blank_records(records, POINT_BYTES)
+    if radius == 0 and _all_possible(records) and not lost.any():
         return None
     finite = np.isfinite(records).all(axis=1)
     with np.errstate(invalid="ignore", over="ignore"):
         reachable = (np.abs(records[:, :3]) <= _MAX_COORDINATE).all(axis=1)
         in_bytes = ((records[:, 3:] >= 0) & (records[:, 3:] <= 255)).all(axis=1)
-        possible = finite & reachable & in_bytes & (records[:, 4] == np.floor(records[:, 4]))
+        possible = finite & reachable & in_bytes & (records[:, 4] == np.floor(records[:, 4])) & ~lost
     square = np.square(np.where(possible[:, None], records[:, :3], 0), dtype=np.float64)
     far: NDArray[np.bool_] = square.sum(axis=1) >= radius * radius
     counts = {
-        "non-finite points": int((~finite).sum()),
-        "impossible points": int((finite & ~possible).sum()),
+        "points in a block of zeros": int(lost.sum()),
+        "non-finite points": int((~finite & ~lost).sum()),
+        "impossible points": int((finite & ~possible & ~lost).sum()),
         "points within min_range": int((possible & ~far).sum()),
     }
     dropped.update({reason: count for reason, count in counts.items() if count})
@@ -149,14 +152,16 @@ def _all_possible(records: Records) -> bool:
     )
 
 
-def _labels(files: RawFiles, count: int) -> tuple[NDArray[np.int16] | None, NDArray[np.int32] | None]:
+def _labels(
+    files: RawFiles, count: int, dropped: Counter[str]
+) -> tuple[NDArray[np.int16] | None, NDArray[np.int32] | None]:
     """(classes, instances) in file order: classes of the kind that is preferred, or of the other if only that is."""
     roles = files.ref.files
     semantic = instance = None
     if "panoptic" in roles:
         semantic, instance = read_panoptic(files, roles["panoptic"], count)
     if "lidarseg" in roles and (semantic is None or files.ref.details["semantic"] == "lidarseg"):
-        semantic = read_lidarseg(files, roles["lidarseg"], count)
+        semantic = read_lidarseg(files, roles["lidarseg"], count, dropped)
     return semantic, instance
 
 

@@ -3,6 +3,9 @@
 The tables of trainval hold 2.6 million rows in each of two files, more than a gigabyte of text. `scan` reads them by
 blocks, on a local disk or an object store, parses one row at a time (about 100 MB of text a second and core) and hands
 it to a function that keeps what it needs. Whatever is wrong is told with the file and the line.
+
+A table damaged in one place is not worth all of its rows: with a `Lost` to write it down, reading goes on at the next
+row that begins after the damage. Rows hold no rows, so that is the next brace, and a row is whole or it does not parse.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import xxhash
@@ -29,21 +33,50 @@ _space = re.compile(r"[ \t\r\n]*").match
 _comma = re.compile(r"[ \t\r\n]*,[ \t\r\n]*").match
 
 
-def scan(store: Store, path: str, take: Callable[[Row], object]) -> None:
+@dataclass
+class Lost:
+    """What of a table cannot be used: in how many places, and what was wrong in the first of them."""
+
+    places: int = 0
+    first: RawDataError | None = None
+
+    def note(self, problem: RawDataError) -> None:
+        self.places += 1
+        self.first = self.first or problem
+
+    def reason(self) -> str:
+        """For people; says what it means for scenes."""
+        more = f" (and in {self.places - 1} more places)" if self.places > 1 else ""
+        return f"{self.first}{more}: what needs the rows that are lost here is left out"
+
+
+def scan(store: Store, path: str, take: Callable[[Row], object], lost: Lost | None = None) -> None:
     """Call `take` with each row of a table, from the first to the last.
+
+    Args:
+        lost: notes what is wrong, and reading goes on behind it; if None, that is raised.
 
     Raises:
         RawDataError: the table is missing, no JSON list of objects, or `take` could not use a row (anything of
             `NONSENSE` that it raises); names the line.
     """
-    window = _Window(store, path)
-    for row in _rows(window):
+    try:
+        window = _Window(store, path)
+    except RawDataError as problem:
+        if lost is None:
+            raise
+        lost.note(problem)
+        return
+    for row in _rows(window, lost):
         try:
             take(row)
-        except KeyError as problem:
-            raise window.error(f"the row has no field {problem}", window.start) from problem
         except NONSENSE as problem:
-            raise window.error(f"the row cannot be used: {problem}", window.start) from problem
+            missing = isinstance(problem, KeyError)
+            what = f"the row has no field {problem}" if missing else f"the row cannot be used: {problem}"
+            error = window.error(what, window.start)
+            if lost is None:
+                raise error from problem
+            lost.note(error)
 
 
 def key(token: object) -> int:
@@ -56,18 +89,25 @@ def key(token: object) -> int:
     return xxhash.xxh3_64_intdigest(token.encode())
 
 
-def _rows(window: _Window) -> Iterator[Row]:
-    if window.next_character() != "[":
-        raise window.error("no valid JSON: expected a list of rows")
-    window.place += 1
-    if window.next_character() == "]":
-        window.place += 1
-    else:
-        yield window.row()
-        while window.comma():
-            yield window.row()
-    if window.next_character():
-        raise window.error("no valid JSON: more text after the list")
+def _rows(window: _Window, lost: Lost | None) -> Iterator[Row]:
+    begun = False
+    while True:
+        try:
+            if begun or window.opens():
+                begun = True
+                yield window.row()
+                while window.comma():
+                    yield window.row()
+            if window.next_character():
+                raise window.error("no valid JSON: more text after the list")
+            return
+        except RawDataError as problem:
+            if lost is None:
+                raise
+            lost.note(problem)
+            begun = True
+            if not window.skip_to_row():
+                return
 
 
 class _Window:
@@ -99,9 +139,11 @@ class _Window:
             self._offset += length
             new = self._decoder.decode(data, final=len(data) < length or self._offset >= self.size)
         except OSError as problem:
+            self._offset = self.size  # asking again would not end
             raise self.error(f"cannot be read: {problem}") from problem
         except UnicodeDecodeError as problem:
             self._line += problem.object[: problem.start].count(b"\n")
+            self._decoder.reset()
             raise self.error(f"no UTF-8 text: {problem.reason}", len(self.text)) from problem
         self._line += self.text.count("\n", 0, self.place)
         self.text, self.place = self.text[self.place :] + new, 0
@@ -115,6 +157,31 @@ class _Window:
                 return self.text[self.place]
             if not self.more():
                 return ""
+
+    def opens(self) -> bool:
+        """Step into the list; False if it is empty."""
+        if self.next_character() != "[":
+            raise self.error("no valid JSON: expected a list of rows")
+        self.place += 1
+        if self.next_character() != "]":
+            return True
+        self.place += 1
+        return False
+
+    def skip_to_row(self) -> bool:
+        """Go to where the next row begins; False where none does."""
+        self.place = min(self.place + 1, len(self.text))
+        while True:
+            place = self.text.find("{", self.place)
+            if place >= 0:
+                self.place = place
+                return True
+            self.place = len(self.text)
+            try:
+                if not self.more():
+                    return False
+            except RawDataError:  # in the block after the one that was told about
+                continue
 
     def comma(self) -> bool:
         """Step over the comma between two rows, or over the end of the list, which is False."""

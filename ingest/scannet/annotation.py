@@ -13,6 +13,7 @@ is an error, never a guess: a scan without labels is worth more than a scan with
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ MAX_ABSENT_SHARE = 0.05
 MAX_CONTRADICTION = 0.2
 """Share of vertices (or pixels) that two files of one annotation may call differently. Tables differ in a few rows."""
 RAW_IDS = 1 << 16
+SCAN = re.compile(r"scene\d{4}_\d{2}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +76,13 @@ def map_labels(raw: NDArray[Any], name: str) -> NDArray[np.int16]:
     return labels
 
 
-def read_label_table(files: RawFiles, path: str) -> LabelTable:
-    """Raw category -> ids, from the tab-separated table in any of its versions."""
+def read_label_table(files: RawFiles, path: str, dropped: Counter[str]) -> LabelTable:
+    """Raw category -> ids, from the tab-separated table in any of its versions; counts damaged rows in `dropped`."""
     try:
-        lines = files.read(path, MAX_TABLE).decode("utf-8-sig").splitlines()
+        lines = files.read(path, MAX_TABLE).decode("utf-8-sig").splitlines(keepends=True)
     except UnicodeDecodeError as problem:
         raise files.error(path, "is not UTF-8 text", offset=problem.start) from problem
-    header = lines[0].split("\t") if lines else []
+    header = lines[0].rstrip("\r\n").split("\t") if lines else []
     wanted = ("raw_category", "id", "nyu40id")
     if not set(wanted) <= set(header):
         raise files.error(
@@ -89,7 +91,11 @@ def read_label_table(files: RawFiles, path: str) -> LabelTable:
         )  # fmt: skip
     table: dict[str, Category] = {}
     for number, line in enumerate(lines[1:], 2):
-        cells = dict(zip(header, line.split("\t"), strict=False))
+        values = line.rstrip("\r\n").split("\t")
+        if "\0" in line or (len(values) < len(header) and not line.endswith("\n")):
+            dropped["label table: damaged row"] += 1  # a block of zeros, or where the file was cut off
+            continue
+        cells = dict(zip(header, values, strict=False))
         name, *ids = (cells.get(column, "").strip() for column in wanted)
         for text in ids:
             if text and not (text.isascii() and text.isdigit() and len(text) < 6):
@@ -190,6 +196,7 @@ def instances_fit(
 
 def _read_segments(files: RawFiles, path: str, vertices: int) -> NDArray[np.int64]:
     content = _read_json(files, path)
+    _check_scan(files, path, content)
     indices = content.get("segIndices")
     if not isinstance(indices, list):
         raise files.error(path, "has no list 'segIndices'")
@@ -202,10 +209,19 @@ def _read_segments(files: RawFiles, path: str, vertices: int) -> NDArray[np.int6
 
 
 def _read_groups(files: RawFiles, path: str) -> list[Any]:
-    groups = _read_json(files, path).get("segGroups")
+    content = _read_json(files, path)
+    _check_scan(files, path, content)
+    groups = content.get("segGroups")
     if not isinstance(groups, list):
         raise files.error(path, "has no list 'segGroups'")
     return groups
+
+
+def _check_scan(files: RawFiles, path: str, content: Mapping[str, Any]) -> None:
+    """Refuse a file that says it is of another scan; some say `scannet.scene0000_00`, some say nothing."""
+    named = SCAN.search(str(content.get("sceneId")))
+    if named and named[0] != files.ref.scene_id:
+        raise files.error(path, f"is of the scan {named[0]}: it was exchanged with another", hint="download it again")
 
 
 def _parse_group(files: RawFiles, path: str, number: int, group: Any) -> tuple[int, str, NDArray[np.int64]]:

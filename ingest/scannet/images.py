@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ingest.source import RawFiles
 from shards.errors import NONSENSE, RawDataError
+from shards.images import inspect
 
 MAX_DIRECTORY = 4 << 20
 """Bytes of a zip's directory: 50,000 frames. `zipfile` makes an object of every entry."""
@@ -162,8 +163,8 @@ def _decode(data: bytes, size: tuple[int, int]) -> NDArray[np.uint16]:
     """Pixels of a PNG whose header says: grey, 8 or 16 bits, this size. Pillow would scale fewer bits."""
     from PIL import Image
 
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
-        raise ValueError("no PNG header")
+    if inspect(data).format != "png":  # its checksums, too
+        raise ValueError("no PNG")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     if (width, height) != size:
         raise ValueError(f"it has {width}x{height}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.blank import blank_records
 from ingest.source import RawFiles
 from shards.scene import Float32
 
@@ -56,6 +57,11 @@ def read_mesh(files: RawFiles, path: str) -> Mesh:
             f"but the file has {len(data)}", offset=min(expected, len(data)), hint="download it again",
         )  # fmt: skip
     table = np.frombuffer(data, vertex, vertices, start)
+    blank = blank_records(data[start:faces_start], vertex.itemsize)
+    if blank.any():
+        problem = f"{int(blank.sum())} vertices stand in a block of zero bytes"
+        offset = start + int(blank.argmax()) * vertex.itemsize
+        raise files.error(path, problem, offset=offset, hint="the file is damaged; download it again")
     xyz = np.stack([table[axis] for axis in "xyz"], axis=1).astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(xyz).all(axis=1))
     if len(bad):

@@ -15,7 +15,7 @@ from typing import Any
 
 from ingest.clips import ClipOptions, clip_id, cut, thin
 from ingest.scannet import sens
-from ingest.scannet.splits import read_splits, space, split_of
+from ingest.scannet.splits import read_splits, space
 from ingest.source import Missing, RawFiles, SceneRef
 from shards.errors import RawDataError, RecipeError
 from shards.storage import Store
@@ -76,7 +76,8 @@ class ScanNetOptions:
 def plan(store: Store, options: ScanNetOptions) -> Iterator[SceneRef | Missing]:
     """All scans (or their clips) in the order of their ids, `scans/` before `scans_test/`.
 
-    Yields a `Missing` for a scan folder without its mesh (or, for clips, without a stream of two frames). Raises
+    Yields a `Missing` for a scan folder without its mesh (or, for clips, without a stream of two frames), for a damaged
+    split list, and for the scans whose split it may have named. Raises
     `RawDataError` if the root is no ScanNet release, or its split lists contradict each other.
     """
     found = store.list()
@@ -86,14 +87,18 @@ def plan(store: Store, options: ScanNetOptions) -> Iterator[SceneRef | Missing]:
             "neither scans/ nor scans_test/ is here", dataset=DATASET, path=store.uri,
             hint="the root is the folder that holds scans/ and scannetv2-labels.combined.tsv",
         )  # fmt: skip
-    splits = read_splits(store)
+    lists = read_splits(store)
+    yield from (Missing(dataset=DATASET, scene_id=path, reason=reason) for path, reason in lists.damaged.items())
     shared = {"label_table": LABEL_TABLE} if LABEL_TABLE in found else {}
     for folder in folders:
         for name in store.list(folder):
             scan = name.rstrip("/")
             if name.endswith("/") and re.fullmatch(r"scene[0-9]{4}_[0-9]{2}", scan):
-                split = split_of(scan, folder, splits)
-                if options.clips is not None:
+                split = lists.of(scan, folder)
+                if split is None:
+                    reason = f"its split is unknown: no list names it, and {min(lists.damaged)} is damaged"
+                    yield Missing(dataset=DATASET, scene_id=scan, reason=reason)
+                elif options.clips is not None:
                     yield from _plan_clips(store, f"{folder}/{scan}", split, options, options.clips)
                 else:
                     yield _plan_scan(store, f"{folder}/{scan}", split, shared, options)
@@ -106,12 +111,16 @@ def _plan_scan(
     sizes = store.sizes(folder)
     present = {role: scan + suffix for role, suffix in ROLES.items() if scan + suffix in sizes}
     if "mesh" not in present:
-        return Missing(dataset=DATASET, scene_id=scan, reason=f"{folder}/{scan}{ROLES['mesh']} is missing")
+        there = ", ".join(suffix for role, suffix in ROLES.items() if role in present) or "nothing of the scan"
+        reason = f"{folder}/{scan}{ROLES['mesh']} is missing, without which there are no points; {there} is there"
+        return Missing(dataset=DATASET, scene_id=scan, reason=reason)
     frames = min(sizes.get(f"{scan}.sens", 0) // BYTES_PER_FRAME + 1, options.max_frames) if "sens" in present else 0
-    details = asdict(options)
+    details = asdict(options) | {"absent": _absent(folder, present, options)}
     if frames and options.view_labels:
         zips, details["image_folders"] = _image_sets(store, folder, sizes)
         present |= zips
+        there = zips.keys() | details["image_folders"].keys()
+        details["absent"] += sorted(IMAGE_SETS[kind][0] for kind in IMAGE_SETS.keys() - there if there)
         frames_bytes = frames * (BYTES_PER_FRAME + 2 * BYTES_PER_LABEL_IMAGE * bool(zips or details["image_folders"]))
     else:
         frames_bytes = frames * BYTES_PER_FRAME
@@ -128,6 +137,17 @@ def _plan_scan(
         + frames_bytes
         + sum(sizes[name] for role, name in present.items() if role in ROLES and role != "sens"),
     )
+
+
+def _absent(folder: str, present: Mapping[str, str], options: ScanNetOptions) -> list[str]:
+    """Suffixes of the files that a scan of the release has and this one lacks; those of the test set are not annotated.
+
+    An absent half of the annotation is told where the other half is read.
+    """
+    wanted = ["sens"] if options.max_frames else []
+    if not folder.startswith("scans_test/"):
+        wanted += ["labels", *(["segments", "aggregation"] if not {"segments", "aggregation"} & present.keys() else [])]
+    return [ROLES[role] for role in wanted if role not in present]
 
 
 def _image_sets(store: Store, folder: str, sizes: Mapping[str, int]) -> tuple[dict[str, str], dict[str, str]]:

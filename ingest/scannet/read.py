@@ -17,7 +17,7 @@ from ingest.scannet import annotation, mesh, views
 from ingest.scannet.scan import Scan, open_scan
 from ingest.source import SceneRef
 from shards.errors import SceneError
-from shards.scene import Float64, Identity, Points, Scene, View
+from shards.scene import Float32, Float64, Identity, Points, Scene, View
 
 MAX_TEXT = 1 << 20
 
@@ -39,6 +39,7 @@ def read(ref: SceneRef) -> Scene:
         if ref.details["clips"] is not None:
             seen = views.clip_views(scan, alignment)
         else:
+            scan.dropped.update(f"file not there: {suffix}" for suffix in ref.details["absent"])
             categories = _read_categories(scan)
             points, objects = _read_points(scan, categories)
             points = _align_points(points, alignment)
@@ -66,7 +67,7 @@ def _read_categories(scan: Scan) -> annotation.LabelTable | None:
     """The label table, if there is one and something that needs it."""
     table = scan.path("label_table")
     wanted = scan.path("aggregation") or scan.path("label_images") or scan.ref.details.get("image_folders")
-    return annotation.read_label_table(scan.files, table) if table and wanted else None
+    return annotation.read_label_table(scan.files, table, scan.dropped) if table and wanted else None
 
 
 def _read_points(scan: Scan, categories: annotation.LabelTable | None) -> tuple[Points, annotation.Objects | None]:
@@ -125,15 +126,27 @@ def _read_labels_ply(scan: Scan, surface: mesh.Mesh) -> NDArray[np.int64]:
     labelled = mesh.read_mesh(scan.files, path)
     if labelled.label is None:
         raise scan.files.error(path, "has no vertex property 'ushort label'")
-    if len(labelled.xyz) != len(surface.xyz) or not np.allclose(labelled.xyz, surface.xyz, rtol=0, atol=1e-3):
-        raise scan.files.error(
-            path, f"its {len(labelled.xyz)} vertices are not the {len(surface.xyz)} vertices of the mesh",
-            hint="take both from the same release",
-        )  # fmt: skip
+    difference = _difference(labelled.xyz, surface.xyz)
+    if difference is not None:
+        raise scan.files.error(path, f"is not of this mesh: {difference}", hint="take both from the same release")
     unknown = int((labelled.label > 40).sum())
     if unknown:
         scan.dropped["nyu40 id beyond 40"] += unknown
     return labelled.label.astype(np.int64)
+
+
+def _difference(labelled: Float32, surface: Float32) -> str | None:
+    """How the vertices of two meshes differ, in words; None if they do not (within a millimetre)."""
+    if len(labelled) != len(surface):
+        return f"it has {len(labelled)} vertices, the mesh has {len(surface)}"
+    far = (np.abs(labelled - surface) > 1e-3).any(axis=1)
+    if not far.any():
+        return None
+    first = int(far.argmax())
+    (mine, other) = (" ".join(f"{value:.3f}" for value in xyz[first]) for xyz in (labelled, surface))
+    ordered = [xyz[np.lexsort(xyz.T)] for xyz in (labelled, surface)]
+    what = "stand in another order" if np.abs(ordered[0] - ordered[1]).max() <= 1e-3 else "lie elsewhere"
+    return f"{int(far.sum())} of {len(surface)} vertices {what}, the first is {first}: here {mine}, in the mesh {other}"
 
 
 def _read_alignment(scan: Scan) -> Float64:

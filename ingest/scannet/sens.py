@@ -10,7 +10,6 @@ like, so they are taken as such where that gives a plausible frame rate, and as 
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.source import RawFiles
+from shards.errors import ImageError
+from shards.images import inspect
 from shards.scene import Depth, Float64, ImageFormat
 
 MAX_NAME = 4096
@@ -139,6 +140,12 @@ def read_frames(files: RawFiles, path: str, header: SensHeader, stop: int | None
     for number in range(count):
         values = FRAME.unpack(files.read_range(path, offset, FRAME.size))
         time, _, color_bytes, depth_bytes = values[16:]
+        # Lost tracking is -inf; a camera that is nowhere is no frame, so neither are the sizes after it.
+        if np.isfinite(values[:16]).all() and not np.allclose(values[12:16], (0, 0, 0, 1), atol=1e-3):
+            raise files.error(
+                path, f"frame {number}: no pose stands here: a block of the file is lost, or one before this frame",
+                offset=offset, hint="the file is damaged; download it again",
+            )  # fmt: skip
         left = size - offset - FRAME.size
         if color_bytes + depth_bytes > left:
             raise files.error(
@@ -176,25 +183,24 @@ def times_ns(frames: Sequence[SensFrame]) -> list[int | None]:
 
 def read_color(files: RawFiles, path: str, header: SensHeader, frame: SensFrame) -> bytes:
     """The encoded colour image; its own header must tell the stream's format and size."""
-    from PIL import Image
-
     if frame.color_bytes > MAX_COLOR_BYTES:
         raise files.error(
             path, f"frame {frame.number}: a colour image of {frame.color_bytes} bytes", offset=frame.offset + 80
         )
     data = files.read_range(path, frame.color_offset, frame.color_bytes)
     try:
-        with Image.open(io.BytesIO(data), formats=[header.color_format]) as image:
-            size = image.size
-    except Exception as problem:  # Pillow raises many types for damaged headers
+        image = inspect(data)
+    except ImageError as problem:
         raise files.error(
-            path, f"frame {frame.number}: no {header.color_format} image: {problem}", offset=frame.color_offset
-        ) from problem
-    if size != header.color_size:
-        found, declared = "x".join(map(str, size)), "x".join(map(str, header.color_size))
+            path, f"frame {frame.number}: {problem}", offset=frame.color_offset + (problem.offset or 0),
+            hint="download it again",
+        ) from None  # fmt: skip
+    if (image.format, image.size) != (header.color_format, header.color_size):
+        found, declared = "x".join(map(str, image.size)), "x".join(map(str, header.color_size))
         raise files.error(
-            path, f"frame {frame.number}: image of {found}, the stream declares {declared}", offset=frame.color_offset
-        )
+            path, f"frame {frame.number}: {image.format} image of {found}, the stream declares {header.color_format} "
+            f"of {declared}", offset=frame.color_offset,
+        )  # fmt: skip
     return data
 
 

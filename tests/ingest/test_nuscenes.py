@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -220,17 +221,21 @@ def test_table_errors_name_the_file(dataset: Path) -> None:
         with pytest.raises(RecipeError, match=next(iter(wrong))):
             Options(**wrong)  # type: ignore[arg-type]
     edit(dataset, "category", lambda rows: rows[3].pop("index"))
-    with pytest.raises(RawDataError, match=r"v1.0-mini/category.json: .*KeyError: 'index'"):
-        planned(dataset)
+    assert re.search(r"v1.0-mini/category.json: .*KeyError: 'index'", reason_of(dataset, "category"))
     file = dataset / VERSION / "sample_data.json"
     text = file.read_text()[:500]
     file.write_text(text)
     line = text.count("\n") + 1
-    with pytest.raises(RawDataError, match=rf"v1.0-mini/sample_data.json line {line}: no valid JSON"):
-        planned(dataset)
+    assert f"v1.0-mini/sample_data.json line {line}: no valid JSON" in reason_of(dataset, "sample_data")
     file.unlink()
-    with pytest.raises(RawDataError, match=r"v1.0-mini/sample_data.json: the table is missing"):
-        planned(dataset)
+    assert "v1.0-mini/sample_data.json: the table is missing" in reason_of(dataset, "sample_data")
+
+
+def reason_of(root: Path, table: str) -> str:
+    """What the plan says of a table that lost something."""
+    (lost,) = [item for item in planned(root) if item.key == f"nuscenes/{VERSION}/{table}.json"]
+    assert isinstance(lost, Missing)
+    return lost.reason
 
 
 def _change(root: Path, pattern: str, change: Callable[[bytes], bytes]) -> None:
@@ -269,7 +274,6 @@ def test_damaged_files(tmp_path: Path, pattern: str, change: Callable[[bytes], b
     [
         ("ego_pose", {"translation": [0, 1e9, 0]}, "translation of global_from_ego of lidar should be 3 finite"),
         ("ego_pose", {"rotation": [0, 0, 0, 0]}, r"v1.0-mini/ego_pose.json: .*no unit quaternion"),
-        ("ego_pose", {"translation": [0, 1]}, r"v1.0-mini/ego_pose.json line 2: .*a translation of 3"),
         (
             "calibrated_sensor",
             {"rotation": "north"},

@@ -32,7 +32,7 @@ def test_damaged_tables_end_in_a_plan_or_an_error(tmp_path: Path) -> None:
     tables = ("scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "sensor", "category", "lidarseg")
     paths = [f"{VERSION}/{table}.json" for table in (*tables, "panoptic")]
     found = assert_survives(SOURCE, tmp_path, paths, options=Options(sweeps=3), count=1100)
-    assert found.errors > 200 and found.errors_with_place > 0.9 * found.errors and found.missing > 0
+    assert found.scenes > 200 and found.missing > 500, "damage costs rows, not tables"
 
 
 def test_missing_and_lost_sweeps_are_counted(tmp_path: Path) -> None:
@@ -83,3 +83,38 @@ def test_images_that_are_not_there_are_counted_in_their_clip(tmp_path: Path) -> 
         image.unlink()
     (nothing,) = planned(tmp_path, Options(clips=ClipOptions(), cameras=("CAM_FRONT",)))
     assert nothing.scene_id == "scene-0061/CAM_FRONT/clip-000" and not isinstance(nothing, SceneRef)
+
+
+def test_blocks_of_zeros_in_sweeps_are_no_points(tmp_path: Path) -> None:
+    """At any byte: the records that the block's ends cut through belong to it."""
+    write_dataset(tmp_path, keyframes=2, between=1)
+    for folder in ("samples", "sweeps"):
+        file = max((tmp_path / folder / "LIDAR_TOP").iterdir())
+        data = bytearray(file.read_bytes() * 4)
+        data[333 : 333 + 1024] = bytes(1024)
+        file.write_bytes(data)
+    for file in [*tmp_path.glob("lidarseg/*/*"), *tmp_path.glob("panoptic/*/*")]:
+        file.unlink()
+    _, second = planned(tmp_path, Options(sweeps=2))
+    assert isinstance(second, SceneRef)
+    scene = SOURCE.read(second)
+    count = (333 + 1024) // 20 + 1 - 333 // 20
+    assert scene.dropped["points in a block of zeros"] == 2 * count
+    assert scene.points is not None and len(scene.points) == 2 * (4 * 40 - count)
+
+
+def test_labels_that_may_be_a_lost_block_are_counted(tmp_path: Path) -> None:
+    """Noise is label 0 and a legal one: a page of nothing else is worth a word, less of it is not."""
+    write_dataset(tmp_path, keyframes=1)
+    sweep, labels = min((tmp_path / "samples/LIDAR_TOP").iterdir()), min(tmp_path.glob("lidarseg/*/*"))
+    sweep.write_bytes(sweep.read_bytes() * 200)
+    for file in tmp_path.glob("panoptic/*/*"):
+        file.unlink()
+    for run, expected in ((4000, 0), (4096, 4096)):
+        values = np.full(8000, 17, np.uint8)
+        values[1000 : 1000 + run] = 0
+        labels.write_bytes(values.tobytes())
+        (ref,) = planned(tmp_path)
+        assert isinstance(ref, SceneRef)
+        reason = "labels 0 in an unbroken run: perhaps a lost block"
+        assert SOURCE.read(ref).dropped.get(reason, 0) == expected

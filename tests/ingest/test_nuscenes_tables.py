@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.ingest.nuscenes_toy as toy
 from ingest.nuscenes import SOURCE, tables
 from ingest.nuscenes.index import Index
 from ingest.nuscenes.tables import scan
-from ingest.source import SceneRef
+from ingest.source import Missing, SceneRef
 from shards.errors import RawDataError
 from shards.storage import Store
 from tests.ingest.nuscenes_scale import OPTIONS, VERSION, NamesOnly, write_tables
@@ -121,11 +123,94 @@ def test_rows_that_cannot_be_used_are_told_with_their_line(
 ) -> None:
     write_dataset(tmp_path)
     edit(tmp_path, table, lambda rows: rows[0].update(change))
-    with pytest.raises(RawDataError, match=problem):
-        planned(tmp_path)
+    assert re.search(problem, told(tmp_path, table))
     edit(tmp_path, table, lambda rows: rows[0].pop(next(iter(change))))
-    with pytest.raises(RawDataError, match=rf"{table}.json line 2: the row has no field '{next(iter(change))}'"):
-        planned(tmp_path)
+    assert f"{table}.json line 2: the row has no field '{next(iter(change))}'" in told(tmp_path, table)
+
+
+def told(root: Path, table: str) -> str:
+    """What a plan says of a table: the reason of its `Missing`, or the error where it can do nothing with it."""
+    try:
+        return next(item.reason for item in planned(root) if item.key == f"nuscenes/{toy.VERSION}/{table}.json")  # type: ignore[union-attr]
+    except RawDataError as problem:
+        return str(problem)
+
+
+def damaged(root: Path, table: str, where: str) -> None:
+    """A block of zeros over the row that has this text, and what is around it."""
+    file = root / toy.VERSION / f"{table}.json"
+    data = bytearray(file.read_bytes())
+    place = data.index(where.encode())
+    data[place - 2 : place + 20] = bytes(22)
+    file.write_bytes(data)
+
+
+def test_a_damaged_row_costs_what_needs_it(tmp_path: Path) -> None:
+    """A pose of one image, a row of another, the labels of one keyframe, the poses of one sweep: the rest stays."""
+    write_dataset(tmp_path, keyframes=3)
+    whole = {item.key: item for item in planned(tmp_path)}
+    damaged(tmp_path, "ego_pose", "eCAM_FRONT0")
+    damaged(tmp_path, "sample_data", '"token": "CAM_FRONT1"')
+    damaged(tmp_path, "lidarseg", "LIDAR_TOP2")
+    items = {item.key: item for item in planned(tmp_path)}
+    tables = [f"nuscenes/{toy.VERSION}/{table}.json" for table in ("sample_data", "ego_pose", "lidarseg")]
+    assert list(items) == [*tables, *whole]
+    for table in tables:
+        lost = items[table]
+        assert isinstance(lost, Missing) and re.search(r"json line \d+: no valid JSON", lost.reason)
+    scenes = [item for item in items.values() if isinstance(item, SceneRef)]
+    assert [scene.details["dropped"] for scene in scenes] == [
+        {"image CAM_FRONT without a pose": 1}, {"image CAM_FRONT in no row of sample_data.json": 1},
+        {"missing lidarseg": 1},
+    ]  # fmt: skip
+    for scene in scenes:
+        lasting = {role: path for role, path in scene.files.items() if role != "CAM_FRONT"}
+        expected = whole[scene.key]
+        assert isinstance(expected, SceneRef)
+        assert lasting.items() <= expected.files.items() and SOURCE.read(scene).points is not None
+
+
+def test_a_scene_whose_row_is_lost_is_told_and_costs_no_other(tmp_path: Path) -> None:
+    write_dataset(tmp_path, keyframes=2)
+    damaged(tmp_path, "sample", '"token": "s1"')
+    *lost, first, second = planned(tmp_path)
+    tables = [f"{toy.VERSION}/{table}.json" for table in ("sample", "sample_data")]
+    assert [item.scene_id for item in lost] == tables, "and the rows that belong to it"
+    assert isinstance(first, SceneRef)
+    assert isinstance(second, Missing) and "is in no row of sample.json" in second.reason
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "gone", "bad row"])
+def test_without_its_meaning_a_label_is_none(tmp_path: Path, damage: str) -> None:
+    """One lost row of category.json may be any class, so no label is taken; points and images stay."""
+    write_dataset(tmp_path, keyframes=2)
+    file = tmp_path / toy.VERSION / "category.json"
+    if damage == "gone":
+        file.unlink()
+    elif damage == "bad row":
+        edit(tmp_path, "category", lambda rows: rows[3].update(index="two"))
+    else:
+        data = file.read_bytes()
+        file.write_bytes(data[:1000] if damage == "cut" else data[:1000] + bytes(512) + data[1512:])
+    lost, *scenes = planned(tmp_path)
+    assert isinstance(lost, Missing) and lost.scene_id == f"{toy.VERSION}/category.json"
+    assert len(scenes) == 2
+    for scene in scenes:
+        assert isinstance(scene, SceneRef)
+        reasons = {f"{kind} without a usable category.json": 1 for kind in ("lidarseg", "panoptic")}
+        assert scene.details["dropped"] == reasons
+        points = SOURCE.read(scene).points
+        assert points is not None and not points.semantic
+
+
+def test_rows_after_the_damage_are_read(tmp_path: Path) -> None:
+    text = b'[{"a": 1}, {"a": \0\0\0\0\0\0\0\0, {"a": 3}\0\0, {"a": 4}, {"b": 5}, {"a": 6}, {"a": '
+    (tmp_path / "table.json").write_bytes(text)
+    rows: list[Any] = []
+    lost = tables.Lost()
+    tables.scan(Store(tmp_path), "table.json", lambda row: rows.append(row["a"]), lost)
+    assert rows == [1, 3, 4, 6] and lost.places == 4
+    assert "table.json line 1: no valid JSON" in lost.reason() and "in 3 more places" in lost.reason()
 
 
 @pytest.fixture(scope="module")

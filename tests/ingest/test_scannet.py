@@ -76,7 +76,9 @@ def test_labels_without_labels_ply_come_from_the_objects(tmp_path: Path) -> None
 def test_scans_without_annotation_or_stream_are_read(tmp_path: Path) -> None:
     scene = read(release(tmp_path, labels=None, segs=None, aggregation=None, tsv=None, sens=None, txt=None))
     assert scene.points is not None and scene.points.instance is None
-    assert not scene.points.semantic and not scene.views and not scene.dropped
+    assert not scene.points.semantic and not scene.views
+    absent = (".sens", "_vh_clean_2.labels.ply", "_vh_clean_2.0.010000.segs.json", ".aggregation.json")
+    assert scene.dropped == {f"file not there: {suffix}": 1 for suffix in absent}
 
 
 def test_incomplete_annotation_is_never_silent(tmp_path: Path) -> None:
@@ -111,8 +113,20 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     cases: dict[str, tuple[dict[str, bytes], str]] = {
         "v1": ({"aggregation": json.dumps({"segGroups": groups}).encode()}, "2 of the 4 segments"),
         "segs": ({"segs": json.dumps({"segIndices": SEGMENTS[:-1]}).encode()}, "labels 5 vertices, the mesh has 6"),
-        "short": ({"labels": ply(XYZ[:5], FACES, np.zeros(5))}, "are not the 6 vertices"),
-        "moved": ({"labels": ply(moved, FACES, np.zeros(6))}, "are not the 6 vertices"),
+        "short": ({"labels": ply(XYZ[:5], FACES, np.zeros(5))}, "it has 5 vertices, the mesh has 6"),
+        "moved": (
+            {"labels": ply(moved, FACES, np.zeros(6))},
+            r"6 of 6 vertices lie elsewhere, the first is 0: "
+            r"here 0.010 0.010 0.010, in the mesh 0.000 0.000 0.000",
+        ),
+        "order": (
+            {"labels": ply(XYZ[[0, 2, 1, 3, 4, 5]], FACES, np.zeros(6))},
+            "2 of 6 vertices stand in another order",
+        ),
+        "other": (
+            {"aggregation": json.dumps({"sceneId": "scannet.scene0099_00", "segGroups": []}).encode()},
+            "is of the scan scene0099_00",
+        ),
         "none": ({"labels": ply(XYZ, FACES)}, "no vertex property"),
     }
     for name, (changes, message) in cases.items():
@@ -204,12 +218,13 @@ def test_truncated_streams_are_refused(tmp_path: Path, left: int) -> None:
 
 def test_streams_that_would_be_misread_are_refused(tmp_path: Path) -> None:
     depth = zlib.compress(DEPTH.tobytes())
-    scaled = np.diag([2.0, 2, 2, 1])
+    scaled, nowhere = np.diag([2.0, 2, 2, 1]), np.zeros((4, 4))
     cases = {
         "the depth extrinsics are not the identity": sens([], depth_x=np.diag([-1.0, -1, 1, 1])),
-        "image of 17x12, the stream declares 16x12": sens([(pose(0), jpeg(17), depth)]),
-        "no jpeg image": sens([(pose(0), b"nothing", depth)]),
+        "image of 17x12, the stream declares jpeg of 16x12": sens([(pose(0), jpeg(17), depth)]),
+        "frame 0: not a JPEG or PNG image": sens([(pose(0), b"nothing", depth)]),
         "the pose is not a rigid transform": sens([(scaled, jpeg(), depth)]),
+        "frame 1: no pose stands here": sens([(pose(0), jpeg(), depth), (nowhere, jpeg(), depth)]),
         "depth is not 8x6 pixels": sens([(pose(0), jpeg(), zlib.compress(b"\0" * 90))]),
         "frame 0: depth: Error": sens([(pose(0), jpeg(), b"no zlib stream")]),
         "compressed depth has no end": sens([(pose(0), jpeg(), depth[:-8])]),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from ingest.clips import ClipOptions
 from ingest.scannet import SOURCE
 from ingest.scannet.plan import ScanNetOptions
+from ingest.source import Missing, SceneRef
+from shards.errors import RawDataError
+from shards.storage import Store
 from tests.ingest.mutation import assert_survives
-from tests.ingest.scannet_toy import INSTANCE_IMAGE, LABEL_IMAGE, SCAN, only, png, release
+from tests.ingest.scannet_toy import INSTANCE_IMAGE, LABEL_IMAGE, SCAN, TABLE, only, ply, png, read, release
 
 
 def test_damaged_files_of_a_scan_end_in_a_scene_or_an_error(tmp_path: Path) -> None:
@@ -37,3 +43,46 @@ def test_damaged_folders_and_streams_of_clips(tmp_path: Path) -> None:
     result = assert_survives(SOURCE, root, [f"scans/{SCAN}/{SCAN}{end}" for end in (".sens", ".txt")], options=clips,
                              count=600)  # fmt: skip
     assert result.errors > 50 and result.scenes > 50
+
+
+def test_vertices_in_a_block_of_zeros_are_refused(tmp_path: Path) -> None:
+    """At the origin and black, as no scanner leaves dozens of them; faces refer to them, so none can be dropped."""
+    xyz = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    data = bytearray(ply(xyz, np.array([[0, 1, 2]])))
+    start = data.index(b"end_header\n") + len(b"end_header\n")
+    data[start + 1000 : start + 2024] = bytes(1024)
+    root = release(tmp_path, ply=bytes(data), labels=None, segs=None, aggregation=None)
+    with pytest.raises(RawDataError, match=rf"clean_2.ply at byte {start + 992}: 65 vertices stand in a block"):
+        read(root)
+
+
+def test_damaged_rows_of_the_label_table_are_counted(tmp_path: Path) -> None:
+    """A block of zeros, and a last line that was cut off: `chair` is unknown then, not something else."""
+    zeros = TABLE.replace("2\tchair", "2\tch\0\0\0").encode()
+    cut = TABLE[: TABLE.index("2\tchair") + 7].encode()
+    for name, table in {"zeros": zeros, "cut": cut}.items():
+        scene = read(release(tmp_path / name, tsv=table, labels=None))
+        assert scene.dropped["label table: damaged row"] == 1 and scene.dropped["unknown raw category"] == 1
+
+
+def test_a_scan_without_mesh_says_what_is_there(tmp_path: Path) -> None:
+    (missing,) = SOURCE.plan(Store(release(tmp_path, ply=None, segs=None)), ScanNetOptions())
+    assert isinstance(missing, Missing)
+    assert f"{SCAN}_vh_clean_2.ply is missing" in missing.reason
+    assert "_vh_clean_2.labels.ply, .aggregation.json, .txt, .sens is there" in missing.reason
+
+
+@pytest.mark.parametrize("damage", [b"scene00\0\0\0\0\0\0\n", b"scene0", b"\0" * 99])
+def test_a_damaged_list_leaves_splits_unknown(tmp_path: Path, damage: bytes) -> None:
+    """Scans that another list names keep their split; the others have none, not even "none"."""
+    root = release(tmp_path)
+    for scan in ("scene0001_00", "scene0710_00"):
+        (root / "scans" / scan).mkdir()
+        (root / "scans" / scan / f"{scan}_vh_clean_2.ply").touch()
+    (root / "scannetv2_val.txt").write_text("scene0001_00\n")
+    (root / "scannetv2_train.txt").write_bytes(b"scene0002_00\n" + damage)
+    lost, val, scan, test = SOURCE.plan(Store(root), ScanNetOptions())
+    assert isinstance(lost, Missing) and lost.scene_id == "scannetv2_train.txt" and "line 2" in lost.reason
+    assert isinstance(val, SceneRef) and val.split == "val"
+    assert isinstance(test, SceneRef) and test.split == "test"
+    assert isinstance(scan, Missing) and scan.scene_id == SCAN and "its split is unknown" in scan.reason

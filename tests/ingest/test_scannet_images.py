@@ -128,7 +128,7 @@ def test_pictures_that_would_be_misread_are_refused(tmp_path: Path) -> None:
         "colour type 2": pictures("label-filt", {0: _grey("RGB")}),
         "colour type 3": pictures("label-filt", {0: _grey("P")}),
         "of 1 bits": pictures("label-filt", {0: _grey("1")}),
-        "no PNG header": pictures("label-filt", {0: b"GIF89a" + bytes(40)}),
+        "a GIF image": pictures("label-filt", {0: b"GIF89a" + bytes(40)}),
         "no label image": pictures("label-filt", {0: png(LABEL_IMAGE)[:-30]}),
         "no readable zip": whole[:-30],
         "two images of frame 0": twice.getvalue(),
