@@ -221,7 +221,7 @@ def finish_build(
     for name in store.list("shards"):
         if _OUR_SHARD.fullmatch(name) and f"shards/{name}" not in known:
             store.delete(f"shards/{name}")
-    return manifest | {name: [asdict(q) for q in found] for name, found in lists.items()}
+    return manifest | {name: [{"key": q.key, "reason": q.reason} for q in found] for name, found in lists.items()}
 
 
 def _write_manifest(store: Store, manifest: dict[str, Any], lists: dict[str, list[Quarantined]], index: Any) -> None:

@@ -53,7 +53,8 @@ def put_lists(
         if sum(len(entry.key) + len(entry.reason) for entry in found) <= MAX_INLINE_BYTES:
             entries[name] = [asdict(entry) for entry in found]
             continue
-        data = write_sealed(pa.Table.from_pylist([asdict(entry) for entry in found], schema=_SCHEMA), {})
+        columns = [pa.array([getattr(entry, column) for entry in found], pa.string()) for column in _SCHEMA.names]
+        data = write_sealed(pa.Table.from_arrays(columns, schema=_SCHEMA), {}, use_dictionary=False)
         file = f"{prefix}{name}.parquet"
         if memoryview(data).nbytes > _MAX_BYTES:
             raise CorpusError(f"{file} would have more than {_MAX_BYTES} bytes: {len(found)} scenes are missing")
@@ -83,4 +84,5 @@ def _read(store: Store, entry: Mapping[str, Any]) -> list[dict[str, str]]:
         raise CorpusError(f"{store.uri}/{name} is damaged: {problem}") from problem
     if len(table) != entry["entries"]:
         raise CorpusError(f"{store.uri}/{name} has {len(table)} entries where {entry['entries']} are promised")
-    return list(table.to_pylist())
+    keys, reasons = (table.column(column).to_pylist() for column in _SCHEMA.names)
+    return [{"key": key, "reason": reason} for key, reason in zip(keys, reasons, strict=True)]

@@ -23,13 +23,18 @@ _MARK = b"xxh3-64:"
 _DIGITS = 16
 
 
-def write_sealed(table: pa.Table, note: Mapping[str, str], rows: int = 8192) -> pa.Buffer:
+def write_sealed(
+    table: pa.Table, note: Mapping[str, str], rows: int = 8192, *, use_dictionary: bool = True
+) -> pa.Buffer:
     """A sealed Parquet file that its readers accept, with so many rows in a group.
 
     What compresses far better than honest tables do (one long text in every row) is refused by `shards.guard` as a bomb
     would be; it is written as it is. Raises `ValueError` for what is refused even so.
     """
-    for options in ({"compression": "zstd"}, {"compression": "none", "use_dictionary": False}):
+    for options in (
+        {"compression": "zstd", "use_dictionary": use_dictionary},
+        {"compression": "none", "use_dictionary": False},
+    ):
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, table.schema, write_page_checksum=True, store_schema=False, **options) as out:
             out.add_key_value_metadata({**note, **UNSEALED})

@@ -29,7 +29,7 @@ def check(holds: bool, what: str) -> None:
 def open_corpus(root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(manifest, rows of the index), both checked (2, 3, 9.1)."""
     manifest = json.loads((root / "manifest.json").read_text())
-    check(manifest["format"] in (1, 2), "unknown format")
+    check(manifest["format"] in (1, 2, 3), "unknown format")
     others = {name: value for name, value in manifest.items() if name != "digest"}
     text = json.dumps(others, sort_keys=True).encode()
     check(xxhash.xxh3_64_hexdigest(text) == manifest["digest"], "manifest.json is damaged")
@@ -38,6 +38,16 @@ def open_corpus(root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     rows = pq.read_table(root / "index.parquet").to_pylist()
     check(len(rows) == manifest["scenes"] == len({row["key"] for row in rows}), "rows are missing or doubled")
     return manifest, rows
+
+
+def quarantine(root: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Who was left out, and why, also where the list has a file of its own (2)."""
+    place = manifest.get("moved", {}).get("quarantined")
+    if place is None:
+        return list(manifest["quarantined"])
+    data = (root / place["file"]).read_bytes()
+    check(xxhash.xxh3_64_hexdigest(data) == place["digest"], f"{place['file']} is damaged")
+    return list(pq.read_table(root / place["file"]).to_pylist())
 
 
 def by_address(root: Path, row: dict[str, Any]) -> Blobs:

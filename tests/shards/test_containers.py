@@ -12,10 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from shards.codecs import encode_array
 from shards.convert import convert, stored_scene
 from shards.corpus import Corpus
+from shards.diff import diff
 from shards.encode import encode_scene
 from shards.errors import CorpusError, CorruptDataError
+from shards.export.plain import export_plain
+from shards.index import Quarantined
+from shards.layers import LayeredCorpus, write_layer
 from shards.storage import Store
 from shards.stream import Stream
 from shards.verify import verify
@@ -106,3 +112,36 @@ def test_a_killed_conversion_goes_on(tmp_path: Path) -> None:
     assert files(tmp_path / "b") == files(tmp_path / "c")
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "b" / "parts").glob("0*")}
     assert before.items() <= after.items()
+
+
+def test_a_task_that_lost_all_its_scenes_leaves_a_gap_and_nothing_else(tmp_path: Path) -> None:
+    """Converted, converted back, given a layer, exported: each twice, as a rerun does."""
+    store, build = Store(tmp_path / "a"), fingerprint_digest({})
+    start_build(store, {})
+    commit_task(store, 0, build, [encode_scene(toy_scene(0))], [])
+    commit_task(store, 1, build, [], [Quarantined("toy/lost", "truncated")])
+    commit_task(store, 2, build, [encode_scene(toy_scene(1))], [])
+    finish_build(store, 3, build, [], {})
+    first = Corpus.open(tmp_path / "a")
+    for _ in range(2):
+        convert(first, Store(tmp_path / "b"), "webdataset")
+        second = Corpus.open(tmp_path / "b")
+        convert(second, Store(tmp_path / "c"), "parquet")
+        write_layer(second, "l", lambda row: {"extra/x": encode_array(np.full(3, row, np.uint8))}, provenance={})
+        export_plain(second, Store(tmp_path / "d"))
+    third = Corpus.open(tmp_path / "c")
+    assert second.quarantine == third.quarantine == first.quarantine == [Quarantined("toy/lost", "truncated")]
+    assert diff(first, second).equal
+    assert [name[:12] for name in map(second.shard, range(2))] == ["shards/00000", "shards/00002"]
+    for row in range(2):
+        assert third.store.read(third.shard(row)) == first.store.read(first.shard(row))
+    layered = LayeredCorpus.open(tmp_path / "b", layers=["l"])
+    assert layered.read_field(1, layered.header(1), "l/extra/x", layered.addresses(1)).tolist() == [1, 1, 1]
+
+
+def test_two_shards_of_one_number_are_not_taken_for_one(tmp_path: Path) -> None:
+    """They would be converted into one file, the scenes of the second lost."""
+    corpus = toy_corpus(tmp_path / "a", scenes=2, per_shard=1)
+    corpus._shards[1] = corpus._shards[0].replace("-", "-0")
+    with pytest.raises(CorpusError, match="no number of its own"):
+        convert(corpus, Store(tmp_path / "b"), "webdataset")
