@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -54,7 +55,5 @@ def _all() -> dict[str, Taxonomy]:
 
 def _colour(index: int) -> tuple[int, int, int]:
     """Distinct colours: golden-angle hues at alternating brightness."""
-    import colorsys
-
     r, g, b = colorsys.hsv_to_rgb((index * 0.6180339887) % 1, 0.55 + 0.25 * (index % 2), 0.95 - 0.2 * (index % 3))
     return int(r * 255), int(g * 255), int(b * 255)
