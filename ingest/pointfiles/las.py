@@ -307,10 +307,10 @@ def _plain_blocks(files: RawFiles, path: str, header: LasHeader) -> Iterator[Blo
         length = min(BLOCK_POINTS, header.count - first) * record.itemsize
         data = held + files.read_range(path, header.start + first * record.itemsize, length)
         end = len(data) if first + BLOCK_POINTS >= header.count else _before_zeros(data, record.itemsize)
-        data, held = data[:end], data[end:]
-        if data:
-            lost = blank_records(data, record.itemsize)
-            yield np.frombuffer(data, record), lost if lost.any() else None
+        held = data[end:]
+        if end:
+            lost = blank_records(np.frombuffer(data, np.uint8, end), record.itemsize)
+            yield np.frombuffer(data, record, end // record.itemsize), lost if lost.any() else None
 
 
 def _before_zeros(data: bytes, size: int) -> int:
@@ -318,6 +318,8 @@ def _before_zeros(data: bytes, size: int) -> int:
     least = max(SECTOR, 8 * size)
     tail = data[-3 * least :]
     zeros = len(tail) - len(tail.rstrip(b"\0"))
+    if zeros < size:  # many records end in zeros
+        return len(data)
     return (len(data) - (zeros if zeros < 3 * least else least)) // size * size
 
 

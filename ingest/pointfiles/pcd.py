@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ingest.blank import SECTOR, blank_records
 from ingest.pointfiles.cloud import MAX_POINTS, Cloud, Scale, from_columns
 from ingest.pointfiles.ply import as_declared
-from ingest.pointfiles.text import MAX_TEXT_BYTES, read_table, unix_lines
+from ingest.pointfiles.text import MAX_TEXT_BYTES, lines_left, read_table, unix_lines
 from ingest.source import RawFiles
 
 MAX_HEADER = 1 << 16
@@ -171,8 +171,7 @@ def _text_columns(
         if count == 1 and name != PADDING:
             columns[name] = as_declared(files, path, table[:, place], dtype)
         place += count
-    rest = data[end:].strip()
-    return columns, rest.count(b"\n") + 1 if rest else 0
+    return columns, lines_left(data, end)
 
 
 def _binary_columns(

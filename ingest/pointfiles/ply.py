@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ingest.blank import PAGE, blank_records, zero_runs
 from ingest.pointfiles.cloud import MAX_POINTS, Cloud, Scale, from_columns
-from ingest.pointfiles.text import MAX_TEXT_BYTES, read_table, unix_lines
+from ingest.pointfiles.text import MAX_TEXT_BYTES, lines_left, read_table, unix_lines
 from ingest.source import RawFiles
 
 MAX_HEADER = 1 << 20
@@ -73,9 +73,10 @@ def read_ply(files: RawFiles, path: str, scale: Scale, taxonomy: str | None = No
     if vertex.count > MAX_POINTS:
         raise files.error(path, f"{vertex.count} vertices, at most {MAX_POINTS} fit into a scene")
     if not order:
+        data = unix_lines(data)
         columns, start = _text_vertices(files, path, data, start, elements[: place + 1])
-        left = unix_lines(data[start:]).strip().count(b"\n") + 1 if data[start:].strip() else 0
-        dropped = Counter({"lines after the last element": left if place + 1 == len(elements) else 0})
+        left = lines_left(data, start) if place + 1 == len(elements) else 0
+        dropped = Counter({"lines after the last element": left})
         return from_columns(columns, scale, taxonomy=taxonomy, dropped=dropped, text=True)
     for element in elements[:place]:
         start = _skip(files, path, data, start, element, order=order)
@@ -99,7 +100,7 @@ def _text_vertices(
     if len(data) > MAX_TEXT_BYTES or vertex.has_lists:
         raise files.error(path, "text files with lists in vertices, or beyond 1 GiB, are not read")
     rows, end = read_table(
-        files, path, unix_lines(data), start=start, skip=sum(element.count for element in elements[:-1]),
+        files, path, data, start=start, skip=sum(element.count for element in elements[:-1]),
         rows=vertex.count, width=len(vertex.properties),
     )  # fmt: skip
     # Through the declared types, since the colour rule asks whether a column is of integers.

@@ -63,6 +63,11 @@ def read_table(
     return np.frombuffer(values, np.float64).reshape(rows, width).copy(), stream.tell()
 
 
+def lines_left(data: bytes, start: int) -> int:
+    """Lines from byte `start` on, blank ones aside."""
+    return sum(1 for line in data[start:].split(b"\n") if line.strip())
+
+
 def _odd_numbers(files: RawFiles, path: str, words: list[bytes], line: int) -> list[float]:
     """A row with a word that Python does not take for a number."""
     numbers = []

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ingest.pointfiles import SOURCE
 from ingest.pointfiles.pcd import lzf_decompress
 from ingest.pointfiles.plan import PointFilesOptions
-from ingest.source import SceneRef
+from ingest.pointfiles.text import read_table
+from ingest.source import RawFiles, SceneRef
 from shards.errors import RawDataError
 from shards.scene import Points, Scene
 from shards.storage import Store
@@ -87,6 +88,13 @@ def test_ply_of_every_encoding(tmp_path: Path, options: dict[str, Any], faces_fi
         ("ushort", [0, 256, 65_535], [0, 1, 255]),
         ("float", [0, 0.5, 1], [0, 128, 255]),
         ("float", [0, 100.4, 255], [0, 100, 255]),
+        ("float", [-0.003, 0.5, 1.003], [0, 128, 255]),
+        ("float", [-2.5, 100.4, 257.25], [0, 100, 255]),
+        ("float", [0, 3, 2], [0, 3, 2]),
+        ("float", [0, 25_600.5, 65_535], [0, 100, 255]),
+        ("float", [0, 0.5, 1.7], None),
+        ("float", [0, 0.5, 700.3], None),
+        ("float", [-0.5, 0.5, 1], None),
         ("char", [0, 9, 255], [0, 9, 255]),
         ("int", [0, -1, 255], None),
         ("float", [0, float("nan"), 1], None),
@@ -102,9 +110,14 @@ def test_the_colour_rule(tmp_path: Path, kind: str, values: list[float], expecte
     assert scene.points is not None
     if expected is None:
         assert scene.points.color is None
-        assert ("colours out of range" in scene.dropped) is any(values)
+        counted = {"colours out of range", "colours of no known range"} & set(scene.dropped)
+        assert len(counted) == any(values)
     else:
         np.testing.assert_array_equal(scene.points.color, np.repeat(expected, 3).reshape(3, 3))
+        clipped = sum(
+            not 0 <= value <= (1 if max(values) < 2 else 65_535 if max(values) > 300 else 255) for value in values
+        )
+        assert scene.dropped == ({"colours a little out of range: clipped": clipped} if clipped else {})
 
 
 def test_vertices_with_lists_and_windows_line_ends(tmp_path: Path) -> None:
@@ -152,6 +165,98 @@ def test_returns_times_and_rings_of_other_writers(tmp_path: Path) -> None:
         and odd.time_offset is None
         and odd.ring is None
     )
+
+
+ODD_NUMBERS = {
+    b"nan": np.nan, b"-NaN": np.nan, b"-nan(ind)": np.nan, b"nan(snan)": np.nan, b"1.#QNAN": np.nan,
+    b"-1.#IND00": np.nan, b"1.#INF": np.inf, b"-1.#INF00": -np.inf, b"1.#J": np.inf, b"inf": np.inf, b"-infinity": -np.inf, b"1.5": 1.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["ply", "pcd"])
+def test_values_that_are_no_number_in_any_spelling(tmp_path: Path, suffix: str) -> None:
+    count = len(ODD_NUMBERS)
+    rows = b"".join(word + b" 2 3 7\n" for word in ODD_NUMBERS)
+    header = f"element vertex {count}\n" + "".join(f"property float {name}\n" for name in ("x", "y", "z", "intensity"))
+    points = f"FIELDS x y z intensity\nSIZE 4 4 4 4\nTYPE F F F F\nPOINTS {count}\nDATA ascii\n".encode()
+    scene = read(tmp_path, f"a.{suffix}", ply(header, rows) if suffix == "ply" else points + rows)
+    finite = sum(map(np.isfinite, ODD_NUMBERS.values()))
+    assert scene.points is not None and len(scene.points) == finite == 1
+    assert scene.dropped == {"non-finite points": count - 1}
+    with pytest.raises(RawDataError, match="could not convert"):
+        read(tmp_path / "b", "a.ply", ply(header, rows.replace(b"1.#J", b"1.#3")))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(width=64) | st.sampled_from(list(ODD_NUMBERS)), st.sampled_from(["%r", "%.9g", "%e", "%+.3f"]))
+def test_a_number_in_text_is_what_python_reads(value: float | bytes, form: str) -> None:
+    word = value if isinstance(value, bytes) else (form % value).encode()
+    files = RawFiles(SceneRef(dataset="d", scene_id="s", split="none", sequence="s", root="/nowhere", files={}))
+    table, end = read_table(files, "a", b"#\n\n" + word + b" 1\n9", start=2, rows=1, width=2)
+    expected = ODD_NUMBERS[value] if isinstance(value, bytes) else float(word)
+    np.testing.assert_array_equal(table, [[expected, 1]])
+    assert end == len(word) + 6
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("options", [{"text": True}, {"byte_order": "<"}])
+def test_ply_lines_may_end_in_any_way(tmp_path: Path, end: bytes, options: dict[str, Any]) -> None:
+    vertices = np.zeros(3, [("x", "<u2"), ("y", "<u2"), ("z", "<u2")])
+    vertices["x"], vertices["y"] = (0x0A0A, 0x0D0D, 0x0A0D), (1, 2, 0x0D0A)
+    path = tmp_path / "x.bin"
+    plyfile.PlyData([plyfile.PlyElement.describe(vertices, "vertex")], **options).write(str(path))
+    data = path.read_bytes()
+    head = data.index(b"end_header\n") + 11 if "byte_order" in options else len(data)
+    scene = read(tmp_path / "a", "a.ply", data[:head].replace(b"\n", end) + data[head:])
+    assert scene.points is not None and not scene.dropped
+    world = scene.points.xyz + scene.world_from_scene[:3, 3]
+    np.testing.assert_array_equal(world, np.stack([vertices[axis] for axis in "xyz"], axis=1))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("encoding", ["ascii", "binary"])
+def test_pcd_lines_may_end_in_any_way(tmp_path: Path, end: bytes, encoding: str) -> None:
+    data = pcd(encoding)
+    head = len(data) if encoding == "ascii" else data.index(b"DATA binary\n") + 12
+    found = points(tmp_path, "a.pcd", data[:head].replace(b"\n", end) + data[head:])
+    np.testing.assert_array_equal(found.color, (ROWS["rgb"][:, None] >> [16, 8, 0]) & 255)
+
+
+@pytest.mark.parametrize("names", ["nx ny nz", "normal_x normal_y normal_z", "NormalX NormalY NormalZ"])
+def test_normals_of_all_writers(tmp_path: Path, names: str) -> None:
+    header = "element vertex 2\n" + "".join(f"property double {name}\n" for name in f"x y z {names}".split())
+    scene = read(tmp_path, "a.ply", ply(header, b"0 0 0 0 0 1\n1 0 0 0 2 0\n"))
+    assert scene.points is not None and scene.points.normal is not None and not scene.dropped
+    assert scene.points.normal.tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+def test_colours_of_gaussians(tmp_path: Path) -> None:
+    names = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity")
+    header = "element vertex 3\n" + "".join(f"property float {name}\n" for name in names)
+    rows = b"0 0 0 0 1 -1 5\n1 0 0 1.7724539 -1.7724539 9 5\n1 1 0 0 0 -9 5\n"
+    scene = read(tmp_path, "a.ply", ply(header, rows))
+    assert scene.points is not None and scene.points.color is not None
+    # 0.5 + f / (2 sqrt(pi)), in 0..255.
+    assert scene.points.color.tolist() == [[128, 199, 56], [255, 0, 255], [128, 128, 0]]
+    assert scene.dropped == {"columns that are not read (opacity)": 1}
+    scene = read(tmp_path, "a.ply", ply(header, rows.replace(b"-9", b"nan")))
+    assert scene.points is not None and scene.points.color is None and scene.dropped["colours out of range"] == 3
+
+
+def test_what_stands_behind_the_last_row_is_counted(tmp_path: Path) -> None:
+    header = f"element vertex 2\n{XYZ}"
+    scene = read(tmp_path, "a.ply", ply(header, b"1 2 3\n4 5 6\n7 8 9\n\n1 1 1\n"))
+    assert scene.dropped == {"lines after the last element": 2}
+    scene = read(tmp_path, "a.ply", ply(header, np.arange(9, dtype="<f4").tobytes(), "binary_little_endian"))
+    assert scene.dropped == {"bytes after the last element": 12}
+    scene = read(tmp_path, "a.ply", ply(header + BIG.replace("9", "1"), b"1 2 3\n4 5 6\n7\n"))
+    assert not scene.dropped, "another element"
+    (tmp_path / "a.ply").unlink()
+    assert read(tmp_path, "a.pcd", pcd("ascii") + b"0 0 0 0 0 0 0 0\n").dropped == {
+        "rows beyond those that are declared": 1
+    }
+    assert read(tmp_path, "a.pcd", pcd("binary") + bytes(23)).dropped == {"bytes after the points": 23}
+    assert not read(tmp_path, "a.pcd", pcd("binary") + bytes(22)).dropped, "less than a row"
 
 
 XYZ = "property float x\nproperty float y\nproperty float z\n"
@@ -264,6 +369,66 @@ def test_packed_colours_may_be_the_bits_of_a_float_and_a_viewpoint_is_counted(tm
     np.testing.assert_array_equal(scene.points.color, (ROWS["rgb"][:, None] >> [16, 8, 0]) & 255)
 
 
+@pytest.mark.parametrize("viewpoint", ["0.000000 0 -0.0 1.000000 0 0 0", "0 0 0 -1 0 0 0"])
+def test_the_identity_in_any_spelling_is_no_viewpoint(tmp_path: Path, viewpoint: str) -> None:
+    header = PCD.replace("VIEWPOINT 0 0 0 1 0 0 0", f"VIEWPOINT {viewpoint}")
+    assert not read(tmp_path, "a.pcd", pcd("binary", header)).dropped
+    for other in ("0 0 0 0 0 0 0", "0 0 0 1 0 0", "0 0 0 x 0 0 0", "0 0 0 0.7 0 0 0.7"):
+        changed = PCD.replace("VIEWPOINT 0 0 0 1 0 0 0", f"VIEWPOINT {other}")
+        assert read(tmp_path, "a.pcd", pcd("binary", changed)).dropped == {"viewpoint: not applied": 1}
+
+
+def test_packed_colours_that_are_nan_are_black_and_counted(tmp_path: Path) -> None:
+    header = "FIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1\nWIDTH 3\nHEIGHT 1\nPOINTS 3\nDATA "
+    counted = {"packed colours that are no numbers: black": 2}
+    text = b"ascii\n0 0 0 nan\n1 0 0 -nan(ind)\n1 1 0 2.3418052e-38\n"
+    scene = read(tmp_path, "a.pcd", header.encode() + text)
+    assert scene.points is not None and scene.points.color is not None and scene.dropped == counted
+    assert scene.points.color.tolist() == [[0, 0, 0], [0, 0, 0], [255, 0, 0]]
+    rows = np.zeros(3, [("xyz", "<f4", 3), ("rgb", "<u4")])
+    rows["xyz"], rows["rgb"] = np.eye(3), (0x7FC00000, 0x7FC00000, 0xFFFF8001)
+    scene = read(tmp_path, "a.pcd", header.encode() + b"binary\n" + rows.tobytes())
+    assert scene.points is not None and scene.points.color is not None and scene.dropped == counted
+    assert scene.points.color.tolist() == [[0, 0, 0], [0, 0, 0], [255, 128, 1]], (
+        "an opaque colour has the bits of a NaN"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+def test_headers_that_pcl_reads(tmp_path: Path, encoding: str) -> None:
+    columns = np.arange(15, dtype="<f4").reshape(5, 3)
+    if encoding == "ascii":
+        body = "".join(" ".join(map(str, row)) + "\n" for row in columns).encode()
+    elif encoding == "binary":
+        body = columns.tobytes()
+    else:
+        body = struct.pack("<II", 60, 60) + columns.T.tobytes()  # as it is: it would not shrink
+    lines = "SIZE 4 4 4 2\nTYPE F F F U\nCOUNT 1 1 1 0\nWIDTH 5\nHEIGHT 1\nPOINTS 5\n"
+    for head in (
+        f"FIELDS x y z noise\n{lines}", f"COLUMNS x y z noise\n{lines}", "COLUMNS x y z\nPOINTS 5\n",
+        "FIELDS x y z\nWIDTH 5\nHEIGHT 1\n", f"FIELDS x y z _\n{lines}",
+    ):  # fmt: skip
+        scene = read(tmp_path, "a.pcd", f"{head}DATA {encoding}\n".encode() + body)
+        assert scene.points is not None and not scene.dropped
+        np.testing.assert_array_equal(scene.points.xyz + scene.world_from_scene[:3, 3], columns)
+
+
+def test_a_lost_block_of_stored_columns_costs_its_points(tmp_path: Path) -> None:
+    columns = np.random.default_rng(0).random((3, 900)).astype("<f4")
+    columns[1, 200:400] = 0
+    columns[2, 5] = 0
+    body = struct.pack("<II", columns.nbytes, columns.nbytes) + columns.tobytes()
+    header = "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 900\nHEIGHT 1\nPOINTS 900\nDATA "
+    scene = read(tmp_path, "a.pcd", header.encode() + b"binary_compressed\n" + body)
+    assert scene.points is not None and len(scene.points) == 700
+    assert scene.dropped == {"points in lost blocks (runs of zero bytes)": 200}
+
+
+def test_fields_of_several_numbers_are_named(tmp_path: Path) -> None:
+    header = PCD.replace("intensity _", "intensity curve")
+    assert read(tmp_path, "a.pcd", pcd("binary", header)).dropped == {"columns that are not read (curve)": 1}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -276,6 +441,11 @@ def test_packed_colours_may_be_the_bits_of_a_float_and_a_viewpoint_is_counted(tm
         ("# .PCD", "DATA binary", "fit together"),
         ("DATA ", "DATA un", "is not read"),
         ("DATA ", "# ", "no line DATA"),
+        ("COUNT 1", "COUNT -1", "COUNT of 'x' is '-1', which is no number"),
+        ("COUNT 1", "COUNT 0", "x, y and z are needed, of COUNT 1"),
+        ("SIZE 4", "SIZE", "SIZE has 5 entries for 6 FIELDS"),
+        ("TYPE F", "TYPE U", "TYPE U and SIZE 4|not on this planet|span"),
+        ("WIDTH 300", "WIDTH 150", "POINTS is 300, WIDTH times HEIGHT is 150"),
     ],
 )
 def test_pcd_that_lies_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
