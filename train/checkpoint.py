@@ -55,7 +55,9 @@ def save_checkpoint(
     Args:
         state: JSON-able; `load_checkpoint` returns it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        flush(folder.parent)
     remove_leftovers(folder)
     target = folder / _name(step)
     temporary = folder / f"{_PARTIAL}{target.name}"

@@ -89,7 +89,6 @@ class RunFolder:
             if changed:
                 raise RecipeError(f"{self.out} holds another run; resuming would mix them:\n  " + "\n  ".join(changed))
         elif self.group.rank == 0:
-            self.out.mkdir(parents=True, exist_ok=True)
             write_document(self.out / CONFIG, self.identity)
             write_document(self.out / "environment.json", environment(self.group))
         if self.group.rank == 0:
@@ -110,7 +109,6 @@ class RunFolder:
         """Export the student, then say so."""
         if self.group.rank == 0:
             path = self.out / SUMMARY
-            path.parent.mkdir(exist_ok=True)
             path.unlink(missing_ok=True)
             export_student(student, path.parent)
             write_document(path, summary)
@@ -153,14 +151,25 @@ def _aged(saved: dict[str, Any], current: Any) -> dict[str, Any]:
     result = dict(saved)
     for field in dataclasses.fields(current):
         value = getattr(current, field.name)
-        if field.name in saved:
-            if dataclasses.is_dataclass(value) and isinstance(saved[field.name], dict):
-                result[field.name] = _aged(saved[field.name], value)
-        elif field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory() if field.default is dataclasses.MISSING else field.default
-            table = {field.name: dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default}
-            result |= json.loads(json.dumps(table, default=str))
+        if field.name not in saved:
+            result |= _default(field)
+        elif dataclasses.is_dataclass(value) and isinstance(saved[field.name], dict):
+            result[field.name] = _aged(saved[field.name], value)
     return result
+
+
+def _default(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    """{name: default} of a setting, as it stands in config.json; nothing for one that has none."""
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    elif field.default is not dataclasses.MISSING:
+        default = field.default
+    else:
+        return {}
+    made_of = dataclasses.is_dataclass(default) and not isinstance(default, type)
+    plain = dataclasses.asdict(default) if made_of else default
+    table: dict[str, Any] = json.loads(json.dumps({field.name: plain}, default=str))
+    return table
 
 
 def environment(group: Group) -> dict[str, Any]:

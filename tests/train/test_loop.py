@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from shards.corpus import Corpus
 from shards.errors import BrickyardError, RecipeError
-from tests.killing import kill_after_line
+from tests.killing import kill_after_line, kill_at_rename
 from tests.train.rings import ring_corpus
 from tests.train.spy import child, one_thread, ranks
 from train.augment import CropConfig, CuboidConfig
@@ -71,6 +74,50 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, corpus: Corpus) -> Non
         ours, theirs = load_file(killed / name), load_file(whole / name)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+
+def die_while_writing(uri: str, out: str, name: str) -> None:
+    kill_at_rename(f"{out}/{name}", 1)
+    train(FAST, SETTINGS, Corpus.open(uri), out)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "metrics.jsonl", "checkpoints/step-000004", "final/student.safetensors", "final/digests.json",
+     "final/summary.json"],
+)  # fmt: skip
+def test_a_run_killed_while_a_file_is_written_goes_on(tmp_path: Path, corpus: Corpus, name: str) -> None:
+    out = tmp_path / "run"
+    process = child(die_while_writing, corpus.store.uri, str(out), name)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (out / "final" / "summary.json").exists()
+    summary = train(FAST, SETTINGS, corpus, out)
+    assert [line["step"] for line in read_metrics(out)] == [1, 2, 3, 4]
+    assert summary["last_loss"] == losses(out)[-1] and train(FAST, SETTINGS, corpus, out) == summary
+    load_student(out / "final")
+    assert not list(out.rglob(".partial-*"))
+
+
+def test_lost_lines_are_said_and_stop_nothing(
+    tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train(FAST, SETTINGS, corpus, tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    shutil.rmtree(tmp_path / "final")
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert train(FAST, SETTINGS, corpus, tmp_path)["last_loss"] == first["last_loss"]
+    assert "has 0 lines up to step 4 where there were 4 or more" in capsys.readouterr().err
+    for damaged, expected in (([lines[0]], [1, 3, 4]), ([*lines[:2], "{]\n", *lines[3:]], [1, 2, 3, 4])):
+        shutil.rmtree(tmp_path / "final", ignore_errors=True)
+        shutil.rmtree(tmp_path / "checkpoints" / "step-000004")
+        (tmp_path / "metrics.jsonl").write_text("".join(damaged))  # beyond the checkpoint nothing is read
+        train(FAST, SETTINGS, corpus, tmp_path)
+        assert [line["step"] for line in read_metrics(tmp_path)] == expected
+    shutil.rmtree(tmp_path / "checkpoints" / "step-000004")
+    (tmp_path / "metrics.jsonl").write_text("{]\n" + "".join(lines[1:]))
+    with pytest.raises(BrickyardError, match=r"metrics\.jsonl line 1 .*delete the line"):
+        train(FAST, SETTINGS, corpus, tmp_path)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path, corpus: Corpus) -> None:
@@ -160,6 +207,8 @@ def test_scenes_without_pairs_are_counted_and_never_hang(tmp_path: Path) -> None
 def test_no_scenes_and_impossible_numbers_are_refused(tmp_path: Path, corpus: Corpus) -> None:
     with pytest.raises(RecipeError, match="no scene of split 'test'"):
         train(replace(FAST, split="test"), SETTINGS, corpus, tmp_path)
+    with pytest.raises(RecipeError, match="selection holds no scene"):
+        train(FAST, SETTINGS, corpus, tmp_path, rows=np.array([], np.int64))
     with pytest.raises(ValueError, match="batch must be positive"):
         TrainConfig(batch=0)
 
@@ -171,6 +220,12 @@ def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path: Path) -> None:
     log.write(2, {"loss": 0.1 + 0.2})
     log.close()
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 0.1 + 0.2}]
+    log = MetricsLog(tmp_path, 2, lines=1, tensorboard=False)
+    log.write(2, {"loss": math.nan})
+    log.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert text == '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": null}\n'
+    assert math.isnan(read_metrics(tmp_path)[1]["loss"])
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:

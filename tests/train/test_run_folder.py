@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from shards.corpus import Corpus
-from shards.errors import RecipeError
+from shards.errors import BrickyardError, RecipeError
 from tests.train.rings import ring_corpus
 from tests.train.spy import SpyStudent
 from tests.train.test_step import CONFIG, SPY
 from train.distributed import Group
 from train.loop import TrainConfig
-from train.run_folder import RunFolder, processor, selection_fingerprint
+from train.objectives import Sonata, STSLidR
+from train.point_student import PointStudentConfig
+from train.run_folder import RunFolder, processor, recipe_differences, selection_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,56 @@ def test_the_summary_is_written_last(tmp_path: Path, corpus: Corpus, monkeypatch
     assert run.finished() == {"steps": 3}
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert environment["device"] == processor() and environment["world"] == 1 and environment["packages"]["torch"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"train": {}', b'{"train": {}, "objective": {}, "corpus": "x"}'])
+def test_a_damaged_configuration_is_one_sentence(tmp_path: Path, corpus: Corpus, damaged: bytes) -> None:
+    """Where there are checkpoints; without any, nothing was made of it yet, and it is written again."""
+    path = tmp_path / "config.json"
+    path.write_bytes(damaged)
+    assert folder(tmp_path, corpus).open(resume=True) is None
+    good = path.read_bytes()
+    checkpoint = saved(tmp_path, corpus)
+    path.write_bytes(damaged)
+    with pytest.raises(BrickyardError, match=r"config\.json .*restore it, or train in another folder"):
+        folder(tmp_path, corpus).open(resume=True)
+    path.write_bytes(good)
+    assert folder(tmp_path, corpus).open(resume=True) == checkpoint
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"steps": 3, "sec', b'{"steps": null}'])
+def test_a_damaged_summary_is_made_again(
+    tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str], damaged: bytes
+) -> None:
+    run = folder(tmp_path, corpus)
+    run.open(resume=True)
+    run.finish(SpyStudent(), {"steps": 3})
+    (tmp_path / "final" / "summary.json").write_bytes(damaged)
+    assert run.finished() is None and "summary.json" in capsys.readouterr().err
+    run.finish(SpyStudent(), {"steps": 3})
+    assert run.finished() == {"steps": 3}
+
+
+def test_leftovers_do_not_stop_a_run(tmp_path: Path, corpus: Corpus) -> None:
+    checkpoint = saved(tmp_path, corpus)
+    for name in ("step-000009.bak", ".partial-step-000008", "step-"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    assert folder(tmp_path, corpus).open(resume=True) == checkpoint
+    assert not (tmp_path / "checkpoints" / ".partial-step-000008").exists()
+
+
+def test_which_recipes_can_have_made_a_run(tmp_path: Path, corpus: Corpus) -> None:
+    assert folder(tmp_path, corpus).open(resume=True) is None
+    assert recipe_differences(tmp_path, replace(CONFIG, seed=9, threads=7, device="cuda"), SPY) == []
+    assert recipe_differences(tmp_path, replace(CONFIG, lr=0.25), SPY) == [f"train.lr: was {CONFIG.lr}, is 0.25"]
+    assert any(line.startswith('objective.name: was "spy"') for line in recipe_differences(tmp_path, CONFIG, STSLidR()))
+
+
+def test_paths_in_the_configuration(tmp_path: Path, corpus: Corpus) -> None:
+    """A network may begin with the weights of a file."""
+    settings = Sonata(student=PointStudentConfig(network="tiny", weights=Path("some/weights.pt")))
+    with Group.join("cpu") as group:
+        run = RunFolder(tmp_path, group, config=CONFIG, settings=settings, corpus=corpus, rows=np.array([0]))
+    run.open(resume=True)
+    assert json.loads((tmp_path / "config.json").read_text())["objective"]["student"]["weights"] == "some/weights.pt"
+    assert recipe_differences(tmp_path, CONFIG, settings) == []
