@@ -101,6 +101,12 @@ def test_units_of_the_file_hold_for_its_poses(tmp_path: Path) -> None:
     np.testing.assert_allclose((scene.world_from_scene @ pose)[:3, 3], [500.25, 997.5, 25.5])
 
 
+def test_poses_of_a_file_with_two_units_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, FRAMES[:2])
+    (scene,) = read(tmp_path, metres_per_unit=1.0, metres_per_height_unit=0.3048)
+    assert not scene.views and scene.dropped == {"views of a file with heights in another unit": 2}
+
+
 def test_damages_and_lies(tmp_path: Path) -> None:
     write(tmp_path, FRAMES[:2])
     assert_source_ok(SOURCE, str(tmp_path))
