@@ -66,9 +66,7 @@ def read_views(
     scene_from_world = np.eye(4)
     scene_from_world[:3, 3] = -origin
     views = tuple(
-        load_view(
-            files, there[number], scene_from_world=scene_from_world, metres_per_unit=scale.flat, dropped=dropped
-        )
+        load_view(files, there[number], scene_from_world=scene_from_world, metres_per_unit=scale.flat, dropped=dropped)
         for number in chosen
     )
     return views, dict(dropped)
