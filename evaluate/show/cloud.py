@@ -68,18 +68,24 @@ class CloudPictures:
     Attributes:
         taxonomy: of the picture by class, if there is one.
         drawn, points: how many of how many are drawn.
-        note: the same in words.
+        domain: of the scene.
     """
 
     pictures: tuple[CloudPicture, ...] = ()
     taxonomy: str | None = None
     drawn: int = 0
     points: int = 0
+    domain: str = ""
 
     @property
     def note(self) -> str:
-        words = f"{count(self.drawn)} of {count(self.points)} points are drawn"
-        return f"All {count(self.points)} points are drawn." if self.drawn == self.points else f"{words}."
+        """How many points are drawn, and which are not."""
+        others = "far outside" if self.domain != "indoor" else "above head height or far outside"
+        if self.points > MAX_DRAWN:
+            others += ", or are thinned out"
+        if self.drawn == self.points:
+            return f"All {count(self.points)} points are drawn."
+        return f"{count(self.drawn)} of {count(self.points)} points are drawn; the others lie {others}."
 
 
 def cloud_pictures(scene: Scene) -> CloudPictures:
@@ -107,7 +113,9 @@ def cloud_pictures(scene: Scene) -> CloudPictures:
         camera = plan if outdoor else slanted
         picture = render(xyz, classes, camera, closing)
         pictures.append(CloudPicture(title=f"By class ({name})", picture=picture, camera=camera))
-    return CloudPictures(pictures=tuple(pictures), taxonomy=name, drawn=len(chosen), points=len(points))
+    return CloudPictures(
+        pictures=tuple(pictures), taxonomy=name, drawn=len(chosen), points=len(points), domain=scene.identity.domain
+    )
 
 
 def shown_taxonomy(points: Points) -> str | None:
