@@ -35,7 +35,7 @@ class ViewFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """The views of one area by room, the path of the table of labels, if it is there, and room -> poses without image."""
+    """The views of an area by room, the path of the table of labels if it is there, and room -> poses without image."""
 
     labels: str | None
     rooms: Mapping[str, list[ViewFiles]] = field(default_factory=dict)

@@ -4,8 +4,9 @@
     <rooms>/Area_N/Area_N_alignmentAngle.txt                  only in the release that is not aligned yet
 
 The room's own `<room>.txt` holds the same points without labels, and under a wrong name in one room; it only tells
-whether the annotation files are whole (see `total`). The release has clutter (.DS_Store), second copies ("wall_3 (1).txt") and a class outside the 13 (stairs): a file
-becomes an object only if its name says which class it is, all others are counted in `Scene.dropped`.
+whether the annotation files are whole (see `total`). The release has clutter (.DS_Store), second copies
+("wall_3 (1).txt") and a class outside the 13 (stairs): a file becomes an object only if its name says which class it
+is, all others are counted in `Scene.dropped`.
 
 Rooms of one area are scanned in one building, so the area is the sequence, and areas make the splits: the customary
 split holds out Area_5, and fold k of the six holds out Area_k (`val_area: k`).
@@ -57,7 +58,7 @@ class S3DISOptions:
         max_views: at most so many views a room, spread over its scan locations.
         read_depth, read_labels: depth images, and label images with instances, where they are there.
         min_agreement: leave out a view if, of the points at or in front of the surface in its depth image, a smaller
-            share lies on it (see `views.agreement`); 0 keeps all.
+            share lies on it (see `ingest.agreement`); 0 keeps all.
         area_5b: (degrees about z, x, y, z in metres) from the frame of area_5b, which was captured apart, into that of
             area_5a and of the points.
     """

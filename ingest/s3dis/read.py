@@ -81,7 +81,9 @@ def _read_points(files: RawFiles, dropped: Counter[str]) -> tuple[Float64, Point
         labels.append(class_of(name))
     sizes = [len(color) for color in colors]
     if not sum(sizes):
-        raise files.error(f"{files.ref.details['folder']}/Annotations", "no file has a point", hint="extract the room again")
+        raise files.error(
+            f"{files.ref.details['folder']}/Annotations", "no file has a point", hint="extract the room again"
+        )
     check_total(files, sum(sizes), damages)
     dropped.update(+damages)
     instance = np.arange(1, len(sizes) + 1, dtype=np.int32)
@@ -105,7 +107,9 @@ def _take_chunk(
         cores = [core_of(points.xyz, k, chunk["count"]) for k in range(chunk["count"] if views else 0)]
         low, high = core_of(points.xyz, chunk["number"], chunk["count"])
     except SceneError as problem:
-        raise files.error(f"{files.ref.details['folder']}/Annotations", str(problem), hint="raise chunk_points") from problem
+        raise files.error(
+            f"{files.ref.details['folder']}/Annotations", str(problem), hint="raise chunk_points"
+        ) from problem
     kept = []
     for view, seen in views:
         if not len(seen) and view.scene_from_camera is not None:  # no depth: the chunk it stands in

@@ -51,8 +51,8 @@ _NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 def read_rows(files: RawFiles, path: str) -> tuple[Float64, Color, Counter[str]]:
     """The points of an annotation file: xyz float64 (N, 3), finite; RGB uint8 (N, 3); what was repaired or left out.
 
-    Raises `RawDataError` if the file is missing, too large, has a block of zero bytes, or is not lines of six numbers of
-    which three are colours.
+    Raises `RawDataError` if the file is missing, too large, has a block of zero bytes, or is not lines of six numbers
+    of which three are colours.
     """
     data = files.read(path, MAX_TEXT_BYTES)
     lost = data.find(LOST_BLOCK)

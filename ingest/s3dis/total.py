@@ -1,8 +1,8 @@
 """Whether a room is whole: its annotation files against the file that holds the same points without labels.
 
-An annotation file that is gone, or that ends early, leaves no trace of its own. The room's own `<room>.txt` has one line
-for each point of all of them, in another order. As a rule the lines are the same, so the sizes add up and nothing has
-to be read. Only where they do not, its lines are counted. How exactly the published rooms agree nobody wrote down:
+An annotation file that is gone, or that ends early, leaves no trace of its own. The room's own `<room>.txt` has one
+line for each point of all of them, in another order. As a rule the lines are the same, so the sizes add up and nothing
+has to be read. Only where they do not, its lines are counted. How exactly the published rooms agree nobody wrote down:
 small differences are counted in `Scene.dropped`, a larger one is a room that lost something.
 """
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.agreement import agreement
 from ingest.images import image_size
 from ingest.s3dis.plan import TAXONOMY, class_id
 from ingest.source import RawFiles
@@ -39,9 +40,6 @@ MAX_LABELS_BYTES = 8 << 20
 MAX_IMAGE_BYTES = 64 << 20
 MAX_PIXELS = 1 << 24
 MAX_PROBES = 50_000
-MIN_PROBES = 50
-TOLERANCE = 0.05
-"""Metres between a point and the surface in the depth image, plus as much per 2.5 m of distance."""
 INVALID_POSE = "view with an invalid pose"
 CONTRADICTED = "view whose depth contradicts the points"
 
@@ -96,32 +94,6 @@ def read_views(
         else:
             views.append((view, seen))
     return views
-
-
-def agreement(view: View, xyz: Float32) -> tuple[float, Float32]:
-    """(share, points): how far a posed view's depth image agrees with points in the scene frame.
-
-    Of the points that fall on a measured pixel, those within the tolerance of the surface agree, those in front of it
-    contradict, those behind are hidden. The share is that of the agreeing among both; 0 if fewer than `MIN_PROBES`
-    agree. Without depth or pose, (0, no points).
-    """
-    if view.depth is None or view.scene_from_camera is None:
-        return 0.0, xyz[:0]
-    height, width = view.depth.values.shape
-    local = (xyz - view.scene_from_camera[:3, 3]) @ view.scene_from_camera[:3, :3]
-    ahead = np.flatnonzero(local[:, 2] > 0.1)
-    pixel = local[ahead] @ view.depth.intrinsics.T
-    column, row = np.rint(np.clip(pixel[:, :2] / pixel[:, 2:], -1e6, 1e6)).astype(np.int64).T
-    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    ahead, column, row = ahead[inside], column[inside], row[inside]
-    measured = view.depth.values[row, column] * view.depth.scale
-    beyond = local[ahead, 2] - measured
-    tolerance = TOLERANCE * (1 + measured / 2.5)
-    agree = (measured > 0) & (np.abs(beyond) <= tolerance)
-    contradict = (measured > 0) & (beyond < -tolerance)
-    count = int(agree.sum())
-    share = count / (count + int(contradict.sum())) if count >= max(1, min(MIN_PROBES, len(xyz) // 20)) else 0.0
-    return share, xyz[ahead[agree]]
 
 
 def _read_view(

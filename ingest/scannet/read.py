@@ -43,7 +43,7 @@ def read(ref: SceneRef) -> Scene:
             categories = _read_categories(scan)
             points, objects = _read_points(scan, categories)
             points = _align_points(points, alignment)
-            seen = views.scan_views(scan, alignment, objects, categories)
+            seen = views.scan_views(scan, alignment, points, objects, categories)
     finally:
         scan.files.store.close()
     scene = Scene(

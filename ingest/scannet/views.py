@@ -11,10 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.agreement import agreement
 from ingest.scannet import annotation, images, sens
 from ingest.scannet.plan import clip_frames
 from ingest.scannet.scan import Scan
-from shards.scene import Float64, View
+from shards.scene import Float64, Points, View
+
+MAX_PROBES = 20_000
+MIN_VERTICES = 1000
+"""Of a mesh that depth is held against."""
+MIN_AGREEMENT = 0.5
+"""Median share of the vertices at or in front of the measured surfaces that lie on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +34,14 @@ class _Stream:
 
 
 def scan_views(
-    scan: Scan, alignment: Float64, objects: annotation.Objects | None, table: annotation.LabelTable | None
-) -> list[View]:
+    scan: Scan, alignment: Float64, points: Points, objects: annotation.Objects | None,
+    table: annotation.LabelTable | None,
+) -> list[View]:  # fmt: skip
     """The chosen frames; candidates that cannot be used are counted in `scan.dropped`.
 
     Args:
         alignment: float64 (4, 4), scene from the world of the files.
+        points: of the scan, which the depth images are held against.
         objects: of the scan, which instance images are held against; None if the scan has none.
         table: ids of the raw categories, None without the .tsv.
     """
@@ -50,6 +59,7 @@ def scan_views(
     chosen = [usable[i] for i in spread_evenly(len(usable), details["max_frames"])]
     stream = _Stream(path=path, header=header, alignment=alignment)
     views = [_read_view(scan, stream, frame, times[frame.number]) for frame in chosen]
+    _check_place(scan, views, points)
     return _with_labels(scan, views, chosen, objects, table)
 
 
@@ -81,6 +91,19 @@ def spread_evenly(count: int, limit: int) -> list[int]:
     if count <= limit:
         return list(range(count))
     return [(2 * i + 1) * count // (2 * limit) for i in range(limit)]
+
+
+def _check_place(scan: Scan, views: list[View], points: Points) -> None:
+    """Count a stream whose depth hardly ever meets the mesh: two streams that were exchanged are whole, each of them.
+
+    Frames differ much in how well they fit, so all of them together are judged, and only what is far off.
+    """
+    if len(points) < MIN_VERTICES:
+        return
+    probes = points.xyz[:: max(1, len(points) // MAX_PROBES)]
+    shares = [agreement(view, probes)[0] for view in views if view.depth is not None]
+    if shares and float(np.median(shares)) < MIN_AGREEMENT:
+        scan.dropped["stream whose depth does not meet the mesh: perhaps of another scan"] += 1
 
 
 def _read_view(scan: Scan, stream: _Stream, frame: sens.SensFrame, time: int | None) -> View:

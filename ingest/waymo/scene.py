@@ -20,7 +20,7 @@ from ingest.source import RawFiles
 from ingest.waymo.frame import LASERS, LICENCE, Echo, Frame, Laser
 from ingest.waymo.range_image import pixel_points
 from ingest.waymo.view import build_view
-from shards.scene import UNLABELLED, Float64, Identity, Points, Scene
+from shards.scene import UNLABELLED, Float32, Float64, Identity, Points, Scene
 from shards.taxonomy import taxonomy
 
 TAXONOMY = "waymo22"
@@ -28,6 +28,7 @@ _RAW_CLASSES = 23
 _MAX_RANGE = 100.0  # metres; TOP reaches 75, the others 20
 _MAX_COORDINATE = 150.0  # metres; the vehicle moves some between a pixel and the frame
 _MAX_IMPOSSIBLE = 0.01  # share of the measured pixels of a return ...
+_BLOCK = 128  # pixels that are judged together
 _FEW = 16  # ... where it is more than so many
 _LASER_NAMES = {number: name for name, number in LASERS.items()}
 
@@ -95,6 +96,9 @@ def _echo_points(laser: Laser, echo: Echo, pose: Float64, dropped: dict[str, int
         finite &= np.isfinite(laser.pixel_pose).all(axis=2)
     lost = _lost_pixels(laser, echo)
     filled = ~(distance <= 0) & ~lost
+    coarse = np.zeros(shape, np.bool_)
+    coarse[filled] = _coarse(distance[filled])
+    filled &= ~coarse
     near = filled & finite & ~(distance > _MAX_RANGE)
     rows, columns = np.nonzero(near)
     xyz = pixel_points(laser, distance[rows, columns].astype(np.float64), (rows, columns), (shape[0], shape[1]), pose)
@@ -103,8 +107,9 @@ def _echo_points(laser: Laser, echo: Echo, pose: Float64, dropped: dict[str, int
         "non-finite points": int((filled & ~finite).sum()),
         "impossible points": int((filled & finite & ~near).sum()) + int((~possible).sum()),
         "pixels in a block of zeros": int(lost.sum()),
+        "pixels in a block that lost digits": int(coarse.sum()),
     }
-    bad, measured = sum(counts.values()), int((filled | lost).sum())
+    bad, measured = sum(counts.values()), int((filled | lost | coarse).sum())
     if bad > max(_FEW, _MAX_IMPOSSIBLE * measured):
         found = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise ValueError(f"{found} among {measured} measured pixels: the range image is damaged")
@@ -133,6 +138,21 @@ def _lost_pixels(laser: Laser, echo: Echo) -> NDArray[np.bool_]:
         lost |= blank_records(laser.pixel_pose, 4 * laser.pixel_pose.shape[2]).reshape(lost.shape)
         lost &= echo.image[..., 0] >= 0
     return lost
+
+
+def _coarse(distance: Float32) -> NDArray[np.bool_]:
+    """Which of the distances (N,) of an image stand in a block where most lack their low bits.
+
+    Zeros in the middle of compressed bytes take the low bytes of floats and leave the high ones: distances that are
+    possible and wrong. Of true ones every 256th ends in eight zero bits, unless a file's are all rounded.
+    """
+    short = distance.view(np.uint32) & np.uint32(0xFF) == 0
+    coarse = np.zeros(len(distance), np.bool_)
+    if len(short) >= _BLOCK and short.mean() < 0.5:
+        whole = len(short) // _BLOCK * _BLOCK
+        blocks = short[:whole].reshape(-1, _BLOCK).mean(axis=1) > 0.5
+        coarse[:whole] = np.repeat(blocks, _BLOCK)
+    return coarse
 
 
 def _lost_labels(echo: Echo, rows: NDArray[Any], columns: NDArray[Any]) -> int:

@@ -51,10 +51,12 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     unknown = sorted(set(options.segments) - names)
     if unknown:
         raise RecipeError(f"no such segment in {store.uri}: {', '.join(unknown)}")
+    installed = [name for name in _LABELS if any(files[name] for files in found.values())]
     for folder, files in found.items():
+        labels = [] if split_of(store, folder) == "test" else installed  # nobody labelled those
         for name in sorted({name for sizes in files.values() for name in sizes}):
             if not options.segments or name in options.segments:
-                yield from _frames(store, folder, name, files, options)
+                yield from _frames(store, folder, name, files, options, labels=labels)
 
 
 def _sizes(store: Store, folder: str) -> dict[str, dict[str, int]]:
@@ -70,7 +72,7 @@ def _sizes(store: Store, folder: str) -> dict[str, dict[str, int]]:
 
 
 def _frames(
-    store: Store, folder: str, name: str, files: dict[str, dict[str, int]], options: Options
+    store: Store, folder: str, name: str, files: dict[str, dict[str, int]], options: Options, *, labels: list[str]
 ) -> Iterator[SceneRef | Missing]:
     paths = {component: f"{folder}{component}/{name}{_SUFFIX}" for component in files if name in files[component]}
     required = _REQUIRED if options.clips is None else _PICTURES
@@ -79,10 +81,10 @@ def _frames(
         reason = f"{folder}{absent[0]}/{name}{_SUFFIX} is not there (not downloaded?)"
         yield Missing(dataset=DATASET, scene_id=name, reason=reason)
         return
-    # What other segments of the folder have may have been lost here; labels of this one may also never have been made.
-    labels = [name for name in _LABELS if files[name] and name not in paths]
+    # What other segments have may have been lost here; labels of this one may also never have been made.
+    labels = [component for component in labels if component not in paths]
     if "camera_calibration" not in paths or not options.cameras:
-        labels = [name for name in labels if name != "camera_segmentation"]
+        labels = [component for component in labels if component != "camera_segmentation"]
         paths.pop("camera_image", None)
         paths.pop("camera_segmentation", None)
     fail = partial(RawDataError, dataset=DATASET, path=paths["vehicle_pose"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,20 @@ from ingest.source import Missing, SceneRef
 from shards.errors import RawDataError
 from shards.storage import Store
 from tests.ingest.mutation import assert_survives
-from tests.ingest.scannet_toy import INSTANCE_IMAGE, LABEL_IMAGE, SCAN, TABLE, only, ply, png, read, release
+from tests.ingest.scannet_toy import (
+    INSTANCE_IMAGE,
+    LABEL_IMAGE,
+    SCAN,
+    TABLE,
+    jpeg,
+    only,
+    ply,
+    png,
+    pose,
+    read,
+    release,
+    sens,
+)
 
 
 def test_damaged_files_of_a_scan_end_in_a_scene_or_an_error(tmp_path: Path) -> None:
@@ -86,3 +100,17 @@ def test_a_damaged_list_leaves_splits_unknown(tmp_path: Path, damage: bytes) -> 
     assert isinstance(val, SceneRef) and val.split == "val"
     assert isinstance(test, SceneRef) and test.split == "test"
     assert isinstance(scan, Missing) and scan.scene_id == SCAN and "its split is unknown" in scan.reason
+
+
+def test_a_stream_of_another_scan_is_counted(tmp_path: Path) -> None:
+    """Two streams that were exchanged are whole, each of them; only what they see is not what stands here."""
+    side = np.arange(40) * 0.1 - 2
+    x, y = (axis.ravel() for axis in np.meshgrid(side, side))
+    reason = "stream whose depth does not meet the mesh: perhaps of another scan"
+    for name, floor, expected in (("own", 0.0, 0), ("other", 0.8, 1)):
+        xyz = np.stack([x, y, np.full_like(x, floor)], axis=1).astype(np.float32)
+        depth = zlib.compress(np.full((6, 8), 3000, "<u2").tobytes())
+        frames = [(pose(number), jpeg(), depth) for number in range(2)]
+        alone = dict.fromkeys(("labels", "segs", "aggregation", "label_zip", "instance_zip"))
+        root = release(tmp_path / name, ply=ply(xyz, np.array([[0, 1, 2]])), sens=sens(frames), **alone)
+        assert read(root).dropped.get(reason, 0) == expected, name
