@@ -1,4 +1,4 @@
-"""PLY, whose parser is this project's own, and tables of text: encodings, what writers do differently, lies, damages."""
+"""PLY, whose parser is this project's own, and tables of text: encodings, what writers do, lies, damages."""
 
 from __future__ import annotations
 
