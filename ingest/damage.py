@@ -18,7 +18,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -41,8 +41,9 @@ TERMS = "LICENSE"
 
 Outcome: TypeAlias = Literal["equal", "quarantined", "missing", "absent", "counted", "undetectable", "UNNOTICED"]
 OUTCOMES: tuple[Outcome, ...] = ("equal", "quarantined", "missing", "absent", "counted", "undetectable", "UNNOTICED")
-"""From the best to the worst. "absent": the scene's only file is not there and no list names it. "undetectable": passed
-unnoticed, and the caller says why nothing in the bytes could tell."""
+"""From the best to the worst. "absent": without this file the dataset has less, no list of its own promises more, and
+what is not there is None (or empty) in the scene, never a value. "undetectable": passed unnoticed, and the caller says
+why nothing in the bytes could tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,10 @@ def _damages(world: _World, role: str, path: str, places: int) -> Iterator[Damag
     original = link.readlink()
     data = original.read_bytes()
     neighbour = world.neighbour(path, data)
-    attempts: list[tuple[str, bytes | None]] = [("missing", None), ("cut", data[: len(data) // 2])]
+    half = len(data) // 2
+    attempts: list[tuple[str, bytes | None]] = [("missing", None), ("cut", data[:half])]
+    if half > BLOCK:
+        attempts.append(("cut", data[: half // BLOCK * BLOCK]))  # where downloads and copies stop
     starts = {round(i * max(0, len(data) - BLOCK) / max(1, places - 1)) // BLOCK * BLOCK for i in range(places)}
     for start in sorted(starts):
         end = min(start + BLOCK, len(data))
@@ -220,7 +224,7 @@ class _World:
         if vanished and not told:
             alone = damage == "missing" and all(self._depends_only_on(key, path) for key in vanished)
             results.append(("absent", "no list names it") if alone else ("UNNOTICED", f"{vanished[0]} vanishes"))
-        results += [self._compare(key, refs[key], told) for key in self._concerned(path, refs) if key in refs]
+        results += [self._compare(key, refs[key], told, damage) for key in self._concerned(path, refs) if key in refs]
         return max(results, key=lambda pair: OUTCOMES.index(pair[0]), default=("equal", ""))
 
     def _depends_only_on(self, key: str, path: str) -> bool:
@@ -237,7 +241,7 @@ class _World:
         changed = [key for key, ref in self.refs.items() if key in refs and refs[key] != ref]
         return list(dict.fromkeys([*users[:2], *changed[:2]]))
 
-    def _compare(self, key: str, ref: SceneRef, told: list[Missing]) -> tuple[Outcome, str]:
+    def _compare(self, key: str, ref: SceneRef, told: list[Missing], damage: str) -> tuple[Outcome, str]:
         whole = self._scenes[key]
         try:
             scene = self._read(ref)
@@ -249,10 +253,26 @@ class _World:
         if counted:
             return "counted", counted[0]
         identity = replace(scene.identity, sources=whole.identity.sources)
-        difference = first_difference(whole, replace(scene, identity=identity, dropped=whole.dropped))
+        scene = replace(scene, identity=identity, dropped=whole.dropped)
+        difference = first_difference(whole, scene)
         if difference is None:
             return "equal", ""
+        if damage == "missing" and _only_less(whole, scene):
+            return "absent", f"{difference} is not there"
         return ("counted", told[0].reason) if told else ("UNNOTICED", f"{key}: {difference} differs, nothing is said")
+
+
+def _only_less(whole: Any, now: Any) -> bool:
+    """Whether the second differs from the first by nothing but what is None, empty or "none" in it."""
+    if now is None or (isinstance(now, str) and now == "none") or (isinstance(now, tuple | Mapping) and not now):
+        return True
+    if is_dataclass(whole) and type(whole) is type(now):
+        return all(_only_less(getattr(whole, entry.name), getattr(now, entry.name)) for entry in fields(whole))
+    if isinstance(whole, Mapping):
+        return all(key in whole and _only_less(whole[key], value) for key, value in now.items())
+    if isinstance(whole, tuple) and len(whole) == len(now):
+        return all(map(_only_less, whole, now))
+    return first_difference(whole, now) is None
 
 
 def _kind(role: str) -> str:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pyarrow.fs as pafs
 
-from shards import storage
+from shards.filesystems import open_filesystem
 from shards.retry import RetryPolicy
 from shards.storage import Store
 from shards.uri import Location
@@ -57,12 +57,11 @@ def remote(folder: str) -> Iterator[str]:
     root = Path(Store(folder).path(""))
     address = f"elsewhere://{root.name}"
     inside = pafs.SubTreeFileSystem(str(root.parent), pafs.LocalFileSystem())
-    before = storage.open_filesystem
 
     def opening(location: Location, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
-        return (inside, root.name) if location.whole == address else before(location, policy)
+        return (inside, root.name) if location.whole == address else open_filesystem(location, policy)
 
-    with patch.object(storage, "open_filesystem", opening):
+    with patch("shards.storage.open_filesystem", opening):
         yield address
 
 
@@ -91,8 +90,8 @@ def litter(target: Path, names: list[str]) -> None:
             (target / place).write_bytes(COMPANION)
     folders = {target / name for name in names for name in Path(name).parents}
     for folder in folders:
-        for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
-            (folder / name).write_bytes(b"\x00\x00\x00\x01Bud1")
+        for left in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (folder / left).write_bytes(b"\x00\x00\x00\x01Bud1")
     (target / "again").symlink_to(".")
     suffix = Path(names[0]).suffix if names else ""
     for odd in (b"not-utf8-\xff", b"back\\slash"):

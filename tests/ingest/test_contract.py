@@ -80,7 +80,7 @@ def test_the_tutorial_is_as_short_as_it_says() -> None:
 def test_the_tests_of_the_tutorial_pass(package: Path, tmp_path: Path) -> None:
     module = importlib.import_module("test_yard")
     tests = [test for name, test in inspect.getmembers(module, inspect.isfunction) if name.startswith("test_")]
-    assert len(tests) == 3
+    assert len(tests) == 4
     for number, test in enumerate(tests):
         test(tmp_path / str(number))
 
