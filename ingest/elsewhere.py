@@ -88,7 +88,7 @@ def litter(target: Path, names: list[str]) -> None:
         for place in (beside, Path("__MACOSX", beside), path.parent / "@eaDir" / path.name, trash):
             (target / place).parent.mkdir(parents=True, exist_ok=True)
             (target / place).write_bytes(COMPANION)
-    folders = {target / name for name in names for name in Path(name).parents}
+    folders = {target / folder for name in names for folder in Path(name).parents}
     for folder in folders:
         for left in (".DS_Store", "Thumbs.db", "desktop.ini"):
             (folder / left).write_bytes(b"\x00\x00\x00\x01Bud1")
