@@ -250,6 +250,8 @@ def _plan_frames(store: Store, sequence: _Sequence, options: Options) -> Iterato
         dropped = {_loss(role): 1 for role in optional if role not in used}
         if sequence.pose_path:
             files["pose"] = sequence.pose_path
+            if options.poses == "auto" and sequence.labels and sequence.pose_path.startswith("poses/"):
+                dropped["poses.txt of SemanticKITTI"] = 1  # what labels agree with; KITTI's own stands in
         elif options.poses != "none":
             dropped["no pose"] = 1
         if frame not in sequence.times:
