@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.errors import CorpusError
+from shards.errors import BrickyardError, CorpusError
 from shards.guard import open_parquet
 from shards.index import Quarantined
 from shards.seal import write_sealed
@@ -80,7 +80,7 @@ def _read(store: Store, entry: Mapping[str, Any]) -> list[dict[str, str]]:
         raise CorpusError(
             f"{store.uri}/{name} is missing: it holds {entry['entries']} scenes with reasons"
         ) from problem
-    except (pa.ArrowException, OSError, ValueError) as problem:
+    except (pa.ArrowException, BrickyardError, OSError, ValueError) as problem:
         raise CorpusError(f"{store.uri}/{name} is damaged: {problem}") from problem
     if len(table) != entry["entries"]:
         raise CorpusError(f"{store.uri}/{name} has {len(table)} entries where {entry['entries']} are promised")

@@ -34,10 +34,12 @@ from shards.containers import ContainerName
 from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
 from shards.encode import encode_scene
 from shards.errors import BrickyardError, CorpusError, CorruptDataError
+from shards.export.pointcept import export_pointcept
 from shards.index import SCHEMA, read_index, write_index
 from shards.layers import LayeredCorpus, write_layer
 from shards.seal import UNSEALED, seal
 from shards.selection import read_selection
+from shards.stats import stats
 from shards.storage import Store, digest64
 from shards.stream import Stream
 from shards.verify import verify
@@ -78,6 +80,12 @@ NONSENSE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "views are numbers": lambda h: h.update(views=[1, 2]),
     "points without their facts": lambda h: h.update(points={}),
     "identity misses names": lambda h: h.update(identity={}),
+    "an unknown camera model": lambda h: h["views"][0].update(camera_model="fisheye9"),
+    "a camera model by number": lambda h: h["views"][0].update(camera_model=5),
+    "an unknown image format": lambda h: h["views"][0].update(image_format="gif"),
+    "no size of a view": lambda h: h["views"][0].pop("width"),
+    "counts of what was dropped in words": lambda h: h.update(dropped={"x": "many"}),
+    "a name twice": lambda h: json.dumps(h).replace('"format"', '"points": null, "format"', 1).encode(),
     "superpixels of another image": field("views/0/superpixels", shape=[4000, 4000]),
     "too many pairs": field("views/0/pairs", count=10**9),
     "deeply nested": lambda h: b"[" * 100_000 + b"]" * 100_000,
@@ -247,6 +255,11 @@ MANIFESTS: dict[str, Mapping[str, Any]] = {
     "a huge format": {"format": 10**300},
     "no shards": {"shards": []},
     "quarantined by number": {"quarantined": [5]},
+    "licences in a list": {"licences": ["CC0-1.0"]},
+    "datasets of a licence by number": {"licences": {"CC0-1.0": 5}},
+    "totals of nothing": {"totals": None},
+    "a list that lies above": {"moved": {"quarantined": {"file": "../x", "digest": "0", "entries": 1}}},
+    "notices by name": {"notices": {"x": 1}},
 }
 
 
@@ -256,6 +269,22 @@ def test_a_hostile_manifest_is_refused(tmp_path: Path, what: str) -> None:
     resign(tmp_path, **MANIFESTS[what])
     with pytest.raises(CorpusError):
         Corpus.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"x": NaN}', '{"x": 1, "x": 2}', '{"x": "many"}', "{" * 10_000])
+def test_counts_in_the_index_that_are_none_are_a_sentence(tmp_path: Path, text: str) -> None:
+    corpus_with_index(tmp_path, lambda rows: rows[1].update(dropped=text))
+    with pytest.raises(CorpusError, match=r"index\.parquet: what scene toy/scene-001 dropped "):
+        stats(Corpus.open(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", '{"layout": 1e999}', "{" * 10_000])
+def test_a_damaged_record_of_an_export_is_a_sentence(tmp_path: Path, text: str) -> None:
+    corpus, out = toy_corpus(tmp_path / "c", scenes=1), tmp_path / "out"
+    export_pointcept(corpus, Store(out))
+    (out / "export.json").write_text(text)
+    with pytest.raises(CorpusError, match=r"export\.json .*: remove the folder and export again"):
+        export_pointcept(corpus, Store(out))
 
 
 def test_files_that_never_end_are_refused(tmp_path: Path) -> None:
