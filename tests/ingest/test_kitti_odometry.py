@@ -303,7 +303,8 @@ def test_real_labels(samples: Path) -> None:
     found = scene.points.semantic["semantickitti19"]
     assert Counter(found.tolist()) == expected and expected[UNLABELLED] / len(raw) == pytest.approx(0.039, abs=5e-4)
     np.testing.assert_array_equal(scene.points.instance, (raw >> 16).astype(np.int32))
-    assert scene.identity.split == "train" and scene.identity.timestamp_ns == 0 and not scene.dropped
+    assert scene.identity.split == "train" and scene.identity.timestamp_ns == 0
+    assert scene.dropped == {"poses.txt of SemanticKITTI": 1}
     assert "poses/00.txt" in [source.path for source in scene.identity.sources]
 
 
