@@ -119,7 +119,7 @@ def _add_building(verbs: Any) -> None:
     build.add_argument("--out", required=True, help="the corpus: a folder or URI")
     build.add_argument("--cpus", type=_positive, default=None, help="tasks at a time (default: all cores)")
     build.add_argument("--address", default=None, help="address of a running Ray cluster (default: start one here)")
-    build.add_argument("--in-process", action="store_true", help="no Ray, one task after another (for debugging)")
+    build.add_argument("--in-process", action="store_true", help="no Ray, one task after another")
     build.add_argument("--retry-quarantined", action="store_true",
                        help="make shards that lost scenes anew, after the raw data were mended")  # fmt: skip
     build.add_argument("--allow-quarantined", type=_natural, default=0, metavar="N",

@@ -10,7 +10,6 @@ On one machine `torchrun --nproc-per-node 8 -m infra.cli train ...` does the sam
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import sys
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from shards.errors import BrickyardError
 from train.guards import Stopped
 from train.loop import TrainConfig, train
 from train.objectives.objective import ObjectiveConfig
+from train.records import read_summary
 
 RESTARTS = 3
 _FAILED = "failed.txt"
@@ -81,7 +81,9 @@ def train_on_ray(training: Training, *, workers: int, address: str | None = None
         print(f"{workers} workers train; `brickyard runs {out}` says how far they are", file=sys.stderr, flush=True)
         _fit(trainer, state)
         shutil.rmtree(state, ignore_errors=True)
-    summary: dict[str, Any] = json.loads((out / "final" / "summary.json").read_text())
+    summary = read_summary(out)
+    if summary is None:
+        raise BrickyardError(f"the workers ended without a summary in {out}; run the same command again")
     return summary
 
 
