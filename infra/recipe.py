@@ -53,7 +53,7 @@ class ShardsConfig:
 
     Attributes:
         target_mib: raw bytes that go into one shard, about; also the unit of work of the job.
-        max_scenes: scenes in one shard at most.
+        max_scenes: scenes in one shard at most, up to 4096.
         container: "parquet", or "webdataset" (tar files for stock webdataset); the same scenes, the same stream.
         compressor: "zstd" is smaller, "lz4" decodes faster.
         scene_timeout_s: a scene that takes longer is quarantined.
@@ -68,8 +68,8 @@ class ShardsConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.target_mib <= 1024:
             raise ValueError("target_mib must be between 1 and 1024")
-        if self.max_scenes < 1:
-            raise ValueError("max_scenes must be positive")
+        if not 1 <= self.max_scenes <= 4096:
+            raise ValueError("max_scenes must be between 1 and 4096")
         if self.scene_timeout_s <= 0:
             raise ValueError("scene_timeout_s must be positive")
 
