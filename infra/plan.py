@@ -21,7 +21,7 @@ from infra.task import inputs, make_scene, reason
 from ingest.source import Missing, Notice, SceneRef, source_distributions
 from shards.encode import FORMAT_VERSION
 from shards.errors import BrickyardError, RecipeError
-from shards.quarantine import Quarantined
+from shards.index import Quarantined
 from shards.reasons import sentence
 from shards.storage import Store
 
