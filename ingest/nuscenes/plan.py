@@ -109,7 +109,9 @@ class _Planner:
         self.listing, self.splits = Listing(store), split_of(options.version)
         self.lidar = index.keyframes(LIDAR)
         cameras = {camera: index.keyframes(camera) for camera in options.cameras}
-        self.cameras = {camera: rows for camera, rows in cameras.items() if (rows != NO_ROW).any()}
+        # One without any row was never there, unless the table that mounts it lost something.
+        mounted = all(index.lost[table].first is None for table in ("sensor", "calibrated_sensor"))
+        self.cameras = {camera: rows for camera, rows in cameras.items() if not mounted or (rows != NO_ROW).any()}
         self.lost = {table: Lost() for table in (*LABELS, "category")}
         self.labels = {table: self._label_files(table) for table in LABELS}
         installed = any(of_row is not None for of_row in self.labels.values())

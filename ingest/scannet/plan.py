@@ -16,7 +16,7 @@ from typing import Any
 from ingest.clips import ClipOptions, clip_id, cut, thin
 from ingest.scannet import sens
 from ingest.scannet.splits import read_splits, space
-from ingest.source import Missing, RawFiles, SceneRef
+from ingest.source import Missing, Notice, RawFiles, SceneRef
 from shards.errors import RawDataError, RecipeError
 from shards.storage import Store
 
@@ -89,6 +89,9 @@ def plan(store: Store, options: ScanNetOptions) -> Iterator[SceneRef | Missing]:
         )  # fmt: skip
     lists = read_splits(store)
     yield from (Missing(dataset=DATASET, scene_id=path, reason=reason) for path, reason in lists.damaged.items())
+    for name in lists.absent:
+        reason = 'this list is not there, though others are: scans that none of them names have the split "none"'
+        yield Notice(dataset=DATASET, scene_id=name, reason=reason)
     shared = {"label_table": LABEL_TABLE} if LABEL_TABLE in found else {}
     for folder in folders:
         for name in store.list(folder):

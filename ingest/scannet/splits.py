@@ -9,7 +9,7 @@ only the test set can be told: it is what lies in scans_test/, and the spaces 07
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shards.errors import RawDataError
@@ -32,10 +32,12 @@ class SplitLists:
     Attributes:
         splits: space -> split.
         damaged: path of a list that lost lines -> why it is thought so.
+        absent: name of a list of the training or validation scans that is not there though another is.
     """
 
     splits: Mapping[str, str]
     damaged: Mapping[str, str]
+    absent: Sequence[str] = ()
 
     def of(self, scan: str, folder: str) -> str | None:
         """Split of a scan that lies in "scans" or "scans_test"; None where a damaged list may have named it."""
@@ -55,11 +57,13 @@ def read_splits(store: Store) -> SplitLists:
     """
     splits: dict[str, str] = {}
     damaged: dict[str, str] = {}
+    there: set[str] = set()
     for split in ("train", "val", "test"):
         for path in (f"scannetv2_{split}.txt", f"splits/scannetv2_{split}.txt"):
             size = store.size(path)
             if size is None:
                 continue
+            there.add(split)
             if size > MAX_LIST:
                 raise RawDataError(f"{size} bytes are no list of scans", dataset="scannet", path=path)
             for number, line in enumerate(store.read(path).decode("utf-8", "replace").splitlines(), 1):
@@ -77,4 +81,5 @@ def read_splits(store: Store) -> SplitLists:
                         hint="rescans of a room must share a split; take the official lists",
                     )  # fmt: skip
             break
-    return SplitLists(splits=splits, damaged=damaged)
+    absent = [f"scannetv2_{split}.txt" for split in ("train", "val") if there and split not in there]
+    return SplitLists(splits=splits, damaged=damaged, absent=absent)

@@ -11,7 +11,7 @@ import pytest
 from ingest.clips import ClipOptions
 from ingest.scannet import SOURCE
 from ingest.scannet.plan import ScanNetOptions
-from ingest.source import Missing, SceneRef
+from ingest.source import Missing, Notice, SceneRef
 from shards.errors import RawDataError
 from shards.storage import Store
 from tests.ingest.mutation import assert_survives
@@ -114,3 +114,13 @@ def test_a_stream_of_another_scan_is_counted(tmp_path: Path) -> None:
         alone = dict.fromkeys(("labels", "segs", "aggregation", "label_zip", "instance_zip"))
         root = release(tmp_path / name, ply=ply(xyz, np.array([[0, 1, 2]])), sens=sens(frames), **alone)
         assert read(root).dropped.get(reason, 0) == expected, name
+
+
+def test_a_list_that_is_not_there_is_noticed(tmp_path: Path) -> None:
+    """The test scans are known without a list; who has no list at all wants no splits."""
+    root = release(tmp_path)
+    (scan,) = SOURCE.plan(Store(root), ScanNetOptions())
+    (root / "scannetv2_val.txt").write_text(f"{SCAN}\n")
+    notice, scan = SOURCE.plan(Store(root), ScanNetOptions())
+    assert isinstance(notice, Notice) and notice.scene_id == "scannetv2_train.txt"
+    assert isinstance(scan, SceneRef) and scan.split == "val"
