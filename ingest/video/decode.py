@@ -40,6 +40,8 @@ BUFFER_BYTES = 256 << 10
 MAX_PIXELS = 8192 * 4608
 REORDERED = ("h264", "hevc", "vvc")
 """Codecs whose order of frames FFmpeg does not know before it decodes."""
+BLANK = bytes(512)
+"""H.264 and its like never write three zero bytes in a row, arithmetic coders hardly ever more."""
 HDR = {16: "PQ", 18: "HLG"}
 ASPECTS = (0.25, 4.0)
 EXACT = (
@@ -162,6 +164,8 @@ def _frames(container: Any, stream: Any, tally: Counter[str]) -> Iterator[tuple[
             if tally["damaged packets"] > 10_000:
                 raise
             continue
+        if packet is not None and _is_blank(bytes(packet)):
+            tally["blank packets"] += 1
         if packet is not None and packet.dts is not None:
             heapq.heappush(stamps, packet.dts)
         for frame in frames:
@@ -172,6 +176,11 @@ def _frames(container: Any, stream: Any, tally: Counter[str]) -> Iterator[tuple[
                 yield (earliest if untimed else frame.pts), frame
         if packet is None:
             return
+
+
+def _is_blank(data: bytes) -> bool:
+    """Whether a disk has lost a sector of a packet: decoders make a picture of zeros, too, but no coder writes them."""
+    return BLANK in data or (bool(data) and not data.strip(b"\0"))
 
 
 def picture(frame: av.VideoFrame, aspect: float, short_side: int | None) -> NDArray[np.uint8]:

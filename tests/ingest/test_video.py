@@ -327,6 +327,22 @@ def test_damage_inside_is_counted_and_costs_no_more_than_its_group(tmp_path: Pat
     assert lost == 0 or any(what.startswith("damaged") for what in scene.dropped)
 
 
+@pytest.mark.parametrize(("name", "codec", "pixels"), CODECS[:3])
+def test_a_lost_block_never_gives_other_pictures_in_silence(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    """Decoders make something of zeros, too."""
+    noise = [np.random.default_rng(number).integers(0, 256, (96, 128, 3), np.uint8) for number in range(12)]
+    path = write_movie(tmp_path / name, noise, range(0, 480, 40), codec=codec, pixels=pixels)
+    data, whole = path.read_bytes(), _read(tmp_path)
+    assert len(data) > 40_000
+    for place in range(4096, len(data) - 4096, len(data) // 6):
+        path.write_bytes(data[:place] + bytes(4096) + data[place + 4096 :])
+        try:
+            scene = _read(tmp_path)
+        except RawDataError:
+            continue
+        assert scene.dropped != whole.dropped or [v.image for v in scene.views] == [v.image for v in whole.views], place
+
+
 def test_the_source_keeps_its_promises(tmp_path: Path) -> None:
     for name, codec, pixels in CODECS[:3]:
         write_movie(tmp_path / "train" / name, glide(40), irregular(40), codec=codec, pixels=pixels)
