@@ -98,7 +98,9 @@ def test_files_of_unknown_classes_are_not_missed(tmp_path: Path) -> None:
 def test_a_damaged_witness_costs_nothing(tmp_path: Path, damage: str) -> None:
     own = write(tmp_path) / "office_7.txt"
     text = own.read_bytes()
-    own.write_bytes(text[: len(text) // 2 + 5].rstrip(b"\n") if damage == "cut" else text[:900] + bytes(512) + text[900:])
+    own.write_bytes(
+        text[: len(text) // 2 + 5].rstrip(b"\n") if damage == "cut" else text[:900] + bytes(512) + text[900:]
+    )
     scene = read(tmp_path)
     assert scene.points is not None and len(scene.points) == 1000
     assert scene.dropped == {"room's own file is damaged: the points were not counted against it": 1}

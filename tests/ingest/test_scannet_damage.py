@@ -34,6 +34,7 @@ from tests.ingest.scannet_toy import (
 def test_damaged_files_of_a_scan_end_in_a_scene_or_an_error(tmp_path: Path) -> None:
     root = release(tmp_path)
     (root / "scannetv2_val.txt").write_text(f"{SCAN}\nscene0011_00\n")
+    (root / "scannetv2_train.txt").write_text("scene0012_00\n")
     ref = only(root)
     assert {Path(path).suffix for path in ref.files.values()} == {".ply", ".sens", ".json", ".txt", ".tsv", ".zip"}
     paths = [*sorted(ref.files.values()), "scannetv2_val.txt"]
