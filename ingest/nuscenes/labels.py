@@ -42,7 +42,7 @@ def read_lidarseg(files: RawFiles, path: str, count: int, dropped: Counter[str])
     if len(raw) != count:
         problem = f"{len(raw)} labels for {count} points"
         raise files.error(path, problem, hint="sweep and labels are of different releases or truncated")
-    runs = zero_runs(raw, PAGE)
+    runs = zero_runs(raw, min(PAGE, max(1, count)))
     if len(runs):
         dropped["labels 0 in an unbroken run: perhaps a lost block"] += int((runs[:, 1] - runs[:, 0]).sum())
     return _classes(files, path, raw)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ingest.images import jpeg_size
 from ingest.source import RawFiles
 from ingest.waymo.frame import CAMERAS, DIRECTIONS, Camera
-from shards.errors import NONSENSE
+from shards.errors import NONSENSE, ImageError
+from shards.png import walk_png
 from shards.scene import UNLABELLED, Float64, RollingShutter, View
 from shards.taxonomy import taxonomy
 
@@ -53,7 +54,7 @@ def build_view(files: RawFiles, path: str, camera: Camera, vehicle: Float64) -> 
     pose = exposed_pose(files, path, camera)
     try:
         classes, instance = _panoptic(camera)
-    except (OSError, *NONSENSE) as problem:
+    except (ImageError, OSError, *NONSENSE) as problem:
         raise files.error(path, f"the panoptic label of {name}: {problem}") from None
     return View(
         name=name,
@@ -110,6 +111,7 @@ def _panoptic(camera: Camera) -> tuple[NDArray[np.int16] | None, NDArray[np.int3
     divisor, png = camera.panoptic
     if not 0 < divisor < 1 << 16:
         raise ValueError(f"the divisor is {divisor}")
+    walk_png(png)
     with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:  # reads the header only
         if picture.size != (camera.width, camera.height) or picture.mode not in ("I;16", "I", "L"):
             raise ValueError(f"{picture.size} pixels of mode {picture.mode}, expected 16 bits for each of the picture")
