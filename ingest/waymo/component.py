@@ -106,14 +106,19 @@ class Components:
     ) -> dict[int, Row]:
         """Sensor number -> row, for the chosen sensors."""
         names = LASERS if sensor == _LASER else CAMERAS
-        fail = self.fail(component)
+        fail, table = self.fail(component), self._table(component)
         found: dict[int, Row] = {}
-        for row in self._table(component).rows(keys, [sensor, *columns]):
+        empty = True
+        for row in table.rows(keys, [sensor, *columns]):
+            empty = False
             number = names.get(row[sensor], 0) if isinstance(row[sensor], str) else row[sensor]
             if not isinstance(number, int):
                 raise fail(f"{sensor} is {row[sensor]!r}, expected a sensor's number or name")
             if number in chosen.values():
                 found[unique(number, found, sensor, fail)] = row
+        if empty and (others := table.segments()) and not others & set(self.segment[SEGMENT]):
+            shown = ", ".join(sorted(map(str, others)))[:100]
+            raise fail(f"its rows are of {shown}: the file was exchanged with another")
         return found
 
     def _lasers(self, keys: Keys, chosen: list[str], returns: int) -> dict[int, Laser]:

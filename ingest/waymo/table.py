@@ -56,12 +56,20 @@ class Table:
         if self._metadata.num_rows > MAX_ROWS:
             raise fail(f"{self._metadata.num_rows} rows, at most {MAX_ROWS} expected")
 
-    def timestamps(self) -> list[int]:
-        """The frame timestamps (us) of all rows, each once, in order of time."""
+    def timestamps(self, segment: str) -> list[int]:
+        """The frame timestamps (us) of a segment's rows, each once, in order of time; none where all are of others."""
+        found = zip(self._column(SEGMENT), self._column(TIMESTAMP), strict=True)
+        return sorted({int(time) for name, time in found if name == segment and time is not None})
+
+    def segments(self) -> set[Any]:
+        """The segments that rows are of; a file holds one, or several."""
+        return set(self._column(SEGMENT))
+
+    def _column(self, name: str) -> list[Any]:
         with _told(self.fail):
-            self._check([TIMESTAMP], range(self._metadata.num_row_groups))
-            column = self._file.read(columns=[TIMESTAMP], use_threads=False).column(0)
-            return sorted({int(value) for value in column.to_pylist() if value is not None})
+            self._check([name], range(self._metadata.num_row_groups))
+            values: list[Any] = self._file.read(columns=[name], use_threads=False).column(0).to_pylist()
+            return values
 
     def rows(self, keys: Mapping[str, Collection[Any]], columns: Iterable[str]) -> Iterator[Row]:
         """Rows whose key columns have one of these values each: column -> number, text, bytes, numpy array or None."""

@@ -90,7 +90,10 @@ def _frames(
     fail = partial(RawDataError, dataset=DATASET, path=paths["vehicle_pose"])
     try:
         table = Table(files["vehicle_pose"][name], partial(store.read_range, paths["vehicle_pose"]), fail)
-        timestamps = table.timestamps()
+        timestamps = table.timestamps(name)
+        if not timestamps and table.segments():
+            others = ", ".join(sorted(map(str, table.segments())))
+            raise fail(f"its rows are of {others[:100]}: the file was exchanged with another")
         if not timestamps or not 0 < timestamps[0] <= timestamps[-1] < 1 << 53:
             raise fail(f"{len(timestamps)} timestamps, expected positive ones in microseconds")
     except RawDataError as problem:

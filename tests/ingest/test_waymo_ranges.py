@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,21 @@ def test_a_component_that_other_segments_have_is_counted(tmp_path: Path) -> None
         items = v2.SOURCE.plan(Store(tmp_path), Options(cameras=()))
         (ref,) = [item for item in items if isinstance(item, SceneRef) and split.startswith(item.split)]
         assert len(v2.read(ref).dropped) == expected
+
+
+@pytest.mark.parametrize("component", v2._REQUIRED + v2._OPTIONAL)
+def test_a_component_of_another_segment_is_refused(tmp_path: Path, component: str) -> None:
+    """Rows say whose they are, so that labels of another drive are no missing labels of this one."""
+    root = toy.write_v2(tmp_path, [toy.toy_frame(0)])
+    toy.write_v2(tmp_path / "other", [replace(toy.toy_frame(0), segment="99_100_000_120_000")])
+    name = f"{component}/{toy.SEGMENT}.parquet"
+    (root / name).write_bytes((tmp_path / "other/training" / name).read_bytes())
+    (item,) = v2.SOURCE.plan(Store(tmp_path), Options(cameras=("FRONT",)))
+    if isinstance(item, SceneRef):
+        with pytest.raises(RawDataError, match=rf"{name}: its rows are of 99_100_000_120_000: .* exchanged"):
+            v2.read(item)
+    else:
+        assert component == "vehicle_pose" and "its rows are of 99_100_000_120_000" in item.reason
 
 
 def test_the_split_is_the_folder_not_what_an_address_ends_with(tmp_path: Path) -> None:
