@@ -118,3 +118,15 @@ def test_labels_that_may_be_a_lost_block_are_counted(tmp_path: Path) -> None:
         assert isinstance(ref, SceneRef)
         reason = "labels 0 in an unbroken run: perhaps a lost block"
         assert SOURCE.read(ref).dropped.get(reason, 0) == expected
+
+
+def test_a_sweep_of_noise_alone_is_counted(tmp_path: Path) -> None:
+    write_dataset(tmp_path, keyframes=1)
+    labels = min(tmp_path.glob("lidarseg/*/*"))
+    for file in tmp_path.glob("panoptic/*/*"):
+        file.unlink()
+    count = labels.stat().st_size
+    labels.write_bytes(bytes(count))
+    (ref,) = planned(tmp_path)
+    assert isinstance(ref, SceneRef)
+    assert SOURCE.read(ref).dropped["labels 0 in an unbroken run: perhaps a lost block"] == count
