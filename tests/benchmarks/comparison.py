@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import comparison_features, comparison_sonata, comparison_speed
+from tests.benchmarks import comparison_features, comparison_sonata, comparison_speed, raw_damage
 from tests.benchmarks.report import RESULTS, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -59,6 +59,12 @@ def readers(found: Records) -> str:
     return "\n\n".join(parts)
 
 
+def damage(found: Records) -> str:
+    """The newest record."""
+    record = found["raw_damage"][-1]
+    return f"`python -m tests.benchmarks.raw_damage`, {place(record)}:\n\n" + raw_damage.pivot(record["rows"])
+
+
 def place(record: dict[str, Any]) -> str:
     """Date, commit and machine of a record."""
     return f"{record['date'][:10]}, commit {record['commit'][:7]}, {record['cores']} cores of an {record['cpu']}"
@@ -72,7 +78,7 @@ PAGES: dict[str, dict[str, Section]] = {
         "corruption": corruption,
         **comparison_speed.SECTIONS,
     },
-    "datasets.md": {"readers": readers},
+    "datasets.md": {"damage": damage, "readers": readers},
     "sonata.md": comparison_sonata.SECTIONS,
 }
 
