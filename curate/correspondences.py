@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from curate.visibility import VisibilityConfig, point_spacing, visible_points
-from shards.cameras import Projection, project
-from shards.errors import RecipeError
-from shards.scene import Correspondences, Float32, Scene, View
+from brickyard.curate.visibility import VisibilityConfig, point_spacing, visible_points
+from brickyard.shards.cameras import Projection, project
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Correspondences, Float32, Scene, View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import ImageError, SceneError
-from shards.images import decode, inspect
-from shards.scene import Scene, View
+from brickyard.shards.errors import ImageError, SceneError
+from brickyard.shards.images import decode, inspect
+from brickyard.shards.scene import Scene, View
 
 MAX_PIXELS = 1 << 26
 

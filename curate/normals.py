@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import RecipeError
-from shards.scene import Float32, Float64, Scene
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Float32, Float64, Scene
 
 BLOCK = 65_536
 FLAT = 1e-4

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from curate.normals import NormalsConfig, add_normals
-from curate.superpixels import SlicConfig, add_superpixels
-from shards.scene import Scene
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.curate.normals import NormalsConfig, add_normals
+from brickyard.curate.superpixels import SlicConfig, add_superpixels
+from brickyard.shards.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from importlib.metadata import version
 
 import numpy as np
 
-from curate.images import decode_rgb
-from shards.errors import RecipeError, SceneError
-from shards.scene import Scene, Superpixels, View
+from brickyard.curate.images import decode_rgb
+from brickyard.shards.errors import RecipeError, SceneError
+from brickyard.shards.scene import Scene, Superpixels, View
 
 
 @dataclass(frozen=True, kw_only=True)

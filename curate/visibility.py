@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.cameras import Projection, pixels_per_radian, project
-from shards.errors import RecipeError
-from shards.scene import Float32, Float64, Scene, View
+from brickyard.shards.cameras import Projection, pixels_per_radian, project
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Float32, Float64, Scene, View
 
 Bools = NDArray[np.bool_]
 

@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from train.clouds import Clouds
-from train.views.color import ColorConfig, recolor
-from train.views.geometry import GeometryConfig, move, turns
-from train.views.noise import derive, normal, uniform
-from train.voxels import representatives
+from brickyard.train.clouds import Clouds
+from brickyard.train.views.color import ColorConfig, recolor
+from brickyard.train.views.geometry import GeometryConfig, move, turns
+from brickyard.train.views.noise import derive, normal, uniform
+from brickyard.train.voxels import representatives
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,16 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shards.corpus import Corpus
-from shards.errors import RecipeError
-from shards.stream import Stream
-from train.clouds import MODALITIES, Cloud, Clouds, Input, channels, join_clouds, point_features, read_cloud
-from train.point_student import PointStudent
-from train.student import Rows, Student, StudentConfig, build_student
-from train.voxels import representatives, voxelise
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.stream import Stream
+from brickyard.train.clouds import MODALITIES, Cloud, Clouds, Input, channels, join_clouds, point_features, read_cloud
+from brickyard.train.point_student import PointStudent
+from brickyard.train.student import Rows, Student, StudentConfig, build_student
+from brickyard.train.voxels import representatives, voxelise
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 FLOOR = 0.01
 """Share of a scene's points that may lie below its floor."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from train.clouds import Cloud
-from train.student import Rows
+from brickyard.train.clouds import Cloud
+from brickyard.train.student import Rows
 
 Classify = Callable[[Sequence[Cloud], int], Rows]
 """(clouds, turn) -> rows whose features are class scores (logits); see `Student.encode`."""

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from evaluate.features import Encoder
-from evaluate.linear_probe import ProbeResult, score, training_set
-from evaluate.metrics import confusion_matrix
-from evaluate.splits import DataConfig, split_rows, train_rows
-from shards.taxonomy import taxonomy
+from brickyard.evaluate.features import Encoder
+from brickyard.evaluate.linear_probe import ProbeResult, score, training_set
+from brickyard.evaluate.metrics import confusion_matrix
+from brickyard.evaluate.splits import DataConfig, split_rows, train_rows
+from brickyard.shards.taxonomy import taxonomy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,15 +30,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.features import EncodedScene, Encoder, frozen
-from evaluate.lovasz import lovasz_softmax
-from evaluate.metrics import class_iou, confusion_matrix, mean_iou
-from evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
-from shards.corpus import Corpus
-from shards.errors import RecipeError
-from shards.scene import UNLABELLED
-from shards.taxonomy import taxonomy
-from train.student import Student
+from brickyard.evaluate.features import EncodedScene, Encoder, frozen
+from brickyard.evaluate.lovasz import lovasz_softmax
+from brickyard.evaluate.metrics import class_iou, confusion_matrix, mean_iou
+from brickyard.evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import UNLABELLED
+from brickyard.shards.taxonomy import taxonomy
+from brickyard.train.student import Student
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,18 +22,18 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from evaluate.pca import Components, principal
-from evaluate.show.cloud import Camera, drawn, fit, from_above, oblique, render
-from evaluate.show.colour import RGB, height_colours, turbo
-from evaluate.show.raster import draw
-from shards.atomic import write_whole
-from shards.corpus import Corpus
-from shards.errors import RecipeError
-from shards.stream import Stream
-from train.student import Student
+from brickyard.evaluate.pca import Components, principal
+from brickyard.evaluate.show.cloud import Camera, drawn, fit, from_above, oblique, render
+from brickyard.evaluate.show.colour import RGB, height_colours, turbo
+from brickyard.evaluate.show.raster import draw
+from brickyard.shards.atomic import write_whole
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.stream import Stream
+from brickyard.train.student import Student
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 MATCHES = 5
 """Best matches of a query that are marked in each scene."""

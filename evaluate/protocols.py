@@ -28,17 +28,17 @@ from typing import Any
 
 import xxhash
 
-from evaluate.augment import AugmentConfig
-from evaluate.knn import KnnConfig
-from evaluate.linear_probe import ProbeConfig
-from evaluate.segmenter import Kind
-from evaluate.shortcut import ShortcutConfig
-from evaluate.splits import DataConfig
-from evaluate.supervised import SupervisedConfig
-from shards.errors import RecipeError
-from shards.taxonomy import taxonomy
-from train.models.point_decoder import PointDecoderConfig
-from train.views.geometry import GeometryConfig
+from brickyard.evaluate.augment import AugmentConfig
+from brickyard.evaluate.knn import KnnConfig
+from brickyard.evaluate.linear_probe import ProbeConfig
+from brickyard.evaluate.segmenter import Kind
+from brickyard.evaluate.shortcut import ShortcutConfig
+from brickyard.evaluate.splits import DataConfig
+from brickyard.evaluate.supervised import SupervisedConfig
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.taxonomy import taxonomy
+from brickyard.train.models.point_decoder import PointDecoderConfig
+from brickyard.train.views.geometry import GeometryConfig
 
 LINEAR_PROBE = "linear_probe"
 KINDS: tuple[Kind, ...] = ("linear", "decoder", "finetune")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evaluate.linear_probe import ProbeConfig
-from evaluate.protocols import preset
-from evaluate.splits import DataConfig
-from evaluate.supervised import SupervisedConfig
+from brickyard.evaluate.linear_probe import ProbeConfig
+from brickyard.evaluate.protocols import preset
+from brickyard.evaluate.splits import DataConfig
+from brickyard.evaluate.supervised import SupervisedConfig
 
 SOURCE = "published (Sonata, 108M, 140k scenes)"
 OUTDOOR_SOURCE = "published (Sonata outdoor, nuScenes + Waymo + SemanticKITTI)"

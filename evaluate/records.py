@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shards.documents import Every, read_file
-from shards.errors import BrickyardError
+from brickyard.shards.documents import Every, read_file
+from brickyard.shards.errors import BrickyardError
 
 PROBE = "probe.json"
 RESULTS = "results.json"

@@ -19,19 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from evaluate.features import Encoder, RawStudent, frozen, raw_inputs
-from evaluate.knn import KnnConfig, knn_probe
-from evaluate.linear_probe import ProbeConfig, ProbeResult, probe_features, probe_rows
-from evaluate.metrics import accuracy, mean_accuracy
-from evaluate.protocols import fingerprint, settings
-from evaluate.published import published
-from evaluate.segmenter import adapted, voxel_size
-from evaluate.shortcut import ShortcutConfig, ShortcutResult, shortcut_check
-from evaluate.splits import DataConfig, train_rows
-from evaluate.supervised import SupervisedConfig, supervised
-from shards.corpus import Corpus
-from shards.errors import RecipeError
-from train.student import Student
+from brickyard.evaluate.features import Encoder, RawStudent, frozen, raw_inputs
+from brickyard.evaluate.knn import KnnConfig, knn_probe
+from brickyard.evaluate.linear_probe import ProbeConfig, ProbeResult, probe_features, probe_rows
+from brickyard.evaluate.metrics import accuracy, mean_accuracy
+from brickyard.evaluate.protocols import fingerprint, settings
+from brickyard.evaluate.published import published
+from brickyard.evaluate.segmenter import adapted, voxel_size
+from brickyard.evaluate.shortcut import ShortcutConfig, ShortcutResult, shortcut_check
+from brickyard.evaluate.splits import DataConfig, train_rows
+from brickyard.evaluate.supervised import SupervisedConfig, supervised
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.train.student import Student
 
 INITS = ("random", "raw", "pretrained")
 """In the order of the table."""

@@ -18,13 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shards.errors import RecipeError
-from train.clouds import Cloud, Clouds, join_clouds
-from train.models.point_decoder import PointDecoder, PointDecoderConfig
-from train.models.point_transformer import block_of
-from train.point_student import PointStudent, PointStudentConfig
-from train.student import Rows, Student, UNetStudent, build_student
-from train.voxels import representatives
+from brickyard.shards.errors import RecipeError
+from brickyard.train.clouds import Cloud, Clouds, join_clouds
+from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
+from brickyard.train.models.point_transformer import block_of
+from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.student import Rows, Student, UNetStudent, build_student
+from brickyard.train.voxels import representatives
 
 Kind = Literal["linear", "decoder", "finetune"]
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from evaluate.features import Encoder
-from evaluate.splits import DataConfig, split_rows, train_rows
-from shards.errors import RecipeError
+from brickyard.evaluate.features import Encoder
+from brickyard.evaluate.splits import DataConfig, split_rows, train_rows
+from brickyard.shards.errors import RecipeError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from shards.corpus import Corpus
-from shards.errors import RecipeError
-from shards.scene import UNLABELLED
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import UNLABELLED
 
 _MAX_LIST_BYTES = 256 << 20
 

@@ -19,26 +19,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evaluate.augment import AugmentConfig, augmented, mixed
-from evaluate.features import frozen, label_field, read_labels
-from evaluate.fragments import VARIANTS, predict
-from evaluate.linear_probe import ProbeResult, score, spread_labels
-from evaluate.lovasz import lovasz_softmax
-from evaluate.metrics import confusion_matrix
-from evaluate.segmenter import Kind, Segmenter, adapted, voxel_size
-from evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
-from shards.corpus import Corpus
-from shards.errors import BrickyardError
-from shards.scene import UNLABELLED
-from shards.stream import Stream
-from shards.taxonomy import taxonomy
-from train.clouds import Cloud, join_clouds
-from train.models.point_decoder import PointDecoderConfig
-from train.schedules import one_cycle
-from train.student import Rows, Student
+from brickyard.evaluate.augment import AugmentConfig, augmented, mixed
+from brickyard.evaluate.features import frozen, label_field, read_labels
+from brickyard.evaluate.fragments import VARIANTS, predict
+from brickyard.evaluate.linear_probe import ProbeResult, score, spread_labels
+from brickyard.evaluate.lovasz import lovasz_softmax
+from brickyard.evaluate.metrics import confusion_matrix
+from brickyard.evaluate.segmenter import Kind, Segmenter, adapted, voxel_size
+from brickyard.evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import BrickyardError
+from brickyard.shards.scene import UNLABELLED
+from brickyard.shards.stream import Stream
+from brickyard.shards.taxonomy import taxonomy
+from brickyard.train.clouds import Cloud, join_clouds
+from brickyard.train.models.point_decoder import PointDecoderConfig
+from brickyard.train.schedules import one_cycle
+from brickyard.train.student import Rows, Student
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 
 @dataclass(frozen=True, kw_only=True)

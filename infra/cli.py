@@ -20,8 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from infra.output import guard_arguments, without_credentials
-from shards.errors import BrickyardError, RecipeError
+from brickyard.infra.output import guard_arguments, without_credentials
+from brickyard.shards.errors import BrickyardError, RecipeError
 
 FAILED, USAGE, QUARANTINED = 1, 2, 3
 
@@ -58,7 +58,7 @@ def _main(words: Sequence[str]) -> int:
     if misplaced := guard_arguments(args):
         return _fail(args, misplaced, USAGE)
     try:
-        verb: Verb = import_module(f"infra.verbs.{args.verb}").run
+        verb: Verb = import_module(f"brickyard.infra.verbs.{args.verb}").run
         # libraries that print (Ray does) must not get between the reader and the one JSON object
         with redirect_stdout(sys.stderr) if args.json else nullcontext():
             result, code = verb(args)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from shards.errors import BrickyardError
+from brickyard.shards.errors import BrickyardError
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -29,10 +29,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from infra.culprit import culprit
-from infra.document import MAX_BYTES, compose
-from infra.document import place as place_of
-from shards.errors import RecipeError
+from brickyard.infra.culprit import culprit
+from brickyard.infra.document import MAX_BYTES, compose
+from brickyard.infra.document import place as place_of
+from brickyard.shards.errors import RecipeError
 
 T = TypeVar("T")
 

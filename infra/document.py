@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from shards.errors import RecipeError
+from brickyard.shards.errors import RecipeError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32

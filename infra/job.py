@@ -16,17 +16,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.cluster import cluster
-from infra.mended import check_inputs
-from infra.plan import Plan, task_memory
-from infra.recipe import Recipe
-from infra.supervisor import PATIENCE_S, dismiss, run_watched
-from infra.task import Job, TaskResult
-from ingest.source import SceneRef
-from shards.build import LOCK, fingerprint_digest, finish_build, is_finished, part_name, read_part, start_build
-from shards.corpus import MANIFEST, Corpus
-from shards.errors import BrickyardError, CorpusError
-from shards.storage import Store
+from brickyard.infra.cluster import cluster
+from brickyard.infra.mended import check_inputs
+from brickyard.infra.plan import Plan, task_memory
+from brickyard.infra.recipe import Recipe
+from brickyard.infra.supervisor import PATIENCE_S, dismiss, run_watched
+from brickyard.infra.task import Job, TaskResult
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.build import (
+    LOCK,
+    fingerprint_digest,
+    finish_build,
+    is_finished,
+    part_name,
+    read_part,
+    start_build,
+)
+from brickyard.shards.corpus import MANIFEST, Corpus
+from brickyard.shards.errors import BrickyardError, CorpusError
+from brickyard.shards.storage import Store
 
 ProgressCall = Callable[[int, int, str], None]
 

@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from infra.plan import Plan
-from infra.task import inputs
-from shards.build import BUILD, differences, fingerprint_bytes, read_inputs
-from shards.corpus import MANIFEST, Corpus
-from shards.documents import MAX_BYTES, read_document
-from shards.errors import CorpusError
-from shards.storage import Store
+from brickyard.infra.plan import Plan
+from brickyard.infra.task import inputs
+from brickyard.shards.build import BUILD, differences, fingerprint_bytes, read_inputs
+from brickyard.shards.corpus import MANIFEST, Corpus
+from brickyard.shards.documents import MAX_BYTES, read_document
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.storage import Store
 
 _FLAG = "--retry-quarantined"
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from shards.uri import Location, remember, scrub
+from brickyard.shards.uri import Location, remember, scrub
 
 _RECIPE_BYTES = 4 << 20
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")

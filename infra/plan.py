@@ -10,21 +10,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from infra.recipe import Recipe, SourceConfig, build_config, source_root
-from infra.task import inputs, make_scene, reason
-from ingest.source import Missing, Notice, SceneRef, source_distributions
-from shards.encode import FORMAT_VERSION
-from shards.errors import BrickyardError, RecipeError
-from shards.index import Quarantined
-from shards.reasons import sentence
-from shards.storage import Store
+from brickyard.infra.recipe import Recipe, SourceConfig, build_config, source_root
+from brickyard.infra.task import inputs, make_scene, reason
+from brickyard.ingest.source import Missing, Notice, SceneRef, source_distributions
+from brickyard.shards.encode import FORMAT_VERSION
+from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.shards.index import Quarantined
+from brickyard.shards.reasons import sentence
+from brickyard.shards.storage import Store
 
+HOME = Path(__file__).resolve().parents[1]
+"""Where the packages lie."""
 CODE = ("shards", "curate", "ingest", "infra/plan.py", "infra/task.py")
 LIBRARIES = ("numpy", "numcodecs", "pyarrow", "scikit-image", "scipy", "pillow", "nuscenes-devkit")
 
@@ -127,7 +128,7 @@ def _sentence(items: Sequence[Quarantined]) -> str:
 
 def code_version(datasets: Sequence[str]) -> dict[str, str]:
     """What code makes the bytes: digests of ours, versions of the libraries and of the distributions of the sources."""
-    code = {name: _code_digest(Path(str(files(name.partition("/")[0]))).parent / name) for name in CODE}
+    code = {name: _code_digest(HOME / name) for name in CODE}
     libraries = {name: version(name) for name in LIBRARIES}
     return {"format": str(FORMAT_VERSION)} | code | libraries | source_distributions(datasets)
 

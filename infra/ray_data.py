@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from shards.codecs import Pairs, Quantised
-from shards.corpus import Corpus
-from shards.errors import CorpusError
-from shards.storage import Store
+from brickyard.shards.codecs import Pairs, Quantised
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.storage import Store
 
 BLOCK_BYTES = 64 << 20
 _GROWTH = 3

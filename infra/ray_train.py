@@ -4,7 +4,7 @@ Ray Train starts the workers where the cluster has room, joins them to one group
 is lost; the run then goes on from its newest checkpoint, as it does by hand. A training that cannot be gone on from
 (such as a loss that is not finite) is not tried again. All workers must see the folder of the run and the corpus.
 
-On one machine `torchrun --nproc-per-node 8 -m infra.cli train ...` does the same without Ray.
+On one machine `torchrun --nproc-per-node 8 -m brickyard.infra.cli train ...` does the same without Ray.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.cluster import cluster
-from shards.cache import CacheConfig
-from shards.corpus import Corpus
-from shards.errors import BrickyardError
-from train.guards import Stopped
-from train.loop import TrainConfig, train
-from train.objectives.objective import ObjectiveConfig
-from train.records import read_summary
+from brickyard.infra.cluster import cluster
+from brickyard.shards.cache import CacheConfig
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.guards import Stopped
+from brickyard.train.loop import TrainConfig, train
+from brickyard.train.objectives.objective import ObjectiveConfig
+from brickyard.train.records import read_summary
 
 RESTARTS = 3
 _FAILED = "failed.txt"

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from curate.pipeline import CurateConfig
-from infra.config import Deferred, dump, load_file
-from ingest.source import Source, find_source
-from shards.containers import ContainerName
-from shards.errors import RecipeError
-from shards.uri import Location, redacted
+from brickyard.curate.pipeline import CurateConfig
+from brickyard.infra.config import Deferred, dump, load_file
+from brickyard.ingest.source import Source, find_source
+from brickyard.shards.containers import ContainerName
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.uri import Location, redacted
 
 
 @dataclass(frozen=True, kw_only=True)

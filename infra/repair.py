@@ -13,17 +13,17 @@ from typing import Any
 
 import xxhash
 
-from infra.job import about, only_writer
-from infra.plan import Plan
-from infra.recipe import Recipe
-from infra.task import Job, make_scene, run_task, time_limit
-from ingest.source import SceneRef
-from shards.build import Part, fingerprint_digest, finish_build, read_part, start_build
-from shards.containers import CONTAINERS
-from shards.convert import encoded_scene, summary_entries
-from shards.encode import EncodedScene
-from shards.errors import NONSENSE, CorpusError
-from shards.storage import Store, digest64
+from brickyard.infra.job import about, only_writer
+from brickyard.infra.plan import Plan
+from brickyard.infra.recipe import Recipe
+from brickyard.infra.task import Job, make_scene, run_task, time_limit
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.build import Part, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.containers import CONTAINERS
+from brickyard.shards.convert import encoded_scene, summary_entries
+from brickyard.shards.encode import EncodedScene
+from brickyard.shards.errors import NONSENSE, CorpusError
+from brickyard.shards.storage import Store, digest64
 
 Progress = Callable[[int, int, str], None]
 

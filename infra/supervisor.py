@@ -21,11 +21,12 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from infra.task import Job, TaskResult
-from infra.worker import is_stopped
-from ingest.source import SceneRef
-from shards.errors import BrickyardError
+from brickyard.infra.task import Job, TaskResult
+from brickyard.infra.worker import is_stopped
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.errors import BrickyardError
 
+WORKER = "brickyard.infra.worker"
 GRACE_S = 5.0
 """A scene over its time may take so much longer until Python is back from native code and can end it by itself."""
 WRITE_S = 3600.0
@@ -116,7 +117,7 @@ class Worker:
         with theirs:
             self._pipe = Connection(ours.detach())
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "infra.worker", str(theirs.fileno()), str(os.getpid()), str(patience)],
+                [sys.executable, "-P", "-m", WORKER, str(theirs.fileno()), str(os.getpid()), str(patience)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what readers print must not get between ours and the one JSON object

@@ -24,14 +24,14 @@ from typing import Any
 
 import xxhash
 
-from curate.pipeline import CurateConfig, curate
-from infra.recipe import Recipe, ShardsConfig
-from ingest.source import SceneRef, find_source
-from shards.build import Part, commit_task, fingerprint_digest, read_part
-from shards.encode import EncodedScene, encode_scene
-from shards.errors import BrickyardError, SceneError, without_addresses
-from shards.index import Quarantined
-from shards.storage import Store
+from brickyard.curate.pipeline import CurateConfig, curate
+from brickyard.infra.recipe import Recipe, ShardsConfig
+from brickyard.ingest.source import SceneRef, find_source
+from brickyard.shards.build import Part, commit_task, fingerprint_digest, read_part
+from brickyard.shards.encode import EncodedScene, encode_scene
+from brickyard.shards.errors import BrickyardError, SceneError, without_addresses
+from brickyard.shards.index import Quarantined
+from brickyard.shards.storage import Store
 
 _REMIND_S = 1.0
 """A time limit that was swallowed rings again after so many seconds."""

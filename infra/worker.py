@@ -20,7 +20,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from infra.task import TaskResult, reason, run_task, try_scenes
+from brickyard.infra.task import TaskResult, reason, run_task, try_scenes
 
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""

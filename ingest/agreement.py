@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shards.scene import Float32, View
+from brickyard.shards.scene import Float32, View
 
 MIN_PROBES = 50
 TOLERANCE = 0.05

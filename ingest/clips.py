@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from shards.errors import RecipeError
+from brickyard.shards.errors import RecipeError
 
 T = TypeVar("T")
 

@@ -33,13 +33,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ingest.elsewhere import litter, mirror, opened_below, remote
-from ingest.sameness import first_difference
-from ingest.sameness import scene_digest as scene_digest  # noqa: PLC0414
-from ingest.source import Missing, Notice, SceneRef, Source, find_source, source_names
-from shards.errors import BrickyardError, RawDataError, SceneError
-from shards.scene import Float64, Scene, View
-from shards.storage import Store
+from brickyard.ingest.elsewhere import litter, mirror, opened_below, remote
+from brickyard.ingest.sameness import first_difference
+from brickyard.ingest.sameness import scene_digest as scene_digest  # noqa: PLC0414
+from brickyard.ingest.source import Missing, Notice, SceneRef, Source, find_source, source_names
+from brickyard.shards.errors import BrickyardError, RawDataError, SceneError
+from brickyard.shards.scene import Float64, Scene, View
+from brickyard.shards.storage import Store
 
 PEEK_BYTES = 64 << 10
 """Planning may look at so much of a point file or image: a header, never the payload."""
@@ -275,8 +275,8 @@ def _sees_a_point(xyz: Float64, view: View) -> bool:
 
 _WORKER = """
 import json, sys
-from ingest.sameness import scene_digest
-from ingest.source import SceneRef, find_source
+from brickyard.ingest.sameness import scene_digest
+from brickyard.ingest.source import SceneRef, find_source
 ref = SceneRef(**json.load(sys.stdin))
 print(scene_digest(find_source(ref.dataset).read(ref)))
 """

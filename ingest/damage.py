@@ -22,13 +22,13 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ingest.contract import watch_store
-from ingest.elsewhere import mirror
-from ingest.sameness import first_difference
-from ingest.source import Missing, Notice, SceneRef, Source
-from shards.errors import BrickyardError, RawDataError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.contract import watch_store
+from brickyard.ingest.elsewhere import mirror
+from brickyard.ingest.sameness import first_difference
+from brickyard.ingest.source import Missing, Notice, SceneRef, Source
+from brickyard.shards.errors import BrickyardError, RawDataError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 BLOCK = 4096
 """Bytes that a lost page of a file system or a failed write leaves as zeros."""

@@ -15,10 +15,10 @@ from unittest.mock import patch
 
 import pyarrow.fs as pafs
 
-from shards.filesystems import open_filesystem
-from shards.retry import RetryPolicy
-from shards.storage import Store
-from shards.uri import Location
+from brickyard.shards.filesystems import open_filesystem
+from brickyard.shards.retry import RetryPolicy
+from brickyard.shards.storage import Store
+from brickyard.shards.uri import Location
 
 _EVENTS = ("open", "os.listdir", "os.scandir")
 _listeners: list[Any] = []
@@ -61,7 +61,7 @@ def remote(folder: str) -> Iterator[str]:
     def opening(location: Location, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
         return (inside, root.name) if location.whole == address else open_filesystem(location, policy)
 
-    with patch("shards.storage.open_filesystem", opening):
+    with patch("brickyard.shards.storage.open_filesystem", opening):
         yield address
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 
-from ingest.source import RawFiles
-from shards.errors import ImageError, RawDataError
-from shards.images import ImageHeader, check, inspect
-from shards.scene import ImageFormat
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import ImageError, RawDataError
+from brickyard.shards.images import ImageHeader, check, inspect
+from brickyard.shards.scene import ImageFormat
 
 _NAMES = {"jpeg": "a JPEG image", "png": "a PNG image"}
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import PAGE, blank_records, zero_runs
-from ingest.source import RawFiles
+from brickyard.ingest.blank import PAGE, blank_records, zero_runs
+from brickyard.ingest.source import RawFiles
 
 MAX_POINTS = 1 << 28
 MAX_HEADER = 4096

@@ -28,13 +28,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import PAGE
-from ingest.npy import lost_rows, read_npy, whole_pages
-from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
-from shards.errors import RecipeError, SceneError
-from shards.scene import UNLABELLED, Domain, Float32, Float64, Identity, Points, Scene
-from shards.storage import Store
-from shards.taxonomy import taxonomy, taxonomy_names
+from brickyard.ingest.blank import PAGE
+from brickyard.ingest.npy import lost_rows, read_npy, whole_pages
+from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
+from brickyard.shards.errors import RecipeError, SceneError
+from brickyard.shards.scene import UNLABELLED, Domain, Float32, Float64, Identity, Points, Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy, taxonomy_names
 
 DATASET = "pointcept"
 MAX_EXTENT_M = {"indoor": 500.0, "outdoor": 10_000.0, "object": 500.0, "video": 10_000.0}

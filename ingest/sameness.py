@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from shards.scene import Scene
+from brickyard.shards.scene import Scene
 
 
 def first_difference(one: Any, two: Any, where: str = "scene") -> str | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shards.atomic import write_whole
-from shards.storage import Store
+from brickyard.shards.atomic import write_whole
+from brickyard.shards.storage import Store
 
 LICENCE = "CC0-1.0"
 VERSION = "simulated"

@@ -22,10 +22,14 @@ from typing import Any
 
 import xxhash
 
-from ingest import simulated
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene, SourceFile
-from shards.storage import Store
+from brickyard.ingest import simulated
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.plugins import find_plugin, plugin_names
+from brickyard.shards.scene import Scene, SourceFile
+from brickyard.shards.storage import Store
+
+GROUP = "brickyard.sources"
+"""Of the entry points by which sources are found."""
 
 MAX_FILE_BYTES = 4 << 30
 """No single raw file is loaded whole beyond this; streams such as `.sens` are read by ranges instead."""
@@ -131,24 +135,24 @@ def _read(read: Callable[[SceneRef], Scene], ref: SceneRef) -> Scene:
 
 def source_names() -> list[str]:
     """Names of all installed sources, ours and third parties'."""
-    return sorted({e.name for e in entry_points(group="brickyard.sources")})
+    return plugin_names(GROUP)
 
 
 def source_distributions(datasets: Iterable[str]) -> dict[str, str]:
     """Distribution name -> version of those that provide these sources."""
-    found = [entry.dist for entry in entry_points(group="brickyard.sources") if entry.name in set(datasets)]
+    found = [entry.dist for entry in entry_points(group=GROUP) if entry.name in set(datasets)]
     return {dist.name: dist.version for dist in found if dist is not None}
 
 
 def find_source(dataset: str) -> Source:
     """The source registered under a name (entry point group `brickyard.sources`); raises `RecipeError` if unknown."""
-    for entry in entry_points(group="brickyard.sources"):
-        if entry.name == dataset:
-            source = entry.load()
-            if not isinstance(source, Source):
-                raise RecipeError(f"the entry point of dataset {dataset!r} is no ingest.source.Source")
-            return source
-    raise RecipeError(f"unknown dataset {dataset!r}; installed sources: {', '.join(source_names())}")
+    try:
+        source = find_plugin(GROUP, dataset)
+    except KeyError:
+        raise RecipeError(f"unknown dataset {dataset!r}; installed sources: {', '.join(source_names())}") from None
+    if not isinstance(source, Source):
+        raise RecipeError(f"the entry point of dataset {dataset!r} is no brickyard.ingest.source.Source")
+    return source
 
 
 class RawFiles:

@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.images import image_error, image_header
-from ingest.source import RawFiles
-from shards.errors import NONSENSE, ImageError, RawDataError
-from shards.images import load
-from shards.scene import CameraModel, Depth, Float64, View
+from brickyard.ingest.images import image_error, image_header
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import NONSENSE, ImageError, RawDataError
+from brickyard.shards.images import load
+from brickyard.shards.scene import CameraModel, Depth, Float64, View
 
 NAME = "transforms.json"
 MAX_JSON_BYTES = 64 << 20

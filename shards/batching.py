@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.visits import Visits
+from brickyard.shards.visits import Visits
 
 Place = tuple[int, int]
 """Where the next batch begins: (first place of the window, step in it)."""

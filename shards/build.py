@@ -25,16 +25,16 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from shards.atomic import TEMPORARY
-from shards.containers import CONTAINERS, ContainerName
-from shards.corpus import INDEX, MANIFEST, MANIFEST_FORMAT, Corpus, manifest_digest, read_manifest
-from shards.documents import MAX_BYTES, document_bytes, read_document
-from shards.encode import FORMAT_VERSION, EncodedScene
-from shards.errors import NONSENSE, CorpusError
-from shards.index import MAX_INDEX_BYTES, SCHEMA, Quarantined, index_rows, read_index, write_index
-from shards.quarantine import MOVED, get_lists, printable, put_lists
-from shards.seal import is_whole
-from shards.storage import Store, digest64
+from brickyard.shards.atomic import TEMPORARY
+from brickyard.shards.containers import CONTAINERS, ContainerName
+from brickyard.shards.corpus import INDEX, MANIFEST, MANIFEST_FORMAT, Corpus, manifest_digest, read_manifest
+from brickyard.shards.documents import MAX_BYTES, document_bytes, read_document
+from brickyard.shards.encode import FORMAT_VERSION, EncodedScene
+from brickyard.shards.errors import NONSENSE, CorpusError
+from brickyard.shards.index import MAX_INDEX_BYTES, SCHEMA, Quarantined, index_rows, read_index, write_index
+from brickyard.shards.quarantine import MOVED, get_lists, printable, put_lists
+from brickyard.shards.seal import is_whole
+from brickyard.shards.storage import Store, digest64
 
 BUILD = "build.json"
 LOCK = "build.lock"

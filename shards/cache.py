@@ -26,9 +26,9 @@ from pathlib import Path
 
 import xxhash
 
-from shards.atomic import TEMPORARY
-from shards.errors import CorpusError
-from shards.index import Address
+from brickyard.shards.atomic import TEMPORARY
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.index import Address
 
 _LOCK = "lock"
 _KEEP = 0.9

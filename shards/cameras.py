@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import SceneError
-from shards.scene import Float32, Float64, RollingShutter, View
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import Float32, Float64, RollingShutter, View
 
 SECANT_STEPS = 3
 

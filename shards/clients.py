@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from shards.retry import abandoned
+from brickyard.shards.retry import abandoned
 
 _QUIET_S = 5.0
 """Requests begin again after so long, whether the client is there or not."""

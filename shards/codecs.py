@@ -27,8 +27,8 @@ from numcodecs import blosc
 from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
-from shards.errors import NONSENSE
-from shards.octahedral import decode_normals, encode_normals
+from brickyard.shards.errors import NONSENSE
+from brickyard.shards.octahedral import decode_normals, encode_normals
 
 blosc.use_threads = False  # threads belong to the stream; one blob is decoded by one thread, the same way every time
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from shards import parquet, tar
-from shards.encode import EncodedScene
-from shards.index import Address
+from brickyard.shards import parquet, tar
+from brickyard.shards.encode import EncodedScene
+from brickyard.shards.index import Address
 
 ContainerName = Literal["parquet", "webdataset"]
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
-from shards.containers import ContainerName
-from shards.corpus import Corpus
-from shards.encode import HEADER, EncodedScene, SceneHeader
-from shards.errors import CorpusError
-from shards.index import METADATA
-from shards.scene import Identity
-from shards.storage import Store
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.containers import ContainerName
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import HEADER, EncodedScene, SceneHeader
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.index import METADATA
+from brickyard.shards.scene import Identity
+from brickyard.shards.storage import Store
 
 Progress = Callable[[int, int], None]
 

@@ -25,16 +25,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shards.cache import Cache, CacheConfig
-from shards.codecs import Allocate, fresh
-from shards.documents import MAX_BYTES, Every, Maybe, check_document, read_document
-from shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
-from shards.errors import NONSENSE, CorpusError, CorruptDataError
-from shards.fetch import fetch, from_cache
-from shards.index import MAX_INDEX_BYTES, Address, Quarantined, read_index
-from shards.quarantine import MOVED, MOVED_SHAPE, get_lists
-from shards.scene import Scene
-from shards.storage import Store, digest64
+from brickyard.shards.cache import Cache, CacheConfig
+from brickyard.shards.codecs import Allocate, fresh
+from brickyard.shards.documents import MAX_BYTES, Every, Maybe, check_document, read_document
+from brickyard.shards.encode import FORMAT_VERSION, HEADER, SceneHeader, decode_field, decode_scene
+from brickyard.shards.errors import NONSENSE, CorpusError, CorruptDataError
+from brickyard.shards.fetch import fetch, from_cache
+from brickyard.shards.index import MAX_INDEX_BYTES, Address, Quarantined, read_index
+from brickyard.shards.quarantine import MOVED, MOVED_SHAPE, get_lists
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store, digest64
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"

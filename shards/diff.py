@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shards.corpus import Corpus
-from shards.index import METADATA
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.index import METADATA
 
 _NOT_COMPARED = {"key", "raw_bytes"}
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.atomic import write_whole
-from shards.errors import CorpusError
+from brickyard.shards.atomic import write_whole
+from brickyard.shards.errors import CorpusError
 
 MAX_DEPTH = 64
 MAX_BYTES = 64 << 20

@@ -14,11 +14,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from shards import codecs
-from shards.codecs import Compressor, Spec
-from shards.documents import Every, Maybe, OneOf, check_document, read_document
-from shards.errors import NONSENSE, CorruptDataError, SceneError
-from shards.scene import (
+from brickyard.shards import codecs
+from brickyard.shards.codecs import Compressor, Spec
+from brickyard.shards.documents import Every, Maybe, OneOf, check_document, read_document
+from brickyard.shards.errors import NONSENSE, CorruptDataError, SceneError
+from brickyard.shards.scene import (
     CameraModel,
     Correspondences,
     Depth,

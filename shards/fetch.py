@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from shards.cache import Cache
-from shards.codecs import Allocate
-from shards.index import Address
-from shards.storage import Store, digest64
+from brickyard.shards.cache import Cache
+from brickyard.shards.codecs import Allocate
+from brickyard.shards.index import Address
+from brickyard.shards.storage import Store, digest64
 
 GAP = 64 << 10
 """At 50-100 MB/s a connection, reading so much more costs 1 ms; another request costs 10-100 ms."""

@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from shards.clients import shared
-from shards.errors import CorpusError
-from shards.retry import RetryPolicy
-from shards.uri import HIDDEN, Location, hide
+from brickyard.shards.clients import shared
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.retry import RetryPolicy
+from brickyard.shards.uri import HIDDEN, Location, hide
 
 _FLAGS = (
     "allow_bucket_creation",

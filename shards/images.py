@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shards import jpeg, png
-from shards.errors import ImageError
-from shards.scene import ImageFormat
+from brickyard.shards import jpeg, png
+from brickyard.shards.errors import ImageError
+from brickyard.shards.scene import ImageFormat
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.documents import document_bytes, read_document
-from shards.encode import EncodedScene
-from shards.errors import CorpusError
-from shards.guard import open_parquet
-from shards.seal import write_sealed
+from brickyard.shards.documents import document_bytes, read_document
+from brickyard.shards.encode import EncodedScene
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.guard import open_parquet
+from brickyard.shards.seal import write_sealed
 
 METADATA = pa.schema(
     [

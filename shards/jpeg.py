@@ -16,7 +16,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-from shards.errors import ImageError
+from brickyard.shards.errors import ImageError
 
 START = b"\xff\xd8"
 END, SCAN, TABLES = 0xD9, 0xDA, 0xC4

@@ -16,15 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
-from shards.codecs import Allocate, Spec, fresh
-from shards.convert import rows_by_shard, summary_of
-from shards.corpus import Corpus, check_shape
-from shards.documents import Every, read_document
-from shards.encode import FORMAT_VERSION, HEADER, EncodedScene, SceneHeader, decode_field
-from shards.errors import CorpusError, CorruptDataError
-from shards.index import Address
-from shards.storage import Store
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.codecs import Allocate, Spec, fresh
+from brickyard.shards.convert import rows_by_shard, summary_of
+from brickyard.shards.corpus import Corpus, check_shape
+from brickyard.shards.documents import Every, read_document
+from brickyard.shards.encode import FORMAT_VERSION, HEADER, EncodedScene, SceneHeader, decode_field
+from brickyard.shards.errors import CorpusError, CorruptDataError
+from brickyard.shards.index import Address
+from brickyard.shards.storage import Store
 
 Annotate = Callable[[int], Mapping[str, tuple[bytes, Spec]]]
 Progress = Callable[[int, int], None]

@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.encode import HEADER, EncodedScene
-from shards.index import METADATA, Address, metadata_row
-from shards.storage import digest64
+from brickyard.shards.encode import HEADER, EncodedScene
+from brickyard.shards.index import METADATA, Address, metadata_row
+from brickyard.shards.storage import digest64
 
 
 def write_shard(scenes: Sequence[EncodedScene], task: int) -> tuple[pa.Buffer, list[dict[str, Address]]]:

@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from shards.errors import ImageError
+from brickyard.shards.errors import ImageError
 
 START = b"\x89PNG\r\n\x1a\n"
 KINDS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}

@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.errors import BrickyardError, CorpusError
-from shards.guard import open_parquet
-from shards.index import Quarantined
-from shards.seal import write_sealed
-from shards.storage import Store, digest64
+from brickyard.shards.errors import BrickyardError, CorpusError
+from brickyard.shards.guard import open_parquet
+from brickyard.shards.index import Quarantined
+from brickyard.shards.seal import write_sealed
+from brickyard.shards.storage import Store, digest64
 
 MAX_INLINE_BYTES = 256 << 10
 """Characters of keys and reasons of a list that stays in its JSON: far below what any of the readers refuses."""

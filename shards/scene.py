@@ -266,7 +266,7 @@ class Scene:
 
     def validate(self) -> Scene:
         """Return self, or raise `SceneError` naming the first broken promise of the contract."""
-        from shards.validation import check_scene  # which is written in terms of this module
+        from brickyard.shards.validation import check_scene  # which is written in terms of this module
 
         check_scene(self)
         return self

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.guard import open_parquet
-from shards.storage import digest64
+from brickyard.shards.guard import open_parquet
+from brickyard.shards.storage import digest64
 
 UNSEALED = {"brickyard-seal": "xxh3-64:" + 16 * "0"}
 """Metadata that a writer adds to a file before it is sealed."""

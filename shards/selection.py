@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from shards.corpus import Corpus
-from shards.documents import document_bytes, read_document
-from shards.errors import NONSENSE, CorpusError
-from shards.guard import open_parquet
-from shards.seal import is_whole, write_sealed
-from shards.storage import Store
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.documents import document_bytes, read_document
+from brickyard.shards.errors import NONSENSE, CorpusError
+from brickyard.shards.guard import open_parquet
+from brickyard.shards.seal import is_whole, write_sealed
+from brickyard.shards.storage import Store
 
 _SCHEMA = pa.schema(
     [

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from shards.corpus import INDEX, Corpus
-from shards.documents import Every, read_document
-from shards.reasons import kind
+from brickyard.shards.corpus import INDEX, Corpus
+from brickyard.shards.documents import Every, read_document
+from brickyard.shards.reasons import kind
 
 _ITEMS = {"views/*/pairs": "n_pairs", "views/*/pair_depth": "n_pairs"}
 _COUNTS = ("n_points", "n_views", "n_pairs", "raw_bytes")

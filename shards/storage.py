@@ -27,13 +27,13 @@ from typing import Any, TypeAlias, TypeVar
 import pyarrow.fs as pafs
 import xxhash
 
-from shards.atomic import Readable, write_whole
-from shards.clients import admit
-from shards.errors import BrickyardError, CorpusError
-from shards.filesystems import open_filesystem
-from shards.listing import Entry, Note, local_entries, local_files, printable, remote_entries
-from shards.retry import RetryPolicy, ShortRead, bounded, refined, retry
-from shards.uri import Location, hide
+from brickyard.shards.atomic import Readable, write_whole
+from brickyard.shards.clients import admit
+from brickyard.shards.errors import BrickyardError, CorpusError
+from brickyard.shards.filesystems import open_filesystem
+from brickyard.shards.listing import Entry, Note, local_entries, local_files, printable, remote_entries
+from brickyard.shards.retry import RetryPolicy, ShortRead, bounded, refined, retry
+from brickyard.shards.uri import Location, hide
 
 T = TypeVar("T")
 

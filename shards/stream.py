@@ -36,13 +36,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.batching import Place, PointBudget, by_count, by_points
-from shards.buffers import BufferPool, Lease
-from shards.corpus import Corpus
-from shards.encode import HEADER, SceneHeader
-from shards.errors import BrickyardError, CorpusError, CorruptDataError
-from shards.visits import Portion, Visits
-from shards.workers import GRACE_S, Workers, stacks
+from brickyard.shards.batching import Place, PointBudget, by_count, by_points
+from brickyard.shards.buffers import BufferPool, Lease
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import HEADER, SceneHeader
+from brickyard.shards.errors import BrickyardError, CorpusError, CorruptDataError
+from brickyard.shards.visits import Portion, Visits
+from brickyard.shards.workers import GRACE_S, Workers, stacks
 
 STATE_VERSION = 2
 _REPLACEMENTS = 8

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from shards.encode import HEADER, EncodedScene
-from shards.index import Address
-from shards.storage import digest64
+from brickyard.shards.encode import HEADER, EncodedScene
+from brickyard.shards.index import Address
+from brickyard.shards.storage import digest64
 
 _BLOCK = tarfile.BLOCKSIZE
 _IMAGES = {b"\xff\xd8": "jpg", b"\x89P": "png"}

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from shards.errors import SceneError
-from shards.scene import (
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import (
     Correspondences,
     Domain,
     Part,

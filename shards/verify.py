@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from shards.cameras import pixels_per_radian, project
-from shards.corpus import Corpus
-from shards.encode import XYZ_STEPS, summarise
-from shards.errors import BrickyardError, CorruptDataError, ImageError
-from shards.images import check, inspect
-from shards.index import METADATA
-from shards.scene import Scene, View
-from shards.storage import digest64
+from brickyard.shards.cameras import pixels_per_radian, project
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import XYZ_STEPS, summarise
+from brickyard.shards.errors import BrickyardError, CorruptDataError, ImageError
+from brickyard.shards.images import check, inspect
+from brickyard.shards.index import METADATA
+from brickyard.shards.scene import Scene, View
+from brickyard.shards.storage import digest64
 
 Progress = Callable[[int, int], None]
 """Is called with (scenes done, scenes in all)."""

@@ -16,9 +16,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from shards.corpus import Corpus
-from shards.errors import CorpusError
-from shards.order import permute, permute_many
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.order import permute, permute_many
 
 PATTERN = 1000
 

@@ -29,18 +29,32 @@ def imports(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {_package(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.split(".")[0])
+            names.add(_package(node.module))
     return names
+
+
+def _package(module: str) -> str:
+    """`brickyard.shards` of ours, or the first part of a name."""
+    return ".".join(module.split(".")[: 2 if module.startswith("brickyard.") else 1])
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_imports_follow_the_table(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     found = imports(path)
-    assert found & ALLOWED.keys() <= ALLOWED[package]
+    ours = {name.removeprefix("brickyard.") for name in found if name.startswith("brickyard.")}
+    assert ours <= ALLOWED[package]
+    assert not found & {"brickyard", *ALLOWED}, "ours are imported as brickyard.<folder>"
     assert package == "infra" or "ray" not in found
+
+
+def test_one_import_name() -> None:
+    """The folders at the top are the packages: `brickyard/` holds a link to each and nothing else."""
+    assert {path.name for path in (ROOT / "brickyard").iterdir()} - {"__pycache__"} == {"__init__.py", *ALLOWED}
+    for name in ALLOWED:
+        assert (ROOT / "brickyard" / name).readlink() == Path("..") / name
 
 
 # No data path reaches code that runs what it reads: pickle in any dress, eval, a shell, extraction of archives. That
@@ -59,9 +73,9 @@ METHODS = {
 }  # fmt: skip
 HIDDEN = {"os": {"system", "popen"}, "torch": {"load"}, "numpy": {"load"}, "yaml": {"load", "Loader", "UnsafeLoader"}}
 """What may not be imported by name, where the rules below would not see whose it is."""
-MODULES_BY_NAME = {"infra/cli.py", "ingest/bounded.py"}
+MODULES_BY_NAME = {"infra/cli.py", "ingest/bounded.py", "shards/plugins.py"}
 """Where a module is imported by a computed name: a verb of the command line, one of a fixed list; the decoder that a
-reader of ours asked its own child process to run."""
+reader of ours asked its own child process to run; what an installed plugin imports of ours by its old name."""
 
 
 def unsafe(call: ast.Call, path: str) -> bool:
@@ -132,11 +146,11 @@ AUDIT = """
 import sys
 from pathlib import Path
 from tests.worlds import toy_corpus
-from shards.corpus import Corpus
-from shards.cache import CacheConfig
-from shards.selection import read_selection, select, write_selection
-from shards.stream import Stream
-from shards.verify import verify
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.cache import CacheConfig
+from brickyard.shards.selection import read_selection, select, write_selection
+from brickyard.shards.stream import Stream
+from brickyard.shards.verify import verify
 
 def read(folder, cache):
     corpus = Corpus.open(folder, cache=CacheConfig(folder=cache))
@@ -185,14 +199,20 @@ def test_starting_up_is_cheap() -> None:
     """What a light import pulls in is asserted; its time is only printed (see the README for the figures)."""
     heavy = "{'torch', 'ray', 'skimage', 'spconv', 'nuscenes', 'transformers', 'scipy', 'cv2', 'matplotlib'}"
     begin = time.perf_counter()
-    modules = ["shards.stream", "shards.build", "shards.verify", "infra.cli", "ingest.source"]
+    modules = [
+        "brickyard.shards.stream",
+        "brickyard.shards.build",
+        "brickyard.shards.verify",
+        "brickyard.infra.cli",
+        "brickyard.ingest.source",
+    ]
     for module in modules:
         assert run(f"import {module}, sys; print(sorted({heavy} & sys.modules.keys()))") == "[]", module
     print(f"{(time.perf_counter() - begin) / len(modules):.2f} s an interpreter")
 
 
 def test_the_command_line_changes_only_on_purpose() -> None:
-    from infra.cli import parser
+    from brickyard.infra.cli import parser
 
     verbs = next(a for a in parser()._actions if hasattr(a, "choices") and a.choices)
     assert verbs.choices is not None

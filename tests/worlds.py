@@ -7,11 +7,11 @@ import io
 import numpy as np
 from PIL import Image
 
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.containers import ContainerName
-from shards.corpus import Corpus
-from shards.encode import encode_scene
-from shards.scene import (
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.containers import ContainerName
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.scene import (
     Correspondences,
     Depth,
     Identity,
@@ -22,7 +22,7 @@ from shards.scene import (
     Superpixels,
     View,
 )
-from shards.storage import Store
+from brickyard.shards.storage import Store
 
 
 def toy_view(rng: np.random.Generator, number: int, points: int, *, depth: bool = False) -> View:

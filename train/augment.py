@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from shards.errors import BrickyardError
-from shards.images import rgb
+from brickyard.shards.errors import BrickyardError
+from brickyard.shards.images import rgb
 
 MAX_PIXELS = 1 << 26
 """Of an image that is decoded: 8192 x 8192."""

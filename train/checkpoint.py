@@ -29,9 +29,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from shards.documents import read_file, write_document
-from shards.errors import NONSENSE, BrickyardError
-from train.files import check_digests, flush, write_digests
+from brickyard.shards.documents import read_file, write_document
+from brickyard.shards.errors import NONSENSE, BrickyardError
+from brickyard.train.files import check_digests, flush, write_digests
 
 _PARTIAL = ".partial-"
 _NAME = re.compile(r"step-([0-9]+)")

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.errors import BrickyardError
+from brickyard.shards.errors import BrickyardError
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 Input = Literal["xyz", "color", "normal", "intensity", "height", "range", "valid"]
 WIDTHS: dict[str, int] = {"xyz": 3, "color": 3, "normal": 3, "intensity": 1, "height": 1, "range": 1}

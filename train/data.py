@@ -18,9 +18,9 @@ from typing import Any
 import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
-from shards.batching import PointBudget
-from shards.corpus import Corpus
-from shards.stream import Stream
+from brickyard.shards.batching import PointBudget
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.stream import Stream
 
 Collate = Callable[[list[Any]], Any]
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import xxhash
 
-from shards.documents import Every, read_file, write_document
-from shards.errors import BrickyardError
+from brickyard.shards.documents import Every, read_file, write_document
+from brickyard.shards.errors import BrickyardError
 
 DIGESTS = "digests.json"
 _CHUNK = 8 << 20

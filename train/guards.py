@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from shards.errors import BrickyardError
+from brickyard.shards.errors import BrickyardError
 
 WINDOW, _ENOUGH = 100, 20
 """Losses whose median is what is usual; and how many there must be before a loss can be unusual."""

@@ -21,19 +21,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shards.batching import PointBudget, by_points
-from shards.corpus import Corpus
-from shards.errors import RecipeError
-from shards.stream import Stream
-from shards.visits import Portion, Visits
-from train.allocator import keep_pages
-from train.checkpoint import load_checkpoint, save_checkpoint
-from train.distributed import Group
-from train.memory import memory_report, peak_bytes, start_measuring
-from train.metrics import METRICS, MetricsLog, ProgressLine, rows_until
-from train.objectives.objective import Objective, ObjectiveConfig
-from train.run_folder import RunFolder
-from train.step import Report, StepConfig, Stepper
+from brickyard.shards.batching import PointBudget, by_points
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.stream import Stream
+from brickyard.shards.visits import Portion, Visits
+from brickyard.train.allocator import keep_pages
+from brickyard.train.checkpoint import load_checkpoint, save_checkpoint
+from brickyard.train.distributed import Group
+from brickyard.train.memory import memory_report, peak_bytes, start_measuring
+from brickyard.train.metrics import METRICS, MetricsLog, ProgressLine, rows_until
+from brickyard.train.objectives.objective import Objective, ObjectiveConfig
+from brickyard.train.run_folder import RunFolder
+from brickyard.train.step import Report, StepConfig, Stepper
 
 
 @dataclass(frozen=True, kw_only=True)

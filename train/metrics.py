@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from shards.atomic import write_whole
-from shards.documents import Every, read_document
-from shards.errors import BrickyardError
+from brickyard.shards.atomic import write_whole
+from brickyard.shards.documents import Every, read_document
+from brickyard.shards.errors import BrickyardError
 
 METRICS = "metrics.jsonl"
 

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from train.objectives.objective import Objective
-from train.schedules import cosine, one_cycle, warmup_cosine
+from brickyard.train.objectives.objective import Objective
+from brickyard.train.schedules import cosine, one_cycle, warmup_cosine
 
 
 @dataclass(frozen=True, kw_only=True)

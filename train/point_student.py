@@ -15,18 +15,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from train.clouds import Cloud, Clouds, Input, channels, join_clouds, point_features
-from train.models.point_decoder import PointDecoder, PointDecoderConfig
-from train.models.point_transformer import (
+from brickyard.train.clouds import Cloud, Clouds, Input, channels, join_clouds, point_features
+from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
+from brickyard.train.models.point_transformer import (
     CONFIGS,
     Encoded,
     PointTransformer,
     PointTransformerConfig,
     Published,
 )
-from train.models.sonata_weights import load_sonata, read_checkpoint
-from train.student import Rows, Student
-from train.voxels import representatives
+from brickyard.train.models.sonata_weights import load_sonata, read_checkpoint
+from brickyard.train.student import Rows, Student
+from brickyard.train.voxels import representatives
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shards.errors import BrickyardError
-from train.clouds import Input
-from train.models.point_decoder import PointDecoder, PointDecoderConfig
-from train.models.point_transformer import CONFIGS
-from train.models.sonata_weights import load_sonata, part_of, read_checkpoint, to_sonata, unwrapped
-from train.point_student import PointStudent, PointStudentConfig
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.clouds import Input
+from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
+from brickyard.train.models.point_transformer import CONFIGS
+from brickyard.train.models.sonata_weights import load_sonata, part_of, read_checkpoint, to_sonata, unwrapped
+from brickyard.train.point_student import PointStudent, PointStudentConfig
 
 _INPUTS: dict[int, tuple[Input, ...]] = {9: ("xyz", "color", "normal"), 6: ("xyz", "color"), 3: ("xyz",)}
 _HEAD = 16  # channels of an attention head, in every published shape

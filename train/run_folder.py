@@ -26,15 +26,15 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
-from shards.build import differences
-from shards.corpus import Corpus
-from shards.documents import write_document
-from shards.errors import BrickyardError, RecipeError
-from train.checkpoint import checkpoints, remove_leftovers
-from train.distributed import Group
-from train.objectives.objective import ObjectiveConfig
-from train.records import CONFIG, SUMMARY, read_config, read_summary
-from train.student import Student, export_student
+from brickyard.shards.build import differences
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.documents import write_document
+from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.train.checkpoint import checkpoints, remove_leftovers
+from brickyard.train.distributed import Group
+from brickyard.train.objectives.objective import ObjectiveConfig
+from brickyard.train.records import CONFIG, SUMMARY, read_config, read_summary
+from brickyard.train.student import Student, export_student
 
 FREE = (
     "checkpoint_every", "keep_last", "keep_best", "log_every", "threads", "bad_scenes", "device", "explode_factor",

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from shards.errors import BrickyardError
-from train.distributed import Group
-from train.guards import LossWatch, Stopped, out_of_memory
-from train.objectives.objective import Loss, Objective
-from train.optimiser import OptimiserConfig, build_optimiser, guarded_step, set_rates
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.distributed import Group
+from brickyard.train.guards import LossWatch, Stopped, out_of_memory
+from brickyard.train.objectives.objective import Loss, Objective
+from brickyard.train.optimiser import OptimiserConfig, build_optimiser, guarded_step, set_rates
 
 MAX_SKIPPED = 100
 _COUNTERS = ("unusable", "skipped", "in_a_row", "largest")

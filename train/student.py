@@ -19,16 +19,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from shards.atomic import write_whole
-from shards.documents import read_file, write_document
-from shards.errors import NONSENSE, BrickyardError
-from train.clouds import Cloud, Clouds, Input, channels, fields, join_clouds, point_features, read_cloud
-from train.files import DIGESTS, check_digests, write_digests
-from train.models.sparse_unet import SparseUNet
-from train.voxels import VoxelConfig, Voxels, voxelise
+from brickyard.shards.atomic import write_whole
+from brickyard.shards.documents import read_file, write_document
+from brickyard.shards.errors import NONSENSE, BrickyardError
+from brickyard.train.clouds import Cloud, Clouds, Input, channels, fields, join_clouds, point_features, read_cloud
+from brickyard.train.files import DIGESTS, check_digests, write_digests
+from brickyard.train.models.sparse_unet import SparseUNet
+from brickyard.train.voxels import VoxelConfig, Voxels, voxelise
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class UNetStudent(Student):
 
 def build_student(config: Any, device: torch.device | str = "cpu") -> Student:
     """A student with fresh weights (torch's random state decides)."""
-    from train.point_student import PointStudent, PointStudentConfig
+    from brickyard.train.point_student import PointStudent, PointStudentConfig
 
     if isinstance(config, PointStudentConfig):
         return PointStudent(config, device)
@@ -175,8 +175,8 @@ def _no_student(folder: Path) -> Callable[[str], BrickyardError]:
 
 
 def _read_config(table: dict[str, Any]) -> Any:
-    from train.models.point_decoder import PointDecoderConfig
-    from train.point_student import PointStudentConfig
+    from brickyard.train.models.point_decoder import PointDecoderConfig
+    from brickyard.train.point_student import PointStudentConfig
 
     kind = table.pop("kind", StudentConfig.kind)  # the first exports had no kind
     table["inputs"] = tuple(table["inputs"])

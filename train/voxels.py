@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shards.errors import BrickyardError
+from brickyard.shards.errors import BrickyardError
 
 _PHASE = 64
 _LIMIT = 1 << 15

@@ -19,9 +19,9 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from shards.corpus import Corpus
-from train.data import StreamDataset
-from train.objectives.objective import ObjectiveConfig
+from brickyard.shards.corpus import Corpus
+from brickyard.train.data import StreamDataset
+from brickyard.train.objectives.objective import ObjectiveConfig
 
 
 class Distillation(lightning.LightningModule):
@@ -83,6 +83,6 @@ def main(corpus: str, out: str, settings: ObjectiveConfig, *, batch: int = 4, st
 
 
 if __name__ == "__main__":
-    from train.objectives import SLidR
+    from brickyard.train.objectives import SLidR
 
     main(sys.argv[1], sys.argv[2], SLidR())

@@ -1,8 +1,8 @@
 """Pages that show what a corpus holds and what a run was worth: single HTML files, for eyes."""
 
-from evaluate.show.corpus import corpus_page
-from evaluate.show.run import run_page
-from evaluate.show.summary import (
+from brickyard.evaluate.show.corpus import corpus_page
+from brickyard.evaluate.show.run import run_page
+from brickyard.evaluate.show.summary import (
     CorpusSummary,
     Curve,
     FeatureScene,

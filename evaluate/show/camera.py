@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from evaluate.show.colour import RGB, depth_colours
-from evaluate.show.raster import SCALE, draw, resized, shrink
-from shards.images import rgb
-from shards.scene import Correspondences, Superpixels, View
+from brickyard.evaluate.show.colour import RGB, depth_colours
+from brickyard.evaluate.show.raster import SCALE, draw, resized, shrink
+from brickyard.shards.images import rgb
+from brickyard.shards.scene import Correspondences, Superpixels, View
 
 NARROW, WIDE = 640, 1240
 """Largest width of a picture: of an ordinary image, and of one more than twice as wide as high."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.show.html import Content, Html, tag
+from brickyard.evaluate.show.html import Content, Html, tag
 
 COLOURS = tuple(f"var(--s{i})" for i in range(6))
 _WIDTH, _HEIGHT = 1200, 330

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.show.colour import RGB, class_colours, height_colours, spread
-from evaluate.show.html import Html, count, tag
-from evaluate.show.raster import BACKGROUND_DEPTH, SCALE, data_uri, paint, shade_by_depth, shrink
-from shards.scene import Points, Scene, View
-from shards.taxonomy import taxonomy, taxonomy_names
+from brickyard.evaluate.show.colour import RGB, class_colours, height_colours, spread
+from brickyard.evaluate.show.html import Html, count, tag
+from brickyard.evaluate.show.raster import BACKGROUND_DEPTH, SCALE, data_uri, paint, shade_by_depth, shrink
+from brickyard.shards.scene import Points, Scene, View
+from brickyard.shards.taxonomy import taxonomy, taxonomy_names
 
 WIDTH, HEIGHT = 640, 480
 BACKGROUND = (16, 19, 24)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.scene import UNLABELLED
+from brickyard.shards.scene import UNLABELLED
 
 RGB = NDArray[np.uint8]
 

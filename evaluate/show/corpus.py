@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.show.camera import UndecodableImageError, camera_pictures, is_wide
-from evaluate.show.cloud import cloud_pictures, figure
-from evaluate.show.colour import RGB, css, depth_colours, spread
-from evaluate.show.html import Html, cards, chips, count, page, size, table, tag
-from evaluate.show.raster import data_uri
-from evaluate.show.summary import CorpusSummary
-from shards.scene import Scene, View
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.evaluate.show.camera import UndecodableImageError, camera_pictures, is_wide
+from brickyard.evaluate.show.cloud import cloud_pictures, figure
+from brickyard.evaluate.show.colour import RGB, css, depth_colours, spread
+from brickyard.evaluate.show.html import Html, cards, chips, count, page, size, table, tag
+from brickyard.evaluate.show.raster import data_uri
+from brickyard.evaluate.show.summary import CorpusSummary
+from brickyard.shards.scene import Scene, View
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 MAX_SCENES = 12
 MAX_VIEWS = 6

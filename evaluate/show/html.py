@@ -69,7 +69,7 @@ def chips(words: Iterable[str]) -> Html:
 
 def page(title: str, *content: Content) -> bytes:
     """The whole document in UTF-8."""
-    style = files("evaluate.show").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("brickyard.evaluate.show").joinpath("page.css").read_text(encoding="utf-8")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

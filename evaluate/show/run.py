@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.show.chart import COLOURS, Bars, Line, bar_chart, line_chart
-from evaluate.show.html import Html, cards, chips, count, page, table, tag
-from evaluate.show.raster import data_uri
-from evaluate.show.summary import Curve, FeatureScene, Probe, ProbeRun, RunSummary
-from shards.storage import Store
+from brickyard.evaluate.show.chart import COLOURS, Bars, Line, bar_chart, line_chart
+from brickyard.evaluate.show.html import Html, cards, chips, count, page, table, tag
+from brickyard.evaluate.show.raster import data_uri
+from brickyard.evaluate.show.summary import Curve, FeatureScene, Probe, ProbeRun, RunSummary
+from brickyard.shards.storage import Store
 
 _INIT_COLOURS = {"random": "var(--muted)", "pretrained": COLOURS[0]}
 

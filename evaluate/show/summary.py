@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from evaluate.records import read_pictured
-from evaluate.show.colour import RGB
-from shards.corpus import Corpus
-from shards.errors import NONSENSE, BrickyardError
-from train.metrics import read_metrics
+from brickyard.evaluate.records import read_pictured
+from brickyard.evaluate.show.colour import RGB
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import NONSENSE, BrickyardError
+from brickyard.train.metrics import read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)

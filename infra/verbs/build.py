@@ -6,13 +6,13 @@ import argparse
 import sys
 from typing import Any
 
-from infra.cli import FAILED, QUARANTINED
-from infra.job import run_build
-from infra.plan import make_plan
-from infra.progress import Progress
-from infra.recipe import load_recipe
-from infra.verbs.text import reasons, size
-from shards.reasons import sentence
+from brickyard.infra.cli import FAILED, QUARANTINED
+from brickyard.infra.job import run_build
+from brickyard.infra.plan import make_plan
+from brickyard.infra.progress import Progress
+from brickyard.infra.recipe import load_recipe
+from brickyard.infra.verbs.text import reasons, size
+from brickyard.shards.reasons import sentence
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

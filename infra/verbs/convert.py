@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from infra.progress import Progress
-from infra.verbs.text import size
-from shards.convert import convert
-from shards.corpus import Corpus
-from shards.storage import Store
+from brickyard.infra.progress import Progress
+from brickyard.infra.verbs.text import size
+from brickyard.shards.convert import convert
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.storage import Store
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -6,24 +6,23 @@ import argparse
 import shlex
 import sys
 import time
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from evaluate.records import read_probe_result
-from infra.verbs.evaluate import probe_table
-from infra.verbs.text import duration
-from shards.errors import BrickyardError
+from brickyard.evaluate.records import read_probe_result
+from brickyard.infra.verbs.evaluate import probe_table
+from brickyard.infra.verbs.text import duration
+from brickyard.shards.errors import BrickyardError
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from infra.cli import main
+    from brickyard.infra.cli import main
 
     begin = time.monotonic()
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
     recipe, corpus = out / "recipe.yaml", out / "corpus"
-    recipe.write_text(files("infra").joinpath("recipes/demo.yaml").read_text())
+    recipe.write_text(Path(__file__).parents[1].joinpath("recipes/demo.yaml").read_text())
     runs = [out / f"run-{seed}" for seed in range(args.seeds)]
     commands = [
         ["simulate", "--out", str(out / "raw"), "--datasets", "scannet,nuscenes,kitti"],

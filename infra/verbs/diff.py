@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from shards.corpus import Corpus
-from shards.diff import diff
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.diff import diff
 
 _SHOWN = 20
 

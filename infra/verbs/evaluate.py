@@ -19,26 +19,26 @@ from typing import Any, Literal
 
 import torch
 
-from evaluate.features import random_student
-from evaluate.linear_probe import ProbeConfig, ProbeResult, probe
-from evaluate.protocols import LINEAR_PROBE, preset
-from evaluate.records import FEATURES, PROBE, RESULTS
-from evaluate.results import Evaluation, result_table
-from evaluate.splits import DataConfig, split_rows
-from evaluate.supervised import SupervisedConfig
-from infra.config import Deferred
-from infra.recipe import load_recipe
-from infra.verbs.features import draw_features, finished_student
-from infra.verbs.text import table
-from infra.verbs.train import training
-from shards.corpus import Corpus
-from shards.documents import write_document
-from shards.errors import RecipeError
-from train.loop import TrainConfig
-from train.objectives import ObjectiveConfig
-from train.records import read_config
-from train.run_folder import recipe_differences
-from train.student import Student
+from brickyard.evaluate.features import random_student
+from brickyard.evaluate.linear_probe import ProbeConfig, ProbeResult, probe
+from brickyard.evaluate.protocols import LINEAR_PROBE, preset
+from brickyard.evaluate.records import FEATURES, PROBE, RESULTS
+from brickyard.evaluate.results import Evaluation, result_table
+from brickyard.evaluate.splits import DataConfig, split_rows
+from brickyard.evaluate.supervised import SupervisedConfig
+from brickyard.infra.config import Deferred
+from brickyard.infra.recipe import load_recipe
+from brickyard.infra.verbs.features import draw_features, finished_student
+from brickyard.infra.verbs.text import table
+from brickyard.infra.verbs.train import training
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.documents import write_document
+from brickyard.shards.errors import RecipeError
+from brickyard.train.loop import TrainConfig
+from brickyard.train.objectives import ObjectiveConfig
+from brickyard.train.records import read_config
+from brickyard.train.run_folder import recipe_differences
+from brickyard.train.student import Student
 
 
 @dataclass(frozen=True, kw_only=True)

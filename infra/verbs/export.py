@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from infra.progress import Progress
-from shards.corpus import Corpus
-from shards.export.plain import export_plain
-from shards.export.pointcept import export_pointcept
-from shards.storage import Store
+from brickyard.infra.progress import Progress
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.export.plain import export_plain
+from brickyard.shards.export.pointcept import export_pointcept
+from brickyard.shards.storage import Store
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluate.records import FEATURES, FEATURES_MANIFEST
-from infra.verbs.text import table
-from shards.corpus import Corpus
-from shards.documents import write_document
-from shards.errors import BrickyardError
+from brickyard.evaluate.records import FEATURES, FEATURES_MANIFEST
+from brickyard.infra.verbs.text import table
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.documents import write_document
+from brickyard.shards.errors import BrickyardError
 
 if TYPE_CHECKING:
-    from train.student import Student
+    from brickyard.train.student import Student
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -38,7 +38,7 @@ def draw_features(
     """Write pictures, point clouds and features.json for the student of a finished run."""
     import torch
 
-    from evaluate.pictures import seen_scenes, write_pictures, write_query
+    from brickyard.evaluate.pictures import seen_scenes, write_pictures, write_query
 
     student = finished_student(run_folder, "cuda" if torch.cuda.is_available() else "cpu").eval()
     scenes = list(seen_scenes(student, corpus, rows))
@@ -52,7 +52,7 @@ def draw_features(
 
 def finished_student(run_folder: Path, device: Any) -> Student:
     """The student that a run has exported; raises `BrickyardError` where it has not come so far."""
-    from train.student import load_student
+    from brickyard.train.student import load_student
 
     if not (run_folder / "final").is_dir():
         raise BrickyardError(f"{run_folder} has no finished training (no final/): run `brickyard train` first")

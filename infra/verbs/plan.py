@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from infra.plan import estimate, make_plan
-from infra.recipe import load_recipe
-from infra.verbs.text import about, duration, reasons, size, table
+from brickyard.infra.plan import estimate, make_plan
+from brickyard.infra.recipe import load_recipe
+from brickyard.infra.verbs.text import about, duration, reasons, size, table
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

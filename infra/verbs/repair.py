@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from infra.plan import make_plan
-from infra.progress import Progress
-from infra.recipe import load_recipe
-from infra.repair import repair
+from brickyard.infra.plan import make_plan
+from brickyard.infra.progress import Progress
+from brickyard.infra.recipe import load_recipe
+from brickyard.infra.repair import repair
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluate.records import read_probe_result
-from infra.verbs.text import duration, size, table
-from shards.errors import BrickyardError
-from train.metrics import read_metrics
-from train.records import CONFIG, read_config, read_summary
+from brickyard.evaluate.records import read_probe_result
+from brickyard.infra.verbs.text import duration, size, table
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.metrics import read_metrics
+from brickyard.train.records import CONFIG, read_config, read_summary
 
 _SHOWN = 40
 

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from shards.corpus import Corpus
-from shards.errors import CorpusError
-from shards.selection import select, write_selection
-from shards.storage import Store
-from shards.uri import Location
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.selection import select, write_selection
+from brickyard.shards.storage import Store
+from brickyard.shards.uri import Location
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluate.records import FEATURES, FEATURES_MANIFEST, read_probe_result, read_results
-from evaluate.results import result_table
-from evaluate.show import (
+from brickyard.evaluate.records import FEATURES, FEATURES_MANIFEST, read_probe_result, read_results
+from brickyard.evaluate.results import result_table
+from brickyard.evaluate.show import (
     RunSummary,
     corpus_page,
     join_probes,
@@ -18,14 +18,14 @@ from evaluate.show import (
     run_page,
     summarise_corpus,
 )
-from infra.verbs.text import size
-from shards.build import BUILD
-from shards.corpus import MANIFEST, Corpus
-from shards.errors import BrickyardError
-from shards.scene import Scene
-from shards.storage import Store
-from train.metrics import METRICS
-from train.records import read_config
+from brickyard.infra.verbs.text import size
+from brickyard.shards.build import BUILD
+from brickyard.shards.corpus import MANIFEST, Corpus
+from brickyard.shards.errors import BrickyardError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
+from brickyard.train.metrics import METRICS
+from brickyard.train.records import read_config
 
 _PER_DATASET = 3
 

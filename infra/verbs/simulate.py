@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from infra.config import load_file
-from infra.progress import Progress
-from infra.verbs.text import size
-from ingest.simulate import ALL_DATASETS, SimulationConfig, simulate
+from brickyard.infra.config import load_file
+from brickyard.infra.progress import Progress
+from brickyard.infra.verbs.text import size
+from brickyard.ingest.simulate import ALL_DATASETS, SimulationConfig, simulate
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

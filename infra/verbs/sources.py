@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 from typing import Any
 
-from ingest.source import find_source, source_names
+from brickyard.ingest.source import find_source, source_names
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

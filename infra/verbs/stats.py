@@ -6,9 +6,9 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from infra.verbs.text import size, table
-from shards.corpus import Corpus
-from shards.stats import Stats, stats
+from brickyard.infra.verbs.text import size, table
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.stats import Stats, stats
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

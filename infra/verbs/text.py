@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from shards.reasons import grouped
+from brickyard.shards.reasons import grouped
 
 
 def size(count: int | float | None) -> str:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.config import Deferred
-from infra.recipe import load_recipe
-from infra.verbs.text import duration
-from shards.cache import CacheConfig
-from shards.corpus import Corpus
-from shards.selection import read_selection
-from shards.storage import Store
-from train.loop import TrainConfig, train
-from train.objectives import CONFIGS, ObjectiveConfig
+from brickyard.infra.config import Deferred
+from brickyard.infra.recipe import load_recipe
+from brickyard.infra.verbs.text import duration
+from brickyard.shards.cache import CacheConfig
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.selection import read_selection
+from brickyard.shards.storage import Store
+from brickyard.train.loop import TrainConfig, train
+from brickyard.train.objectives import CONFIGS, ObjectiveConfig
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         path = args.selection.resolve()
         rows = read_selection(Store(path.parent), path.name).rows(corpus, config.seed)
     if args.workers is not None or args.address is not None:
-        from infra.ray_train import Training, train_on_ray
+        from brickyard.infra.ray_train import Training, train_on_ray
 
         job = Training(
             config=config,

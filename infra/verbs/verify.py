@@ -7,12 +7,12 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from infra.progress import Progress
-from infra.verbs.text import size
-from shards.corpus import Corpus
-from shards.errors import CorpusError
-from shards.layers import layer_names, layer_store
-from shards.verify import Report, verify
+from brickyard.infra.progress import Progress
+from brickyard.infra.verbs.text import size
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.layers import layer_names, layer_store
+from brickyard.shards.verify import Report, verify
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

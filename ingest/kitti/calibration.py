@@ -18,9 +18,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from shards.errors import RawDataError
-from shards.scene import Float64
-from shards.storage import Store
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Float64
+from brickyard.shards.storage import Store
 
 MAX_TEXT_BYTES = 1 << 20
 CUT = "download it again, or end its last line if it is whole"

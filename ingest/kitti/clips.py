@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from ingest.clips import ClipOptions, clip_id, cut, thin
-from ingest.kitti.calibration import inverse
-from ingest.kitti.folders import LICENCE, Found
-from ingest.kitti.images import read_view
-from ingest.source import Missing, RawFiles, SceneRef
-from shards.scene import Float64, Identity, Scene
+from brickyard.ingest.clips import ClipOptions, clip_id, cut, thin
+from brickyard.ingest.kitti.calibration import inverse
+from brickyard.ingest.kitti.folders import LICENCE, Found
+from brickyard.ingest.kitti.images import read_view
+from brickyard.ingest.source import Missing, RawFiles, SceneRef
+from brickyard.shards.scene import Float64, Identity, Scene
 
 PERIOD = 0.1
 """Seconds between two frames of every KITTI recording."""

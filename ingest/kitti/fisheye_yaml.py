@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.kitti.calibration import CUT, Fail
-from ingest.kitti.tables import ends_inside
-from shards.scene import Float64
+from brickyard.ingest.kitti.calibration import CUT, Fail
+from brickyard.ingest.kitti.tables import ends_inside
+from brickyard.shards.scene import Float64
 
 _LINE = re.compile(r"( *)([A-Za-z][A-Za-z0-9_]*):(?: +([A-Za-z0-9_.+-]+))?\s*", re.ASCII)
 _LIMITS = {

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from ingest.source import Missing, Notice
-from shards.errors import RecipeError
-from shards.storage import Store
+from brickyard.ingest.source import Missing, Notice
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.storage import Store
 
 DEFAULT_CAMERAS = ("image_02", "image_03")
 """The colour cameras, left and right; "image_00" and "image_01" are the grey ones."""

@@ -16,10 +16,10 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.images import image_header
-from ingest.source import RawFiles
-from shards.errors import NONSENSE
-from shards.scene import CameraModel, Float64, View
+from brickyard.ingest.images import image_header
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import NONSENSE
+from brickyard.shards.scene import CameraModel, Float64, View
 
 MAX_IMAGE_BYTES = 64 << 20
 

@@ -36,22 +36,36 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ingest.clips import ClipOptions
-from ingest.kitti.calibration import inverse
-from ingest.kitti.clips import Frame, plan_clips, read_clip, role
-from ingest.kitti.folders import LICENCE, Folders, check_cameras, lost_frames, root_of
-from ingest.kitti.images import read_view
-from ingest.kitti.kitti360_labels import label_roles, read_image_labels
-from ingest.kitti.kitti360_listing import CAMERA_FOLDERS, DATASET, DIGITS, Listing, list_drive, pose_files, pose_path
-from ingest.kitti.kitti360_rig import read_rig
-from ingest.kitti.kitti360_windows import list_windows, read_window, window_losses, window_points, window_views
-from ingest.kitti.poses import read_pose
-from ingest.kitti.timestamps import guess_seconds, parse_timestamp
-from ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
-from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Float64, Identity, Scene, View
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.kitti.calibration import inverse
+from brickyard.ingest.kitti.clips import Frame, plan_clips, read_clip, role
+from brickyard.ingest.kitti.folders import LICENCE, Folders, check_cameras, lost_frames, root_of
+from brickyard.ingest.kitti.images import read_view
+from brickyard.ingest.kitti.kitti360_labels import label_roles, read_image_labels
+from brickyard.ingest.kitti.kitti360_listing import (
+    CAMERA_FOLDERS,
+    DATASET,
+    DIGITS,
+    Listing,
+    list_drive,
+    pose_files,
+    pose_path,
+)
+from brickyard.ingest.kitti.kitti360_rig import read_rig
+from brickyard.ingest.kitti.kitti360_windows import (
+    list_windows,
+    read_window,
+    window_losses,
+    window_points,
+    window_views,
+)
+from brickyard.ingest.kitti.poses import read_pose
+from brickyard.ingest.kitti.timestamps import guess_seconds, parse_timestamp
+from brickyard.ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
+from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Float64, Identity, Scene, View
+from brickyard.shards.storage import Store
 
 VERSION = "2021"
 _DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_(\d{4})_sync/", re.ASCII)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.kitti.folders import Folders, Found
-from ingest.kitti.images import read_label_image
-from ingest.source import RawFiles
-from shards.scene import UNLABELLED
-from shards.taxonomy import taxonomy
+from brickyard.ingest.kitti.folders import Folders, Found
+from brickyard.ingest.kitti.images import read_label_image
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import UNLABELLED
+from brickyard.shards.taxonomy import taxonomy
 
 TAXONOMY = "kitti360_19"
 _LABELLED = ("image_00", "image_01")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ingest.kitti.folders import PICTURES, Folders, Found
-from ingest.kitti.kitti360_labels import list_image_labels
-from ingest.kitti.poses import Trajectory, fill_gaps, indexed_poses
-from ingest.kitti.timestamps import list_timestamps
-from shards.errors import RawDataError
+from brickyard.ingest.kitti.folders import PICTURES, Folders, Found
+from brickyard.ingest.kitti.kitti360_labels import list_image_labels
+from brickyard.ingest.kitti.poses import Trajectory, fill_gaps, indexed_poses
+from brickyard.ingest.kitti.timestamps import list_timestamps
+from brickyard.shards.errors import RawDataError
 
 DATASET = "kitti360"
 DIGITS = 10

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.kitti.calibration import (
+from brickyard.ingest.kitti.calibration import (
     PROJECTION,
     ROTATION,
     SIZE,
@@ -29,10 +29,10 @@ from ingest.kitti.calibration import (
     read_text,
     rigid,
 )
-from ingest.kitti.fisheye_yaml import parse_fisheye
-from shards.errors import RawDataError
-from shards.scene import Float64
-from shards.storage import Store
+from brickyard.ingest.kitti.fisheye_yaml import parse_fisheye
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Float64
+from brickyard.shards.storage import Store
 
 _PERSPECTIVE = ("image_00", "image_01")
 

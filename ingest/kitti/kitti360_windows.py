@@ -20,15 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import blank_records
-from ingest.kitti.folders import Found
-from ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of
-from ingest.kitti.kitti360_listing import Listing
-from ingest.kitti.tables import ends_inside
-from ingest.source import RawFiles
-from shards.errors import RawDataError
-from shards.scene import Float64, Points
-from shards.storage import Store
+from brickyard.ingest.blank import blank_records
+from brickyard.ingest.kitti.folders import Found
+from brickyard.ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of
+from brickyard.ingest.kitti.kitti360_listing import Listing
+from brickyard.ingest.kitti.tables import ends_inside
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Float64, Points
+from brickyard.shards.storage import Store
 
 _POINT_BYTES = {"train": 28, "val": 28, "test": 16}
 _MAX_BYTES = 2 << 30

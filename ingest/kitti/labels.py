@@ -16,11 +16,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import PAGE, blank_records
-from ingest.kitti.velodyne import MAX_SCAN_BYTES, POINT_BYTES
-from ingest.source import RawFiles
-from shards.scene import UNLABELLED, Points
-from shards.taxonomy import taxonomy
+from brickyard.ingest.blank import PAGE, blank_records
+from brickyard.ingest.kitti.velodyne import MAX_SCAN_BYTES, POINT_BYTES
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import UNLABELLED, Points
+from brickyard.shards.taxonomy import taxonomy
 
 TAXONOMY = "semantickitti19"
 _LABEL_BYTES = 4

@@ -7,8 +7,8 @@ kilobytes, read once while planning, and only where the folder was unpacked into
 
 from __future__ import annotations
 
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 
 _FOLDERS = ("mapping", "devkit/mapping", "devkit_object/mapping")
 _MAX_BYTES = 16 << 20

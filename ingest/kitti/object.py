@@ -22,7 +22,7 @@ from functools import partial
 
 import numpy as np
 
-from ingest.kitti.calibration import (
+from brickyard.ingest.kitti.calibration import (
     MAX_TEXT_BYTES,
     PROJECTION,
     ROTATION,
@@ -31,14 +31,14 @@ from ingest.kitti.calibration import (
     rectified_camera,
     rigid,
 )
-from ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, PICTURES, Folders, check_cameras, root_of
-from ingest.kitti.images import read_view
-from ingest.kitti.mapping import list_drives
-from ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
-from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Identity, Scene, View
-from shards.storage import Store
+from brickyard.ingest.kitti.folders import DEFAULT_CAMERAS, LICENCE, PICTURES, Folders, check_cameras, root_of
+from brickyard.ingest.kitti.images import read_view
+from brickyard.ingest.kitti.mapping import list_drives
+from brickyard.ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
+from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Identity, Scene, View
+from brickyard.shards.storage import Store
 
 DATASET = "kitti_object"
 VERSION = "2017"

@@ -36,10 +36,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ingest.clips import ClipOptions
-from ingest.kitti.calibration import PROJECTION, TRANSFORM, inverse, read_calibration, rectified_camera, rigid
-from ingest.kitti.clips import Frame, plan_clips, read_clip
-from ingest.kitti.folders import (
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.kitti.calibration import PROJECTION, TRANSFORM, inverse, read_calibration, rectified_camera, rigid
+from brickyard.ingest.kitti.clips import Frame, plan_clips, read_clip
+from brickyard.ingest.kitti.folders import (
     DEFAULT_CAMERAS,
     LICENCE,
     PICTURES,
@@ -49,15 +49,15 @@ from ingest.kitti.folders import (
     lost_frames,
     root_of,
 )
-from ingest.kitti.images import read_view
-from ingest.kitti.labels import read_labels
-from ingest.kitti.poses import Trajectory, ordered_poses, read_pose
-from ingest.kitti.timestamps import list_timestamps
-from ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan_and_mask
-from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Float64, Identity, Scene, View
-from shards.storage import Store
+from brickyard.ingest.kitti.images import read_view
+from brickyard.ingest.kitti.labels import read_labels
+from brickyard.ingest.kitti.poses import Trajectory, ordered_poses, read_pose
+from brickyard.ingest.kitti.timestamps import list_timestamps
+from brickyard.ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan_and_mask
+from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Float64, Identity, Scene, View
+from brickyard.shards.storage import Store
 
 DATASET = "kitti_odometry"
 VERSION = "2012"

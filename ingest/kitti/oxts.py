@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.kitti.calibration import Fail
-from shards.scene import Float64
+from brickyard.ingest.kitti.calibration import Fail
+from brickyard.shards.scene import Float64
 
 _EARTH_RADIUS = 6378137.0
 _VALUES = 30

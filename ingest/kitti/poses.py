@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ingest.kitti.calibration import Fail
-from ingest.kitti.tables import Line, ends_inside, read_table
-from ingest.source import RawFiles
-from shards.errors import RawDataError
-from shards.scene import Float64
-from shards.storage import Store
+from brickyard.ingest.kitti.calibration import Fail
+from brickyard.ingest.kitti.tables import Line, ends_inside, read_table
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Float64
+from brickyard.shards.storage import Store
 
 _MAX_FILE_BYTES = 64 << 20
 _MAX_LINE_BYTES = 4096

@@ -35,8 +35,8 @@ from typing import Any
 
 import numpy as np
 
-from ingest.clips import ClipOptions
-from ingest.kitti.calibration import (
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.kitti.calibration import (
     MAX_TEXT_BYTES,
     PROJECTION,
     ROTATION,
@@ -47,8 +47,8 @@ from ingest.kitti.calibration import (
     rectified_camera,
     rigid,
 )
-from ingest.kitti.clips import Frame, plan_clips, read_clip, role
-from ingest.kitti.folders import (
+from brickyard.ingest.kitti.clips import Frame, plan_clips, read_clip, role
+from brickyard.ingest.kitti.folders import (
     DEFAULT_CAMERAS,
     LICENCE,
     PICTURES,
@@ -58,14 +58,14 @@ from ingest.kitti.folders import (
     lost_frames,
     root_of,
 )
-from ingest.kitti.images import read_view
-from ingest.kitti.oxts import parse_packet, world_from_imu
-from ingest.kitti.timestamps import guess_seconds, list_timestamps, parse_timestamp
-from ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
-from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Float64, Identity, Scene, View
-from shards.storage import Store
+from brickyard.ingest.kitti.images import read_view
+from brickyard.ingest.kitti.oxts import parse_packet, world_from_imu
+from brickyard.ingest.kitti.timestamps import guess_seconds, list_timestamps, parse_timestamp
+from brickyard.ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
+from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Float64, Identity, Scene, View
+from brickyard.shards.storage import Store
 
 DATASET = "kitti_raw"
 VERSION = "2013"

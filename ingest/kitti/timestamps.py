@@ -12,10 +12,10 @@ import re
 from datetime import datetime
 from functools import partial
 
-from ingest.kitti.calibration import Fail
-from ingest.kitti.tables import read_table
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.kitti.calibration import Fail
+from brickyard.ingest.kitti.tables import read_table
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 
 _PATTERN = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{1,9})", re.ASCII)
 _EPOCH = datetime(1970, 1, 1).toordinal()

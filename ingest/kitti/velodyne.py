@@ -15,10 +15,10 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import blank_records
-from ingest.source import RawFiles
-from shards.errors import RecipeError
-from shards.scene import Points
+from brickyard.ingest.blank import blank_records
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Points
 
 POINT_BYTES = 16
 MAX_SCAN_BYTES = 64 << 20  # 4 M points; a 64-beam turn has about 130 k

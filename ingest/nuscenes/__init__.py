@@ -6,9 +6,9 @@ Reading needs no tables: every reference carries its own poses, calibration and 
 boxes and the devkit are not needed anywhere. Importing this costs nothing.
 """
 
-from ingest.nuscenes.plan import Options, plan
-from ingest.nuscenes.read import read
-from ingest.nuscenes.tables import DATASET
-from ingest.source import Source
+from brickyard.ingest.nuscenes.plan import Options, plan
+from brickyard.ingest.nuscenes.read import read
+from brickyard.ingest.nuscenes.tables import DATASET
+from brickyard.ingest.source import Source
 
 SOURCE = Source(dataset=DATASET, options=Options, plan=plan, read=read)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.scene import UNLABELLED
-from shards.taxonomy import taxonomy
+from brickyard.shards.scene import UNLABELLED
+from brickyard.shards.taxonomy import taxonomy
 
 TAXONOMY = "nuscenes16"
 

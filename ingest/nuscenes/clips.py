@@ -11,14 +11,14 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ingest.clips import ClipOptions, clip_id, cut, thin
-from ingest.nuscenes.index import Index
-from ingest.nuscenes.listing import Listing
-from ingest.nuscenes.splits import split_of
-from ingest.nuscenes.tables import DATASET
-from ingest.source import Missing, SceneRef
-from shards.errors import BrickyardError
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions, clip_id, cut, thin
+from brickyard.ingest.nuscenes.index import Index
+from brickyard.ingest.nuscenes.listing import Listing
+from brickyard.ingest.nuscenes.splits import split_of
+from brickyard.ingest.nuscenes.tables import DATASET
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import BrickyardError
+from brickyard.shards.storage import Store
 
 
 def plan_clips(

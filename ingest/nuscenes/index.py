@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.nuscenes.tables import DATASET, Lost, Row, key, scan
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.nuscenes.tables import DATASET, Lost, Row, key, scan
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 
 Wanted = Callable[[str, bool], bool]
 """(channel, is it a keyframe) -> whether planning needs the row."""

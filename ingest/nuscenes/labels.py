@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import PAGE, zero_runs
-from ingest.nuscenes.categories import class_table
-from ingest.source import RawFiles
-from shards.errors import NONSENSE
+from brickyard.ingest.blank import PAGE, zero_runs
+from brickyard.ingest.nuscenes.categories import class_table
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import NONSENSE
 
 MAX_LABEL_BYTES = 64 << 20
 _MEMBER = "data.npy"

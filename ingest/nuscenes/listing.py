@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.nuscenes.tables import key
-from shards.storage import Store
+from brickyard.ingest.nuscenes.tables import key
+from brickyard.shards.storage import Store
 
 
 class Listing:

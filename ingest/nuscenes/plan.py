@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ingest.clips import ClipOptions
-from ingest.nuscenes.categories import published_ids
-from ingest.nuscenes.clips import plan_clips
-from ingest.nuscenes.index import LOST_ROW, NO_ROW, Index
-from ingest.nuscenes.listing import Listing
-from ingest.nuscenes.splits import split_of
-from ingest.nuscenes.sweeps import POINT_BYTES
-from ingest.nuscenes.tables import DATASET, Lost, Row, scan
-from ingest.source import Missing, SceneRef
-from shards.errors import NONSENSE, BrickyardError, RawDataError, RecipeError
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.nuscenes.categories import published_ids
+from brickyard.ingest.nuscenes.clips import plan_clips
+from brickyard.ingest.nuscenes.index import LOST_ROW, NO_ROW, Index
+from brickyard.ingest.nuscenes.listing import Listing
+from brickyard.ingest.nuscenes.splits import split_of
+from brickyard.ingest.nuscenes.sweeps import POINT_BYTES
+from brickyard.ingest.nuscenes.tables import DATASET, Lost, Row, scan
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import NONSENSE, BrickyardError, RawDataError, RecipeError
+from brickyard.shards.storage import Store
 
 LIDAR = "LIDAR_TOP"
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ingest.nuscenes.sensors import read_view, world_from_ego, world_from_sensor
-from ingest.nuscenes.sweeps import read_points
-from ingest.source import RawFiles, SceneRef
-from shards.scene import Identity, Scene
+from brickyard.ingest.nuscenes.sensors import read_view, world_from_ego, world_from_sensor
+from brickyard.ingest.nuscenes.sweeps import read_points
+from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.shards.scene import Identity, Scene
 
 LICENCE = "CC-BY-NC-SA-4.0"
 

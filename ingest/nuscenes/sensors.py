@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ingest.images import jpeg_size
-from ingest.source import RawFiles
-from shards.scene import Float64, View
+from brickyard.ingest.images import jpeg_size
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import Float64, View
 
 MAX_IMAGE_BYTES = 64 << 20
 _MAX_WORLD = 1e7

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import blank_records
-from ingest.nuscenes.categories import TAXONOMY
-from ingest.nuscenes.labels import read_lidarseg, read_panoptic
-from ingest.nuscenes.sensors import world_from_sensor
-from ingest.source import RawFiles
-from shards.scene import UNLABELLED, Float32, Float64, Points
+from brickyard.ingest.blank import blank_records
+from brickyard.ingest.nuscenes.categories import TAXONOMY
+from brickyard.ingest.nuscenes.labels import read_lidarseg, read_panoptic
+from brickyard.ingest.nuscenes.sensors import world_from_sensor
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import UNLABELLED, Float32, Float64, Points
 
 POINT_BYTES = 20
 MAX_SWEEP_BYTES = 64 << 20

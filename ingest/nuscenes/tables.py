@@ -19,8 +19,8 @@ from typing import Any
 
 import xxhash
 
-from shards.errors import NONSENSE, RawDataError
-from shards.storage import Store
+from brickyard.shards.errors import NONSENSE, RawDataError
+from brickyard.shards.storage import Store
 
 DATASET = "nuscenes"
 BLOCK_BYTES = 1 << 20

@@ -7,9 +7,9 @@ LAZ) runs in a child process with little memory and little time.
 
 from __future__ import annotations
 
-from ingest.pointfiles.plan import PointFilesOptions, plan
-from ingest.pointfiles.read import read
-from ingest.source import Source
+from brickyard.ingest.pointfiles.plan import PointFilesOptions, plan
+from brickyard.ingest.pointfiles.read import read
+from brickyard.ingest.source import Source
 
 SOURCE = Source(dataset="pointfiles", options=PointFilesOptions, plan=plan, read=read)
 """Scans in LAS, LAZ, COPC, PLY and PCD files: points with colour, intensity, normals and ASPRS classes where given."""

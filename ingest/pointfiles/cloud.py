@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.pointfiles import fields
-from shards.scene import Float32, Float64
+from brickyard.ingest.pointfiles import fields
+from brickyard.shards.scene import Float32, Float64
 
 MAX_POINTS = 100_000_000
 """One scene: 2.4 GB of coordinates while it is read."""

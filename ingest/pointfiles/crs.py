@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ingest.pointfiles import epsg, wkt
+from brickyard.ingest.pointfiles import epsg, wkt
 
 USER = "LASF_Projection"
 WKT, GEOTIFF, GEOTIFF_DOUBLES, GEOTIFF_WORDS = 2112, 34735, 34736, 34737

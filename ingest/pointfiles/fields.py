@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.scene import UNLABELLED, Float32
-from shards.taxonomy import taxonomy
+from brickyard.shards.scene import UNLABELLED, Float32
+from brickyard.shards.taxonomy import taxonomy
 
 WEEK_S = 604_800
 SLACK = 0.1

@@ -24,11 +24,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import SECTOR, blank_records
-from ingest.pointfiles import cloud, crs, fields, laz, tiles
-from ingest.pointfiles.cloud import ASPRS, Cloud, Scale
-from ingest.source import RawFiles
-from shards.scene import Float64
+from brickyard.ingest.blank import SECTOR, blank_records
+from brickyard.ingest.pointfiles import cloud, crs, fields, laz, tiles
+from brickyard.ingest.pointfiles.cloud import ASPRS, Cloud, Scale
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import Float64
 
 START = struct.Struct("<4s20x2B68xHIIBHI")
 """Magic, version, header size, offset to points, number of records, point format, record length, legacy count."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ingest.source import RawFiles
+from brickyard.ingest.source import RawFiles
 
 RECORD = ("laszip encoded", 22204)
 FIXED = struct.Struct("<2H8xI16xH")

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import SECTOR, blank_records
-from ingest.pointfiles.cloud import MAX_POINTS, Cloud, Scale, from_columns
-from ingest.pointfiles.ply import as_declared
-from ingest.pointfiles.text import MAX_TEXT_BYTES, lines_left, read_table, unix_lines
-from ingest.source import RawFiles
+from brickyard.ingest.blank import SECTOR, blank_records
+from brickyard.ingest.pointfiles.cloud import MAX_POINTS, Cloud, Scale, from_columns
+from brickyard.ingest.pointfiles.ply import as_declared
+from brickyard.ingest.pointfiles.text import MAX_TEXT_BYTES, lines_left, read_table, unix_lines
+from brickyard.ingest.source import RawFiles
 
 MAX_HEADER = 1 << 16
 MAX_FIELDS = 256

@@ -18,15 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from ingest.pointfiles import las, unread
-from ingest.pointfiles.cloud import Scale
-from ingest.pointfiles.text import unix_lines
-from ingest.pointfiles.views import find_transforms
-from ingest.source import Missing, RawFiles, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Domain
-from shards.storage import Store
-from shards.taxonomy import taxonomy_names
+from brickyard.ingest.pointfiles import las, unread
+from brickyard.ingest.pointfiles.cloud import Scale
+from brickyard.ingest.pointfiles.text import unix_lines
+from brickyard.ingest.pointfiles.views import find_transforms
+from brickyard.ingest.source import Missing, RawFiles, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Domain
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy_names
 
 DATASET = "pointfiles"
 BYTES_PER_POINT = {"las": 30, "laz": 6, "ply": 16, "pcd": 16}

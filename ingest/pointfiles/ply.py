@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import PAGE, blank_records, zero_runs
-from ingest.pointfiles.cloud import MAX_POINTS, Cloud, Scale, from_columns
-from ingest.pointfiles.text import MAX_TEXT_BYTES, lines_left, read_table, unix_lines
-from ingest.source import RawFiles
+from brickyard.ingest.blank import PAGE, blank_records, zero_runs
+from brickyard.ingest.pointfiles.cloud import MAX_POINTS, Cloud, Scale, from_columns
+from brickyard.ingest.pointfiles.text import MAX_TEXT_BYTES, lines_left, read_table, unix_lines
+from brickyard.ingest.source import RawFiles
 
 MAX_HEADER = 1 << 20
 MAX_PROPERTIES = 256

@@ -15,15 +15,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ingest.pointfiles.cloud import OUTSIDE, Cloud, Scale
-from ingest.pointfiles.las import read_las
-from ingest.pointfiles.pcd import read_pcd
-from ingest.pointfiles.ply import read_ply
-from ingest.pointfiles.tiles import Core, square, strip, to_scene
-from ingest.pointfiles.views import read_views
-from ingest.source import RawFiles, SceneRef
-from shards.errors import SceneError
-from shards.scene import Float32, Float64, Identity, Part, Points, Scene, View
+from brickyard.ingest.pointfiles.cloud import OUTSIDE, Cloud, Scale
+from brickyard.ingest.pointfiles.las import read_las
+from brickyard.ingest.pointfiles.pcd import read_pcd
+from brickyard.ingest.pointfiles.ply import read_ply
+from brickyard.ingest.pointfiles.tiles import Core, square, strip, to_scene
+from brickyard.ingest.pointfiles.views import read_views
+from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import Float32, Float64, Identity, Part, Points, Scene, View
 
 MAX_COORDINATE = 1e8
 """Metres; more than any projected or geocentric coordinate."""

@@ -8,8 +8,8 @@ from array import array
 
 import numpy as np
 
-from ingest.source import RawFiles
-from shards.scene import Float64
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import Float64
 
 MAX_LINE = 1 << 16
 MAX_TEXT_BYTES = 1 << 30

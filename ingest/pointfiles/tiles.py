@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.scene import Float32, Float64
+from brickyard.shards.scene import Float32, Float64
 
 STEP = 2.0**-10
 """Borders of strips are multiples of this, metres: no two lie closer than float32 can tell within 8 km."""

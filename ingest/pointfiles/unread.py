@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ingest.source import Notice
+from brickyard.ingest.source import Notice
 
 CLOUDS = {
     "xyz", "xyzn", "xyzi", "xyzrgb", "pts", "ptx", "ptg", "txt", "csv", "asc", "neu", "e57", "bpf", "zlas", "fls",

@@ -14,10 +14,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from ingest.pointfiles.cloud import Scale
-from ingest.source import RawFiles
-from ingest.transforms import NAME, PosedImage, load_view, read_transforms
-from shards.scene import Float64, View
+from brickyard.ingest.pointfiles.cloud import Scale
+from brickyard.ingest.source import RawFiles
+from brickyard.ingest.transforms import NAME, PosedImage, load_view, read_transforms
+from brickyard.shards.scene import Float64, View
 
 PROBES = 4096
 """Points that are projected to find out whether a view sees the scene."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ingest.pointfiles import epsg
+from brickyard.ingest.pointfiles import epsg
 
 VERTICAL = {"VERT_CS", "VERTCS", "VERTCRS", "VERTICALCRS"}
 LENGTHS = {

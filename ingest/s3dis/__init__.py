@@ -7,9 +7,9 @@ images of the same rooms, with pose, depth and labels of each pixel, come from t
 
 from __future__ import annotations
 
-from ingest.s3dis.plan import S3DISOptions, plan
-from ingest.s3dis.read import read
-from ingest.source import Source
+from brickyard.ingest.s3dis.plan import S3DISOptions, plan
+from brickyard.ingest.s3dis.read import read
+from brickyard.ingest.source import Source
 
 SOURCE = Source(dataset="s3dis", options=S3DISOptions, plan=plan, read=read)
 """S3DIS rooms: points with colour, label set "s3dis13" and instances; views of 2D-3D-S."""

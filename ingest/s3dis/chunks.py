@@ -14,8 +14,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import SceneError
-from shards.scene import Float32, Float64
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import Float32, Float64
 
 
 def core_of(xyz: Float32, number: int, count: int) -> tuple[Float64, Float64]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from shards.storage import Store
+from brickyard.shards.storage import Store
 
 VIEW = re.compile(r"(camera_[0-9A-Za-z]+)_([A-Za-z]+_\d+)_(frame_\d+)_domain_rgb\.png")
 PART = re.compile(r"area_([1-6])[a-z]?")

@@ -20,11 +20,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ingest.s3dis.gallery import Gallery, below, list_views
-from ingest.source import Missing, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.s3dis.gallery import Gallery, below, list_views
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 DATASET = "s3dis"
 TAXONOMY = "s3dis13"

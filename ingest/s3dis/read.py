@@ -15,14 +15,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.s3dis.chunks import core_of, inside
-from ingest.s3dis.plan import TAXONOMY, class_of
-from ingest.s3dis.text import read_rows
-from ingest.s3dis.total import check_total
-from ingest.s3dis.views import read_views
-from ingest.source import RawFiles, SceneRef
-from shards.errors import SceneError
-from shards.scene import Float32, Float64, Identity, Part, Points, Scene, View
+from brickyard.ingest.s3dis.chunks import core_of, inside
+from brickyard.ingest.s3dis.plan import TAXONOMY, class_of
+from brickyard.ingest.s3dis.text import read_rows
+from brickyard.ingest.s3dis.total import check_total
+from brickyard.ingest.s3dis.views import read_views
+from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import Float32, Float64, Identity, Part, Points, Scene, View
 
 LICENCE = "LicenseRef-S3DIS"
 MAX_ANGLES_BYTES = 1 << 20

@@ -26,8 +26,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from ingest.source import RawFiles
-from shards.scene import Float64
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import Float64
 
 Color = NDArray[np.uint8]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ingest.s3dis.text import CUT, LOST_BLOCK, UNREADABLE
-from ingest.source import RawFiles
+from brickyard.ingest.s3dis.text import CUT, LOST_BLOCK, UNREADABLE
+from brickyard.ingest.source import RawFiles
 
 MAX_DIFFERENCE = 0.01
 """Share of the points of a room by which it may differ from its own file."""

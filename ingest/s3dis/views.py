@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.agreement import agreement
-from ingest.images import image_size
-from ingest.s3dis.plan import TAXONOMY, class_id
-from ingest.source import RawFiles
-from shards.errors import NONSENSE
-from shards.scene import UNLABELLED, Depth, Float32, Float64, View
+from brickyard.ingest.agreement import agreement
+from brickyard.ingest.images import image_size
+from brickyard.ingest.s3dis.plan import TAXONOMY, class_id
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import NONSENSE
+from brickyard.shards.scene import UNLABELLED, Depth, Float32, Float64, View
 
 DEPTH_SCALE = 1 / 512
 NO_DEPTH = 65535

@@ -6,8 +6,8 @@ files (about 6 MB), two JSON files and, by seeking, the chosen frames of the str
 
 from __future__ import annotations
 
-from ingest.scannet.plan import ScanNetOptions, plan
-from ingest.scannet.read import read
-from ingest.source import Source
+from brickyard.ingest.scannet.plan import ScanNetOptions, plan
+from brickyard.ingest.scannet.read import read
+from brickyard.ingest.source import Source
 
 SOURCE = Source(dataset="scannet", options=ScanNetOptions, plan=plan, read=read)

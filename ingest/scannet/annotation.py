@@ -22,9 +22,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.source import RawFiles
-from shards.scene import UNLABELLED
-from shards.taxonomy import taxonomy
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import UNLABELLED
+from brickyard.shards.taxonomy import taxonomy
 
 MAX_JSON = 256 << 20
 MAX_TABLE = 16 << 20

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.source import RawFiles
-from shards.errors import NONSENSE, RawDataError
-from shards.images import inspect
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import NONSENSE, RawDataError
+from brickyard.shards.images import inspect
 
 MAX_DIRECTORY = 4 << 20
 """Bytes of a zip's directory: 50,000 frames. `zipfile` makes an object of every entry."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import blank_records
-from ingest.source import RawFiles
-from shards.scene import Float32
+from brickyard.ingest.blank import blank_records
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.scene import Float32
 
 MAX_HEADER = 1 << 16
 SCALARS = {

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ingest.clips import ClipOptions, clip_id, cut, thin
-from ingest.scannet import sens
-from ingest.scannet.splits import read_splits, space
-from ingest.source import Missing, Notice, RawFiles, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions, clip_id, cut, thin
+from brickyard.ingest.scannet import sens
+from brickyard.ingest.scannet.splits import read_splits, space
+from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.storage import Store
 
 DATASET = "scannet"
 LABEL_TABLE = "scannetv2-labels.combined.tsv"

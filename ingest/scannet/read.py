@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.scannet import annotation, mesh, views
-from ingest.scannet.scan import Scan, open_scan
-from ingest.source import SceneRef
-from shards.errors import SceneError
-from shards.scene import Float32, Float64, Identity, Points, Scene, View
+from brickyard.ingest.scannet import annotation, mesh, views
+from brickyard.ingest.scannet.scan import Scan, open_scan
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import Float32, Float64, Identity, Points, Scene, View
 
 MAX_TEXT = 1 << 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from ingest.source import RawFiles, SceneRef
+from brickyard.ingest.source import RawFiles, SceneRef
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.source import RawFiles
-from shards.errors import ImageError
-from shards.images import inspect
-from shards.scene import Depth, Float64, ImageFormat
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import ImageError
+from brickyard.shards.images import inspect
+from brickyard.shards.scene import Depth, Float64, ImageFormat
 
 MAX_NAME = 4096
 MAX_PIXELS = 1 << 24

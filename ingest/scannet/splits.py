@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 
 SCAN = re.compile(r"scene\d{4}(_\d{2})?")
 MAX_LIST = 16 << 20

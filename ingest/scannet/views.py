@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.agreement import agreement
-from ingest.scannet import annotation, images, sens
-from ingest.scannet.plan import clip_frames
-from ingest.scannet.scan import Scan
-from shards.scene import Float64, Points, View
+from brickyard.ingest.agreement import agreement
+from brickyard.ingest.scannet import annotation, images, sens
+from brickyard.ingest.scannet.plan import clip_frames
+from brickyard.ingest.scannet.scan import Scan
+from brickyard.shards.scene import Float64, Points, View
 
 MAX_PROBES = 20_000
 MIN_VERTICES = 1000

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ingest import simulated
-from ingest.simulate.config import SimulationConfig
-from shards.errors import RecipeError
+from brickyard.ingest import simulated
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.shards.errors import RecipeError
 
 __all__ = ["ALL_DATASETS", "DATASETS", "SimulationConfig", "simulate"]
 
@@ -70,37 +70,37 @@ def simulate(
 
 def _writer(dataset: str) -> Callable[..., dict[str, int]]:
     if dataset == "scannet":
-        from ingest.simulate.scannet import write_scannet
+        from brickyard.ingest.simulate.scannet import write_scannet
 
         return write_scannet
     if dataset == "nuscenes":
-        from ingest.simulate.nuscenes import write_nuscenes
+        from brickyard.ingest.simulate.nuscenes import write_nuscenes
 
         return write_nuscenes
     if dataset == "pointfiles":
-        from ingest.simulate.pointfiles import write_pointfiles
+        from brickyard.ingest.simulate.pointfiles import write_pointfiles
 
         return write_pointfiles
     if dataset == "s3dis":
-        from ingest.simulate.s3dis import write_s3dis
+        from brickyard.ingest.simulate.s3dis import write_s3dis
 
         return write_s3dis
     if dataset == "video":
-        from ingest.simulate.video import write_video
+        from brickyard.ingest.simulate.video import write_video
 
         return write_video
     if dataset == "kitti_odometry":
-        from ingest.simulate.kitti_odometry import write_kitti_odometry
+        from brickyard.ingest.simulate.kitti_odometry import write_kitti_odometry
 
         return write_kitti_odometry
     if dataset == "kitti360":
-        from ingest.simulate.kitti360 import write_kitti360
+        from brickyard.ingest.simulate.kitti360 import write_kitti360
 
         return write_kitti360
     if dataset == "waymo":
-        from ingest.simulate.waymo import write_waymo
+        from brickyard.ingest.simulate.waymo import write_waymo
 
         return write_waymo
-    from ingest.simulate.kitti import write_kitti
+    from brickyard.ingest.simulate.kitti import write_kitti
 
     return write_kitti

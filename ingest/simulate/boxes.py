@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.simulate.shapes import invert
-from ingest.simulate.streets import Actor
-from ingest.simulate.world import World
-from shards.scene import Float64
+from brickyard.ingest.simulate.shapes import invert
+from brickyard.ingest.simulate.streets import Actor
+from brickyard.ingest.simulate.world import World
+from brickyard.shards.scene import Float64
 
 
 def box_corners(actor: Actor, time: float) -> Float64:

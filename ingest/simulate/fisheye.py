@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.simulate.sensors import Picture, look
-from ingest.simulate.world import MISS, World
-from shards.scene import Float64
+from brickyard.ingest.simulate.sensors import Picture, look
+from brickyard.ingest.simulate.world import MISS, World
+from brickyard.shards.scene import Float64
 
 _STEPS = 120
 _EDGE = 0.02

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.simulate import shapes
-from ingest.simulate.materials import MATERIALS
-from ingest.simulate.shapes import Shape, box, cylinder, pose
-from ingest.simulate.world import Colour, Model, Part
+from brickyard.ingest.simulate import shapes
+from brickyard.ingest.simulate.materials import MATERIALS
+from brickyard.ingest.simulate.shapes import Shape, box, cylinder, pose
+from brickyard.ingest.simulate.world import Colour, Model, Part
 
 Rng = np.random.Generator
 

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.simulate.boxes import box_corners, points_inside, seen_share
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.sensors import Camera, LidarModel, Sweep, anchors_at, fire, render, visible
-from ingest.simulate.shapes import invert, pose
-from ingest.simulate.streets import Actor, Street, build_street
-from ingest.simulate.truth import picture_truth, raw_labels, write_arrays
-from shards.scene import Float64
+from brickyard.ingest.simulate.boxes import box_corners, points_inside, seen_share
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.sensors import Camera, LidarModel, Sweep, anchors_at, fire, render, visible
+from brickyard.ingest.simulate.shapes import invert, pose
+from brickyard.ingest.simulate.streets import Actor, Street, build_street
+from brickyard.ingest.simulate.truth import picture_truth, raw_labels, write_arrays
+from brickyard.shards.scene import Float64
 
 RAW_IDS = {
     "road": 40, "sidewalk": 48, "terrain": 72, "building": 50, "fence": 51, "pole": 80, "sign": 81, "trunk": 71,

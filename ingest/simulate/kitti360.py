@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.fisheye import Fisheye, photograph
-from ingest.simulate.kitti import PERIOD, measure, numbers, scan_bytes, velo_pose, write_file
-from ingest.simulate.sensors import Camera, Picture, Sweep, anchors_at, render, visible
-from ingest.simulate.shapes import invert, pose
-from ingest.simulate.streets import Street, build_street
-from ingest.simulate.truth import write_arrays
-from ingest.simulate.world import MISS
-from shards.scene import Float64
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.fisheye import Fisheye, photograph
+from brickyard.ingest.simulate.kitti import PERIOD, measure, numbers, scan_bytes, velo_pose, write_file
+from brickyard.ingest.simulate.sensors import Camera, Picture, Sweep, anchors_at, render, visible
+from brickyard.ingest.simulate.shapes import invert, pose
+from brickyard.ingest.simulate.streets import Street, build_street
+from brickyard.ingest.simulate.truth import write_arrays
+from brickyard.ingest.simulate.world import MISS
+from brickyard.shards.scene import Float64
 
 DRIVES = ("2013_05_28_drive_0000_sync", "2013_05_28_drive_0008_sync", "2013_05_28_drive_0002_sync")
 """The second one is of the test split."""

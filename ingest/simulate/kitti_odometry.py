@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.kitti import (
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.kitti import (
     PERIOD,
     RAW_IDS,
     Rig,
@@ -27,11 +27,11 @@ from ingest.simulate.kitti import (
     velo_pose,
     write_file,
 )
-from ingest.simulate.shapes import invert, pose
-from ingest.simulate.streets import Street, build_street
-from ingest.simulate.truth import write_arrays
-from ingest.simulate.world import MISS, World
-from shards.scene import Float64
+from brickyard.ingest.simulate.shapes import invert, pose
+from brickyard.ingest.simulate.streets import Street, build_street
+from brickyard.ingest.simulate.truth import write_arrays
+from brickyard.ingest.simulate.world import MISS, World
+from brickyard.shards.scene import Float64
 
 SEQUENCES = ("00", "08", "11")
 """One of each split: train, validation, test."""

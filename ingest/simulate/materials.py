@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.scene import Float32, Float64
+from brickyard.shards.scene import Float32, Float64
 
 SIZE = 256
 """Texels along a side of a tile."""

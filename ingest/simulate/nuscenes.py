@@ -17,13 +17,13 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from ingest.simulate.boxes import points_inside, seen_share
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.sensors import Camera, LidarModel, Picture, Sweep, anchors_at, fire, render, visible
-from ingest.simulate.shapes import pose
-from ingest.simulate.streets import Street, build_street
-from ingest.simulate.truth import picture_truth, raw_labels, write_arrays, write_json
-from shards.scene import Float64
+from brickyard.ingest.simulate.boxes import points_inside, seen_share
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.sensors import Camera, LidarModel, Picture, Sweep, anchors_at, fire, render, visible
+from brickyard.ingest.simulate.shapes import pose
+from brickyard.ingest.simulate.streets import Street, build_street
+from brickyard.ingest.simulate.truth import picture_truth, raw_labels, write_arrays, write_json
+from brickyard.shards.scene import Float64
 
 VERSION = "v1.0-mini"
 SCENES = (

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.simulate import shapes
-from ingest.simulate.shapes import box, cylinder, frustum, pose
-from ingest.simulate.world import Colour, Model, Part
+from brickyard.ingest.simulate import shapes
+from brickyard.ingest.simulate.shapes import box, cylinder, frustum, pose
+from brickyard.ingest.simulate.world import Colour, Model, Part
 
 Rng = np.random.Generator
 

@@ -26,16 +26,16 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.kitti import RAW_IDS
-from ingest.simulate.rooms import build_room
-from ingest.simulate.scannet import CAMERA_AXES, NYU40
-from ingest.simulate.sensors import Camera, look, render, visible
-from ingest.simulate.shapes import pose
-from ingest.simulate.streets import build_street
-from ingest.simulate.truth import picture_truth, raw_labels, write_arrays, write_json
-from ingest.simulate.world import MISS, World
-from shards.scene import Float32, Float64
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.kitti import RAW_IDS
+from brickyard.ingest.simulate.rooms import build_room
+from brickyard.ingest.simulate.scannet import CAMERA_AXES, NYU40
+from brickyard.ingest.simulate.sensors import Camera, look, render, visible
+from brickyard.ingest.simulate.shapes import pose
+from brickyard.ingest.simulate.streets import build_street
+from brickyard.ingest.simulate.truth import picture_truth, raw_labels, write_arrays, write_json
+from brickyard.ingest.simulate.world import MISS, World
+from brickyard.shards.scene import Float32, Float64
 
 Rng = np.random.Generator
 ASPRS = {"terrain": 2, "vegetation": 5, "trunk": 5, "building": 6, "road": 11, "sidewalk": 11}

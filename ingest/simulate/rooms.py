@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ingest.simulate import furniture, shapes
-from ingest.simulate.furniture import ROOMS, Piece
-from ingest.simulate.materials import MATERIALS
-from ingest.simulate.shapes import pose
-from ingest.simulate.world import Light, Part, World, WorldBuilder
-from shards.scene import Float32, Float64
+from brickyard.ingest.simulate import furniture, shapes
+from brickyard.ingest.simulate.furniture import ROOMS, Piece
+from brickyard.ingest.simulate.materials import MATERIALS
+from brickyard.ingest.simulate.shapes import pose
+from brickyard.ingest.simulate.world import Light, Part, World, WorldBuilder
+from brickyard.shards.scene import Float32, Float64
 
 Rng = np.random.Generator
 

@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.furniture import ROOMS
-from ingest.simulate.rooms import Room, build_room
-from ingest.simulate.scannet import CAMERA_AXES
-from ingest.simulate.sensors import Camera, Picture, render, shading, visible
-from ingest.simulate.shapes import invert, pose
-from ingest.simulate.truth import write_arrays, write_json
-from ingest.simulate.world import MISS, World
-from shards.scene import Float32, Float64
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.furniture import ROOMS
+from brickyard.ingest.simulate.rooms import Room, build_room
+from brickyard.ingest.simulate.scannet import CAMERA_AXES
+from brickyard.ingest.simulate.sensors import Camera, Picture, render, shading, visible
+from brickyard.ingest.simulate.shapes import invert, pose
+from brickyard.ingest.simulate.truth import write_arrays, write_json
+from brickyard.ingest.simulate.world import MISS, World
+from brickyard.shards.scene import Float32, Float64
 
 Rng = np.random.Generator
 POINTS, VIEWS = "Stanford3dDataset_v1.2", "2D-3D-S"

@@ -21,14 +21,14 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.furniture import ROOMS
-from ingest.simulate.rooms import Room, build_room
-from ingest.simulate.sensors import Camera, Picture, render, visible
-from ingest.simulate.shapes import pose
-from ingest.simulate.truth import picture_truth, raw_labels, write_arrays, write_json
-from ingest.simulate.world import MISS, World
-from shards.scene import Float64
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.furniture import ROOMS
+from brickyard.ingest.simulate.rooms import Room, build_room
+from brickyard.ingest.simulate.sensors import Camera, Picture, render, visible
+from brickyard.ingest.simulate.shapes import pose
+from brickyard.ingest.simulate.truth import picture_truth, raw_labels, write_arrays, write_json
+from brickyard.ingest.simulate.world import MISS, World
+from brickyard.shards.scene import Float64
 
 Rng = np.random.Generator
 

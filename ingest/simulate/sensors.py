@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.simulate.shapes import Int32, invert
-from ingest.simulate.world import MISS, Hits, Snapshot, Trajectory, World
-from shards.scene import Float32, Float64
+from brickyard.ingest.simulate.shapes import Int32, invert
+from brickyard.ingest.simulate.world import MISS, Hits, Snapshot, Trajectory, World
+from brickyard.shards.scene import Float32, Float64
 
 NOTHING = 255
 """Class of a pixel that shows the sky, in every truth image."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.scene import Float32, Float64
+from brickyard.shards.scene import Float32, Float64
 
 Int32 = NDArray[np.int32]
 Triple = tuple[float, float, float]

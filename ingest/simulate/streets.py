@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.simulate import objects, shapes
-from ingest.simulate.objects import Thing
-from ingest.simulate.shapes import pose
-from ingest.simulate.world import Light, Part, Trajectory, World, WorldBuilder
-from shards.scene import Float64
+from brickyard.ingest.simulate import objects, shapes
+from brickyard.ingest.simulate.objects import Thing
+from brickyard.ingest.simulate.shapes import pose
+from brickyard.ingest.simulate.world import Light, Part, Trajectory, World, WorldBuilder
+from brickyard.shards.scene import Float64
 
 Rng = np.random.Generator
 REACH = 110.0

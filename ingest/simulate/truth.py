@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.simulate.sensors import NOTHING, Picture
-from ingest.simulate.world import MISS, World
+from brickyard.ingest.simulate.sensors import NOTHING, Picture
+from brickyard.ingest.simulate.world import MISS, World
 
 
 def raw_labels(world: World, ids: Mapping[str, int]) -> NDArray[np.uint8]:

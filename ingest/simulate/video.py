@@ -16,14 +16,14 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.furniture import ROOMS
-from ingest.simulate.rooms import Room, build_room
-from ingest.simulate.scannet import CAMERA_AXES
-from ingest.simulate.sensors import Camera, render
-from ingest.simulate.shapes import invert, pose
-from ingest.simulate.truth import write_arrays, write_json
-from shards.scene import Float64
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.furniture import ROOMS
+from brickyard.ingest.simulate.rooms import Room, build_room
+from brickyard.ingest.simulate.scannet import CAMERA_AXES
+from brickyard.ingest.simulate.sensors import Camera, render
+from brickyard.ingest.simulate.shapes import invert, pose
+from brickyard.ingest.simulate.truth import write_arrays, write_json
+from brickyard.shards.scene import Float64
 
 Rng = np.random.Generator
 SPACING = 0.12

@@ -18,14 +18,21 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.simulate.config import SimulationConfig
-from ingest.simulate.shapes import Int32, invert, pose
-from ingest.simulate.streets import Street, build_street
-from ingest.simulate.truth import raw_labels, write_arrays
-from ingest.simulate.waymo_format import DIVISOR, FrameData, Shot, component_rows, frame_record, write_component
-from ingest.simulate.waymo_rig import READOUT, SHUTTER, Drive, Echoes, build_rig, in_vehicle, measure
-from ingest.simulate.world import MISS
-from shards.scene import Float64
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.simulate.shapes import Int32, invert, pose
+from brickyard.ingest.simulate.streets import Street, build_street
+from brickyard.ingest.simulate.truth import raw_labels, write_arrays
+from brickyard.ingest.simulate.waymo_format import (
+    DIVISOR,
+    FrameData,
+    Shot,
+    component_rows,
+    frame_record,
+    write_component,
+)
+from brickyard.ingest.simulate.waymo_rig import READOUT, SHUTTER, Drive, Echoes, build_rig, in_vehicle, measure
+from brickyard.ingest.simulate.world import MISS
+from brickyard.shards.scene import Float64
 
 SPLITS = ("training", "validation", "testing", "domain_adaptation")
 LIDAR_IDS = {

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.simulate.waymo_rig import READOUT, SHUTTER, Echoes, RigCamera, RigLidar
-from ingest.waymo.tfrecord import masked_crc
-from shards.scene import Float64
+from brickyard.ingest.simulate.waymo_rig import READOUT, SHUTTER, Echoes, RigCamera, RigLidar
+from brickyard.ingest.waymo.tfrecord import masked_crc
+from brickyard.shards.scene import Float64
 
 DIVISOR = 1000
 CAMERA_ORDER, LASER_ORDER = (1, 2, 4, 3, 5), (2, 5, 3, 4, 1)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.simulate.sensors import look
-from ingest.simulate.shapes import Int32, invert, pose
-from ingest.simulate.world import MISS, World
-from shards.scene import Float32, Float64
+from brickyard.ingest.simulate.sensors import look
+from brickyard.ingest.simulate.shapes import Int32, invert, pose
+from brickyard.ingest.simulate.world import MISS, World
+from brickyard.shards.scene import Float32, Float64
 
 SHUTTER = 0.0025
 READOUT = 0.044

@@ -17,9 +17,9 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from ingest.simulate.materials import MATERIALS, Atlas, build_atlas
-from ingest.simulate.shapes import Int32, Shape
-from shards.scene import Float32, Float64
+from brickyard.ingest.simulate.materials import MATERIALS, Atlas, build_atlas
+from brickyard.ingest.simulate.shapes import Int32, Shape
+from brickyard.shards.scene import Float32, Float64
 
 Trajectory = Callable[[float], Float64]
 """Time in seconds -> world_from_object, float64 (4, 4)."""

@@ -17,9 +17,9 @@ such views have no pose and are counted in `dropped` as "views with assumed intr
 
 from __future__ import annotations
 
-from ingest.source import Source
-from ingest.video.plan import VideoOptions, plan
-from ingest.video.read import read
+from brickyard.ingest.source import Source
+from brickyard.ingest.video.plan import VideoOptions, plan
+from brickyard.ingest.video.read import read
 
 SOURCE = Source(dataset="video", options=VideoOptions, plan=plan, read=read)
 """Videos (mp4, mov, mkv, webm, avi, ...) and image folders."""

@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 
-from ingest.source import RawFiles
-from shards.errors import NONSENSE
-from shards.scene import Float64
-from shards.storage import Store
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import NONSENSE
+from brickyard.shards.scene import Float64
+from brickyard.shards.storage import Store
 
 LINK_BYTES = 200
 MAX_BYTES = 16 << 20

@@ -11,8 +11,8 @@ import math
 import struct
 from collections.abc import Iterator
 
-from shards.errors import NONSENSE
-from shards.storage import Store
+from brickyard.shards.errors import NONSENSE
+from brickyard.shards.storage import Store
 
 MAX_BOXES = 200
 MATROSKA_BYTES = 16 << 10

@@ -27,7 +27,7 @@ import simplejpeg
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
-from ingest.clips import thin
+from brickyard.ingest.clips import thin
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts"
 FRAME = struct.Struct("<qII")

@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ingest.clips import clip_id, cut, thin
-from ingest.source import Missing, Notice, SceneRef
-from ingest.transforms import NAME as TRANSFORMS
-from ingest.video.kinds import PICTURES, Kinds, Sizes, extras, images_of
-from ingest.video.posed import Posed, find_posed, size_of
-from shards.storage import Store
+from brickyard.ingest.clips import clip_id, cut, thin
+from brickyard.ingest.source import Missing, Notice, SceneRef
+from brickyard.ingest.transforms import NAME as TRANSFORMS
+from brickyard.ingest.video.kinds import PICTURES, Kinds, Sizes, extras, images_of
+from brickyard.ingest.video.posed import Posed, find_posed, size_of
+from brickyard.shards.storage import Store
 
 if TYPE_CHECKING:
-    from ingest.video.plan import VideoOptions
+    from brickyard.ingest.video.plan import VideoOptions
 
 COLOR = re.compile(r"(.+)\.color\.(?:png|jpe?g)$", re.IGNORECASE)
 INTRINSICS = "camera-intrinsics.txt"

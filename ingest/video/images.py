@@ -15,12 +15,12 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from ingest.images import image_error, image_header
-from ingest.source import RawFiles
-from ingest.transforms import MAX_IMAGE_BYTES, PosedImage, load_view, read_depth_png, read_transforms
-from shards.errors import NONSENSE, ImageError, RawDataError
-from shards.images import load, orientation, rgb
-from shards.scene import Depth, Float64, View
+from brickyard.ingest.images import image_error, image_header
+from brickyard.ingest.source import RawFiles
+from brickyard.ingest.transforms import MAX_IMAGE_BYTES, PosedImage, load_view, read_depth_png, read_transforms
+from brickyard.shards.errors import NONSENSE, ImageError, RawDataError
+from brickyard.shards.images import load, orientation, rgb
+from brickyard.shards.scene import Depth, Float64, View
 
 MAX_TEXT_BYTES = 1 << 16
 COLOR_K = (525.0, 525.0, 319.5, 239.5)

@@ -13,9 +13,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from shards.errors import ImageError
-from shards.png import GREY, PALETTE, png_header
-from shards.storage import Store
+from brickyard.shards.errors import ImageError
+from brickyard.shards.png import GREY, PALETTE, png_header
+from brickyard.shards.storage import Store
 
 IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 PICTURES = (

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ingest.clips import ClipOptions, clip_id
-from ingest.source import Missing, Notice, SceneRef
-from ingest.video import cameras, folders
-from ingest.video.container import duration_s
-from ingest.video.kinds import PICTURES, images_of
-from ingest.video.posed import SPLITS, is_table
-from shards.errors import RecipeError
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions, clip_id
+from brickyard.ingest.source import Missing, Notice, SceneRef
+from brickyard.ingest.video import cameras, folders
+from brickyard.ingest.video.container import duration_s
+from brickyard.ingest.video.kinds import PICTURES, images_of
+from brickyard.ingest.video.posed import SPLITS, is_table
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.storage import Store
 
 DATASET = "video"
 VIDEOS = (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2ts", ".mts")

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ingest.source import RawFiles, SceneRef
-from ingest.transforms import MAX_JSON_BYTES, NAME, Transforms, read_transforms
-from ingest.video.kinds import Sizes, images_of
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.ingest.transforms import MAX_JSON_BYTES, NAME, Transforms, read_transforms
+from brickyard.ingest.video.kinds import Sizes, images_of
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _TABLE = re.compile(r"transforms(?:_(train|valid|validation|val|test))?\.json")

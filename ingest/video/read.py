@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.bounded import BoundedError, Limits, run_bounded
-from ingest.clips import thin
-from ingest.source import RawFiles, SceneRef
-from ingest.video import cameras, images
-from ingest.video.shots import SIDE, find_shots, motion
-from shards.errors import NONSENSE
-from shards.scene import Identity, Scene, View
+from brickyard.ingest.bounded import BoundedError, Limits, run_bounded
+from brickyard.ingest.clips import thin
+from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.ingest.video import cameras, images
+from brickyard.ingest.video.shots import SIDE, find_shots, motion
+from brickyard.shards.errors import NONSENSE
+from brickyard.shards.scene import Identity, Scene, View
 
 DECODER = Path(__file__).with_name("decode.py")
 FRAME = struct.Struct("<qII")

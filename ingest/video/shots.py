@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.scene import Float32
+from brickyard.shards.scene import Float32
 
 SIDE = 24
 """Pixels of a side of the small pictures, whatever the video's shape."""

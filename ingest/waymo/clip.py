@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from ingest.clips import ClipOptions, clip_id, cut, thin
-from ingest.source import Missing, RawFiles
-from ingest.waymo.frame import LICENCE, RATE_HZ, Camera
-from ingest.waymo.view import build_view, exposed_pose
-from shards.scene import Identity, Scene
+from brickyard.ingest.clips import ClipOptions, clip_id, cut, thin
+from brickyard.ingest.source import Missing, RawFiles
+from brickyard.ingest.waymo.frame import LICENCE, RATE_HZ, Camera
+from brickyard.ingest.waymo.view import build_view, exposed_pose
+from brickyard.shards.scene import Identity, Scene
 
 T = TypeVar("T")
 

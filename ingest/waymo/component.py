@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ingest.source import RawFiles
-from ingest.waymo.frame import (
+from brickyard.ingest.source import RawFiles
+from brickyard.ingest.waymo.frame import (
     CAMERAS,
     LASERS,
     TOP,
@@ -27,7 +27,7 @@ from ingest.waymo.frame import (
     transform,
     unique,
 )
-from ingest.waymo.table import SEGMENT, TIMESTAMP, Row, Table
+from brickyard.ingest.waymo.table import SEGMENT, TIMESTAMP, Row, Table
 
 _LASER, _CAMERA = "key.laser_name", "key.camera_name"
 _BROWN = ("f_u", "f_v", "c_u", "c_v", "k1", "k2", "p1", "p2", "k3")

@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.clips import ClipOptions
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Float32, Float64, ReadoutDirection
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Float32, Float64, ReadoutDirection
+from brickyard.shards.storage import Store
 
 LASERS = {"TOP": 1, "FRONT": 2, "SIDE_LEFT": 3, "SIDE_RIGHT": 4, "REAR": 5}
 CAMERAS = {"FRONT": 1, "FRONT_LEFT": 2, "FRONT_RIGHT": 3, "SIDE_LEFT": 4, "SIDE_RIGHT": 5}

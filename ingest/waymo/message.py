@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.waymo.frame import (
+from brickyard.ingest.waymo.frame import (
     CAMERAS,
     LASERS,
     MAX_PIXELS,
@@ -28,8 +28,8 @@ from ingest.waymo.frame import (
     transform,
     unique,
 )
-from ingest.waymo.wire import Message, inflate
-from shards.scene import Float64
+from brickyard.ingest.waymo.wire import Message, inflate
+from brickyard.shards.scene import Float64
 
 _MAX_MATRIX_BYTES = MAX_PIXELS * 6 * 4 + 64
 CONTEXT_NAME = re.compile(r"\d+_\d+_\d{3}_\d+_\d{3}")

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.waymo.frame import Laser
-from shards.scene import Float32, Float64
+from brickyard.ingest.waymo.frame import Laser
+from brickyard.shards.scene import Float32, Float64
 
 
 def row_inclinations(laser: Laser, height: int) -> Float64:

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.blank import PAGE, blank_records
-from ingest.source import RawFiles
-from ingest.waymo.frame import LASERS, LICENCE, Echo, Frame, Laser
-from ingest.waymo.range_image import pixel_points
-from ingest.waymo.view import build_view
-from shards.scene import UNLABELLED, Float32, Float64, Identity, Points, Scene
-from shards.taxonomy import taxonomy
+from brickyard.ingest.blank import PAGE, blank_records
+from brickyard.ingest.source import RawFiles
+from brickyard.ingest.waymo.frame import LASERS, LICENCE, Echo, Frame, Laser
+from brickyard.ingest.waymo.range_image import pixel_points
+from brickyard.ingest.waymo.view import build_view
+from brickyard.shards.scene import UNLABELLED, Float32, Float64, Identity, Points, Scene
+from brickyard.shards.taxonomy import taxonomy
 
 TAXONOMY = "waymo22"
 _RAW_CLASSES = 23

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.waymo.frame import Fail
+from brickyard.ingest.waymo.frame import Fail
 
 MAX_ROWS = 1_000_000
 MAX_ROW_BYTES = 64 << 20

@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from ingest.source import Missing, RawFiles, SceneRef, Source
-from ingest.waymo.clip import build_clip, cut_segment
-from ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Camera, Options, split_of
-from ingest.waymo.message import parse_camera, parse_frame
-from ingest.waymo.scene import build_scene
-from ingest.waymo.tfrecord import FOOTER_BYTES, HEADER_BYTES, Record, masked_crc, record_length, scan
-from ingest.waymo.wire import WireError
-from shards.errors import RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.source import Missing, RawFiles, SceneRef, Source
+from brickyard.ingest.waymo.clip import build_clip, cut_segment
+from brickyard.ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Camera, Options, split_of
+from brickyard.ingest.waymo.message import parse_camera, parse_frame
+from brickyard.ingest.waymo.scene import build_scene
+from brickyard.ingest.waymo.tfrecord import FOOTER_BYTES, HEADER_BYTES, Record, masked_crc, record_length, scan
+from brickyard.ingest.waymo.wire import WireError
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 DATASET = "waymo_v1"
 VERSION = "v1"

@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from ingest.source import Missing, RawFiles, SceneRef, Source
-from ingest.waymo.clip import build_clip, cut_segment
-from ingest.waymo.component import Components
-from ingest.waymo.frame import CAMERAS, POINTS_ESTIMATE, SPLITS, Options, split_of
-from ingest.waymo.scene import build_scene
-from ingest.waymo.table import Table
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.source import Missing, RawFiles, SceneRef, Source
+from brickyard.ingest.waymo.clip import build_clip, cut_segment
+from brickyard.ingest.waymo.component import Components
+from brickyard.ingest.waymo.frame import CAMERAS, POINTS_ESTIMATE, SPLITS, Options, split_of
+from brickyard.ingest.waymo.scene import build_scene
+from brickyard.ingest.waymo.table import Table
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 DATASET = "waymo_v2"
 VERSION = "v2"

@@ -16,13 +16,13 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.images import jpeg_size
-from ingest.source import RawFiles
-from ingest.waymo.frame import CAMERAS, DIRECTIONS, Camera
-from shards.errors import NONSENSE, ImageError
-from shards.png import walk_png
-from shards.scene import UNLABELLED, Float64, RollingShutter, View
-from shards.taxonomy import taxonomy
+from brickyard.ingest.images import jpeg_size
+from brickyard.ingest.source import RawFiles
+from brickyard.ingest.waymo.frame import CAMERAS, DIRECTIONS, Camera
+from brickyard.shards.errors import NONSENSE, ImageError
+from brickyard.shards.png import walk_png
+from brickyard.shards.scene import UNLABELLED, Float64, RollingShutter, View
+from brickyard.shards.taxonomy import taxonomy
 
 TAXONOMY = "waymo_camera28"
 _RAW_CLASSES = 29

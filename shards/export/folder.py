@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from shards.atomic import TEMPORARY
-from shards.corpus import Corpus
-from shards.documents import MAX_BYTES, document_bytes, read_document
-from shards.errors import CorpusError
-from shards.storage import Store
+from brickyard.shards.atomic import TEMPORARY
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.documents import MAX_BYTES, document_bytes, read_document
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.storage import Store
 
 RECORD = "export.json"
 LICENCES = "LICENCES.txt"

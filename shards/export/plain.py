@@ -13,13 +13,13 @@ import json
 import tarfile
 from collections.abc import Iterator
 
-from shards.corpus import Corpus
-from shards.documents import read_document
-from shards.encode import HEADER
-from shards.export.folder import Progress, begin, finish, remove_temporaries, unique_names
-from shards.export.pointcept import npy_bytes
-from shards.scene import Scene, View
-from shards.storage import Store
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.documents import read_document
+from brickyard.shards.encode import HEADER
+from brickyard.shards.export.folder import Progress, begin, finish, remove_temporaries, unique_names
+from brickyard.shards.export.pointcept import npy_bytes
+from brickyard.shards.scene import Scene, View
+from brickyard.shards.storage import Store
 
 LAYOUT = "webdataset-plain"
 SHARD_BYTES = 64 << 20

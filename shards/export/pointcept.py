@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.corpus import Corpus
-from shards.export.folder import Progress, begin, finish, remove_temporaries, safe_name, unique_names
-from shards.scene import Points, Scene
-from shards.storage import Store
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.export.folder import Progress, begin, finish, remove_temporaries, safe_name, unique_names
+from brickyard.shards.scene import Points, Scene
+from brickyard.shards.storage import Store
 
 LAYOUT = "pointcept"
 SCENE = "scene.json"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from brickyard.train.views.crops import CropConfig
 from tests.benchmarks.report import markdown
-from train.views.crops import CropConfig
 
 HEAD = 6_557_952
 """Parameters of a prototype head of the published size."""

@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-import shards.corpus
-from shards.buffers import BufferPool
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.codecs import Compressor
-from shards.corpus import Corpus
-from shards.encode import EncodedScene, encode_scene
-from shards.scene import Scene
-from shards.storage import Store
-from shards.stream import Sample, Stream
+import brickyard.shards.corpus
+from brickyard.shards.buffers import BufferPool
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.codecs import Compressor
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import EncodedScene, encode_scene
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.stream import Sample, Stream
 from tests.benchmarks.material import LABELS
 from tests.benchmarks.peers import interpreter, version
 
@@ -98,7 +98,7 @@ class _Agrees:
 @contextmanager
 def unverified() -> Iterator[None]:
     """Every digest is right while this lasts: to measure what checking them costs, in this process only."""
-    module: Any = shards.corpus
+    module: Any = brickyard.shards.corpus
     real, agrees = module.digest64, _Agrees()
     module.digest64 = lambda data: agrees
     try:

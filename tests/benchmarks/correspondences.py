@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from shards import codecs
-from shards.codecs import Compressor, Pairs
-from shards.encode import DEPTH_STEPS
-from shards.scene import Correspondences
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.shards import codecs
+from brickyard.shards.codecs import Compressor, Pairs
+from brickyard.shards.encode import DEPTH_STEPS
+from brickyard.shards.scene import Correspondences
 from tests.benchmarks.material import material
 from tests.benchmarks.report import append, arguments, seconds, table
 

@@ -74,7 +74,7 @@ def regions(path: Path, root: Path) -> Iterator[Region]:
 
 
 def _blobs(root: Path, shard: str) -> list[tuple[int, int]]:
-    from shards.corpus import Corpus
+    from brickyard.shards.corpus import Corpus
 
     corpus = Corpus.open(root)
     places = [p for row in range(len(corpus)) if corpus.shard(row) == shard for p in corpus.addresses(row).values()]

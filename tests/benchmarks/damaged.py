@@ -61,8 +61,8 @@ FORMATS = (
     ),
     Format("MDS, downloaded, opened once more", "write_mosaic", "read_mosaic_again", ("streaming",), "streaming", 1),
     Format("litData", "write_litdata", "read_litdata", ("litdata",), "litdata", 1),
-    Format("Brickyard, Parquet", "write_bricks", "read_bricks", ("shards.stream",)),
-    Format("Brickyard, WebDataset", "write_bricks_tar", "read_bricks", ("shards.stream",)),
+    Format("Brickyard, Parquet", "write_bricks", "read_bricks", ("brickyard.shards.stream",)),
+    Format("Brickyard, WebDataset", "write_bricks_tar", "read_bricks", ("brickyard.shards.stream",)),
 )
 
 
@@ -230,10 +230,10 @@ def read_litdata(folder: Path) -> Digests:
 
 
 def write_bricks(folder: Path, container: Any = "parquet") -> None:
-    from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-    from shards.encode import encode_scene
-    from shards.scene import Identity, Points, Scene
-    from shards.storage import Store
+    from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+    from brickyard.shards.encode import encode_scene
+    from brickyard.shards.scene import Identity, Points, Scene
+    from brickyard.shards.storage import Store
 
     store, build = Store(folder), fingerprint_digest({})
     start_build(store, {})
@@ -259,8 +259,8 @@ write_bricks_tar = partial(write_bricks, container="webdataset")
 
 
 def read_bricks(folder: Path) -> Digests:
-    from shards.corpus import Corpus
-    from shards.stream import Stream
+    from brickyard.shards.corpus import Corpus
+    from brickyard.shards.stream import Stream
 
     fields = ("points/xyz", "points/color", "points/normal", "points/semantic.scannet20")
     for (sample,) in Stream(Corpus.open(folder), fields, batch=1, epochs=1, shuffle=False):

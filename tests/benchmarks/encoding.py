@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from shards import codecs
-from shards.codecs import Compressor, Quantised, Spec
-from shards.encode import XYZ_STEPS
-from shards.scene import Scene
+from brickyard.shards import codecs
+from brickyard.shards.codecs import Compressor, Quantised, Spec
+from brickyard.shards.encode import XYZ_STEPS
+from brickyard.shards.scene import Scene
 from tests.benchmarks.material import LABELS, Material, material
 from tests.benchmarks.report import append, arguments, seconds, table
 

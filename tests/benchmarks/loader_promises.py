@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shards.batching import PointBudget
-from shards.corpus import Corpus
-from shards.order import permute_many
-from shards.stream import Stream
+from brickyard.shards.batching import PointBudget
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.order import permute_many
+from brickyard.shards.stream import Stream
 from tests.benchmarks.contestants import FIELDS, write_bricks
 from tests.benchmarks.material import material, room_copy
 from tests.benchmarks.report import append, arguments, table
@@ -120,7 +120,7 @@ def images(count: int = 24) -> list[dict[str, Any]]:
     from PIL import Image
     from torch.utils.data import DataLoader
 
-    from train.augment import CropConfig, crop_image, random_box
+    from brickyard.train.augment import CropConfig, crop_image, random_box
 
     rng, config = np.random.default_rng(0), CropConfig()
     pictures = [bytes(view.image) for scene in material("nuscenes").scenes for view in scene.views]

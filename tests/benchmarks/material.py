@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef, find_source
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef, find_source
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.conftest import _SAMPLES
 
 SIMULATED = SimulationConfig(

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import xxhash
 
-from shards.codecs import Quantised
+from brickyard.shards.codecs import Quantised
 from tests.benchmarks.contestants import (
     ARRAYS,
     BATCH,

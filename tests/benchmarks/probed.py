@@ -178,10 +178,10 @@ def run_litdata(folder: Path, ask: Ask) -> Run:
 
 
 def write_bricks(folder: Path, count: int) -> None:
-    from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-    from shards.encode import encode_scene
-    from shards.scene import Identity, Points, Scene
-    from shards.storage import Store
+    from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+    from brickyard.shards.encode import encode_scene
+    from brickyard.shards.scene import Identity, Points, Scene
+    from brickyard.shards.storage import Store
 
     store, build = Store(folder), fingerprint_digest({})
     start_build(store, {})
@@ -200,8 +200,8 @@ def write_bricks(folder: Path, count: int) -> None:
 
 
 def run_bricks(folder: Path, ask: Ask) -> Run:
-    from shards.corpus import Corpus
-    from shards.stream import Stream
+    from brickyard.shards.corpus import Corpus
+    from brickyard.shards.stream import Stream
 
     stream = Stream(
         Corpus.open(folder), ["points/xyz"], batch=GLOBAL_BATCH, seed=SEED, epochs=1, rank=ask.rank, world=ask.world,
@@ -224,7 +224,7 @@ RUN = {
 
 def get(loader: str, folder: Path, number: int) -> int:
     if loader == "bricks":
-        from shards.corpus import Corpus
+        from brickyard.shards.corpus import Corpus
 
         return int(Corpus.open(folder).scene(f"toy/{number:05d}").identity.scene_id)
     dataset: Any

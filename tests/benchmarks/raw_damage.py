@@ -18,16 +18,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from curate.pipeline import CurateConfig, curate
-from ingest.clips import ClipOptions
-from ingest.damage import NAMELESS, OUTCOMES, Damaged, damage_matrix
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef, find_source
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.corpus import Corpus
-from shards.encode import encode_scene
-from shards.export.pointcept import export_pointcept
-from shards.storage import Store
+from brickyard.curate.pipeline import CurateConfig, curate
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.damage import NAMELESS, OUTCOMES, Damaged, damage_matrix
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef, find_source
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.export.pointcept import export_pointcept
+from brickyard.shards.storage import Store
 from tests.benchmarks.report import append, arguments, markdown
 
 SMALL = SimulationConfig(

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef, find_source
-from shards.storage import Store
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef, find_source
+from brickyard.shards.storage import Store
 from tests.benchmarks.report import append, table
 
 COLUMNS = {

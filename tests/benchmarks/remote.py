@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import pyarrow.fs as pafs
 
-from shards.cache import CacheConfig
-from shards.codecs import Quantised
-from shards.corpus import Corpus
-from shards.storage import Store, digest64
-from shards.stream import Stream
+from brickyard.shards.cache import CacheConfig
+from brickyard.shards.codecs import Quantised
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.storage import Store, digest64
+from brickyard.shards.stream import Stream
 from tests.benchmarks.contestants import BATCH, write_bricks
 from tests.benchmarks.material import material, room_copy
 from tests.benchmarks.report import append, arguments, table

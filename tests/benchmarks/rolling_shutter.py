@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef
-from ingest.waymo import v2
-from ingest.waymo.frame import Options
-from shards.cameras import project
-from shards.storage import Store
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef
+from brickyard.ingest.waymo import v2
+from brickyard.ingest.waymo.frame import Options
+from brickyard.shards.cameras import project
+from brickyard.shards.storage import Store
 from tests.benchmarks.report import append, arguments, table
 
 SPEEDS = (0.0, 5.0, 10.0, 15.0, 25.0)

@@ -24,15 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brickyard.train.clouds import Cloud
+from brickyard.train.memory import peak_bytes
+from brickyard.train.models import point_blocks
+from brickyard.train.models.point_levels import Walk
+from brickyard.train.objectives.objective import Loss
+from brickyard.train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene
+from brickyard.train.optimiser import OptimiserConfig, build_optimiser
+from brickyard.train.point_student import PointStudentConfig
 from tests.benchmarks.report import append, table
-from train.clouds import Cloud
-from train.memory import peak_bytes
-from train.models import point_blocks
-from train.models.point_levels import Walk
-from train.objectives.objective import Loss
-from train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene
-from train.optimiser import OptimiserConfig, build_optimiser
-from train.point_student import PointStudentConfig
 
 COLUMNS = {
     "variant": "s variant", "milliseconds": ".0f ms/step", "fastest": ".0f min", "slowest": ".0f max",

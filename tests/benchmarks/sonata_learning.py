@@ -90,12 +90,12 @@ def curve(recipe: Path, corpus: Path, run: Path) -> None:
     """Judge the student of every checkpoint, and the one before training; writes curve.json."""
     from safetensors.torch import load_file
 
-    from evaluate.features import random_student
-    from evaluate.linear_probe import probe
-    from infra.recipe import load_recipe
-    from infra.verbs.evaluate import EvaluateConfig
-    from shards.corpus import Corpus
-    from train.student import load_student
+    from brickyard.evaluate.features import random_student
+    from brickyard.evaluate.linear_probe import probe
+    from brickyard.infra.recipe import load_recipe
+    from brickyard.infra.verbs.evaluate import EvaluateConfig
+    from brickyard.shards.corpus import Corpus
+    from brickyard.train.student import load_student
 
     config = load_recipe(recipe)[0].evaluate.load(EvaluateConfig).linear_probe
     seed = json.loads((run / "config.json").read_text())["train"]["seed"]
@@ -146,7 +146,7 @@ def collect(folder: Path, wanted: Mapping[str, Sequence[int]]) -> tuple[list[dic
 
 
 def brickyard(verb: str, *arguments: str | Path) -> None:
-    call(sys.executable, "-m", "infra.cli", verb, *arguments)
+    call(sys.executable, "-m", "brickyard.infra.cli", verb, *arguments)
 
 
 def call(*words: str | Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
+from brickyard.train.metrics import read_metrics
 from tests.benchmarks.report import append, arguments, table
-from train.metrics import read_metrics
 
 RECIPE = Path(__file__).parents[2] / "infra" / "recipes" / "demo.yaml"
 COLUMNS = {
@@ -27,7 +27,9 @@ COLUMNS = {
 
 
 def brickyard(*words: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "infra.cli", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "brickyard.infra.cli", *map(str, words)], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def run(*, steps: int = 60, dry: bool = False) -> list[dict[str, Any]]:

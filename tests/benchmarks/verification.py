@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from shards.buffers import Lease
-from shards.codecs import Compressor
-from shards.corpus import Corpus
-from shards.storage import digest64
-from shards.stream import Stream
+from brickyard.shards.buffers import Lease
+from brickyard.shards.codecs import Compressor
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.storage import digest64
+from brickyard.shards.stream import Stream
 from tests.benchmarks.contestants import FIELDS, unverified, write_bricks
 from tests.benchmarks.material import material, room_copy
 from tests.benchmarks.report import append, arguments, seconds, table

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from curate.pipeline import CurateConfig, curate
-from shards.errors import RecipeError
-from shards.scene import Depth, Domain, Identity, Points, RollingShutter, Scene, View
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.curate.pipeline import CurateConfig, curate
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Depth, Domain, Identity, Points, RollingShutter, Scene, View
 
 IDENTITY = Identity(
     dataset="test", version="1", split="none", sequence="s", scene_id="s", timestamp_ns=None, domain="outdoor",

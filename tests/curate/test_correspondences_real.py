@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from curate.superpixels import SlicConfig, add_superpixels
-from ingest.nuscenes import SOURCE
-from ingest.source import SceneRef
-from shards.cameras import project
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.curate.superpixels import SlicConfig, add_superpixels
+from brickyard.ingest.nuscenes import SOURCE
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.cameras import project
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 pytestmark = pytest.mark.real
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate import normals
-from curate.normals import NormalsConfig, add_normals, estimate_normals, orient_towards
-from curate.pipeline import CurateConfig, curate
-from shards.errors import RecipeError
-from shards.scene import Identity, Points, Scene, View
+from brickyard.curate import normals
+from brickyard.curate.normals import NormalsConfig, add_normals, estimate_normals, orient_towards
+from brickyard.curate.pipeline import CurateConfig, curate
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Identity, Points, Scene, View
 
 
 def scene(xyz: Any, domain: Any = "indoor", views: tuple[View, ...] = ()) -> Scene:
@@ -144,10 +144,10 @@ def test_it_is_a_step_of_curation_that_is_off_by_default() -> None:
 
 
 def test_simulated_rooms_agree_with_the_normals_of_their_mesh(tmp_path: Path) -> None:
-    from ingest.s3dis import SOURCE
-    from ingest.simulate import SimulationConfig, simulate
-    from ingest.source import SceneRef
-    from shards.storage import Store
+    from brickyard.ingest.s3dis import SOURCE
+    from brickyard.ingest.simulate import SimulationConfig, simulate
+    from brickyard.ingest.source import SceneRef
+    from brickyard.shards.storage import Store
 
     config = SimulationConfig(s3dis_rooms=2, s3dis_views=1, s3dis_points=20_000, s3dis_image_size=32)
     simulate(tmp_path, datasets=("s3dis",), config=config)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from skimage.segmentation import slic
 
-from curate.superpixels import SlicConfig, add_superpixels
-from shards.errors import RecipeError, SceneError
-from shards.scene import Identity, Scene, View
+from brickyard.curate.superpixels import SlicConfig, add_superpixels
+from brickyard.shards.errors import RecipeError, SceneError
+from brickyard.shards.scene import Identity, Scene, View
 
 
 def picture(width: int = 96, height: int = 64) -> np.ndarray:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from curate.visibility import VisibilityConfig, point_spacing, splat_test
-from shards.errors import RecipeError
-from shards.scene import Correspondences, Depth, Domain, Identity, Points, Scene, View
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.curate.visibility import VisibilityConfig, point_spacing, splat_test
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Correspondences, Depth, Domain, Identity, Points, Scene, View
 
 Box = tuple[np.ndarray, np.ndarray]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.corpus import Corpus
-from shards.encode import encode_scene
-from shards.scene import Identity, Points, Scene
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.scene import Identity, Points, Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 CLASSES = ("wall", "floor", "table", "chair")
 COLOURS = np.array([(200, 200, 190), (120, 80, 40), (200, 40, 40), (40, 60, 200)], float)

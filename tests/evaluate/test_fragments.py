@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.fragments import INDOOR, OUTDOOR, PLAIN, Classify, Variant, predict, vary
-from train.clouds import Cloud, join_clouds
-from train.student import Rows
-from train.voxels import representatives
+from brickyard.evaluate.fragments import INDOOR, OUTDOOR, PLAIN, Classify, Variant, predict, vary
+from brickyard.train.clouds import Cloud, join_clouds
+from brickyard.train.student import Rows
+from brickyard.train.voxels import representatives
 
 CLASSES = 4
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.features import Encoder, RawStudent, raw_inputs
-from evaluate.knn import KnnConfig, knn_probe, knn_votes
+from brickyard.evaluate.features import Encoder, RawStudent, raw_inputs
+from brickyard.evaluate.knn import KnnConfig, knn_probe, knn_votes
+from brickyard.train.point_student import PointStudent, PointStudentConfig
 from tests.evaluate.rooms import room_corpus
-from train.point_student import PointStudent, PointStudentConfig
 
 
 @settings(max_examples=30, deadline=None)

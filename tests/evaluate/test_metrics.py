@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import jaccard_score
 
-from evaluate.lovasz import lovasz_softmax
-from evaluate.metrics import accuracy, class_iou, confusion_matrix, mean_iou
+from brickyard.evaluate.lovasz import lovasz_softmax
+from brickyard.evaluate.metrics import accuracy, class_iou, confusion_matrix, mean_iou
 
 
 def test_confusion_and_iou_equal_scikit_learn() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate.pca import principal
+from brickyard.evaluate.pca import principal
 
 
 def features(seed: int = 0, rows: int = 300, channels: int = 8) -> torch.Tensor:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate.features import random_student
-from evaluate.pictures import (
+from brickyard.evaluate.features import random_student
+from brickyard.evaluate.pictures import (
     MATCHES,
     SeenScene,
     best_matches,
@@ -22,11 +22,11 @@ from evaluate.pictures import (
     write_ply,
     write_query,
 )
-from evaluate.show import RunSummary, read_features, run_page
-from shards.corpus import Corpus
-from shards.errors import BrickyardError, RecipeError
+from brickyard.evaluate.show import RunSummary, read_features, run_page
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.train.point_student import PointStudentConfig
 from tests.evaluate.rooms import room_corpus
-from train.point_student import PointStudentConfig
 
 
 @pytest.fixture(scope="module")

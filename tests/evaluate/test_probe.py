@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate.features import calibrate, random_student
-from evaluate.linear_probe import ProbeConfig, fit, probe
-from shards.corpus import Corpus
-from shards.errors import RecipeError
-from shards.taxonomy import taxonomy
+from brickyard.evaluate.features import calibrate, random_student
+from brickyard.evaluate.linear_probe import ProbeConfig, fit, probe
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.taxonomy import taxonomy
+from brickyard.train.augment import CropConfig
+from brickyard.train.loop import TrainConfig, train
+from brickyard.train.objectives import SLidR
+from brickyard.train.student import StudentConfig, load_student
 from tests.train.rings import ring_corpus
-from train.augment import CropConfig
-from train.loop import TrainConfig, train
-from train.objectives import SLidR
-from train.student import StudentConfig, load_student
 
 CONFIG = ProbeConfig(steps=200, batch=2048, threads=1)
 TINY = StudentConfig(network="tiny")

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from evaluate.fragments import VARIANTS
-from evaluate.knn import KnnConfig
-from evaluate.linear_probe import ProbeConfig
-from evaluate.protocols import DATASETS, KINDS, fingerprint, preset, preset_names
-from evaluate.published import OUTDOOR_SOURCE, SOURCE, published
-from evaluate.shortcut import ShortcutConfig
-from evaluate.supervised import SupervisedConfig
-from shards.errors import RecipeError
+from brickyard.evaluate.fragments import VARIANTS
+from brickyard.evaluate.knn import KnnConfig
+from brickyard.evaluate.linear_probe import ProbeConfig
+from brickyard.evaluate.protocols import DATASETS, KINDS, fingerprint, preset, preset_names
+from brickyard.evaluate.published import OUTDOOR_SOURCE, SOURCE, published
+from brickyard.evaluate.shortcut import ShortcutConfig
+from brickyard.evaluate.supervised import SupervisedConfig
+from brickyard.shards.errors import RecipeError
 
 OWN = ProbeConfig(taxonomy="s3dis13", dataset="s3dis", val_split="test", threads=1)
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from evaluate.features import Encoder, random_student
-from evaluate.knn import KnnConfig
-from evaluate.linear_probe import ProbeConfig, probe
-from evaluate.results import Evaluation, result_table
-from evaluate.shortcut import ShortcutConfig
-from evaluate.supervised import SupervisedConfig
-from shards.corpus import Corpus
+from brickyard.evaluate.features import Encoder, random_student
+from brickyard.evaluate.knn import KnnConfig
+from brickyard.evaluate.linear_probe import ProbeConfig, probe
+from brickyard.evaluate.results import Evaluation, result_table
+from brickyard.evaluate.shortcut import ShortcutConfig
+from brickyard.evaluate.supervised import SupervisedConfig
+from brickyard.shards.corpus import Corpus
+from brickyard.train.clouds import Cloud
+from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.student import Rows, StudentConfig
 from tests.evaluate.rooms import room_corpus
 from tests.train.rings import ring_corpus
-from train.clouds import Cloud
-from train.point_student import PointStudent, PointStudentConfig
-from train.student import Rows, StudentConfig
 
 DATA: dict[str, Any] = {"taxonomy": "scannet20", "dataset": "scannet", "threads": 1}
 TINY = PointStudentConfig(network="tiny", size=0.1, upcast=2)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate.features import Encoder, RawStudent, floor_of, random_student
-from evaluate.shortcut import Ridge, ShortcutConfig, median_angle, r_squared, shortcut_check
+from brickyard.evaluate.features import Encoder, RawStudent, floor_of, random_student
+from brickyard.evaluate.shortcut import Ridge, ShortcutConfig, median_angle, r_squared, shortcut_check
+from brickyard.train.point_student import PointStudent, PointStudentConfig
 from tests.evaluate.rooms import room_corpus
-from train.point_student import PointStudent, PointStudentConfig
 
 CONFIG = ShortcutConfig(taxonomy="scannet20", threads=1)
 TINY = PointStudentConfig(network="tiny", size=0.05)

@@ -14,19 +14,19 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from evaluate.show import CorpusSummary, SplitCounts, corpus_page, summarise_corpus
-from evaluate.show.camera import HIDDEN, UndecodableImageError, camera_pictures, decode, outline
-from evaluate.show.cloud import HEIGHT as HIGH
-from evaluate.show.cloud import WIDTH as WIDE
-from evaluate.show.cloud import cloud_pictures, drawn_points, figure, fit, from_above, oblique, render
-from evaluate.show.colour import class_colours, depth_colours, turbo
-from evaluate.show.corpus import depth_range, licence_terms
-from evaluate.show.html import count, size
-from evaluate.show.raster import paint, shrink
-from ingest.source import SceneRef, find_source
-from shards.scene import Correspondences, Domain, Identity, Points, Scene, Superpixels, View
-from shards.storage import Store
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.evaluate.show import CorpusSummary, SplitCounts, corpus_page, summarise_corpus
+from brickyard.evaluate.show.camera import HIDDEN, UndecodableImageError, camera_pictures, decode, outline
+from brickyard.evaluate.show.cloud import HEIGHT as HIGH
+from brickyard.evaluate.show.cloud import WIDTH as WIDE
+from brickyard.evaluate.show.cloud import cloud_pictures, drawn_points, figure, fit, from_above, oblique, render
+from brickyard.evaluate.show.colour import class_colours, depth_colours, turbo
+from brickyard.evaluate.show.corpus import depth_range, licence_terms
+from brickyard.evaluate.show.html import count, size
+from brickyard.evaluate.show.raster import paint, shrink
+from brickyard.ingest.source import SceneRef, find_source
+from brickyard.shards.scene import Correspondences, Domain, Identity, Points, Scene, Superpixels, View
+from brickyard.shards.storage import Store
 from tests.worlds import toy_corpus
 
 WIDTH, HEIGHT = 160, 120

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.records import read_probe_result
-from evaluate.show import Curve, Probe, ProbeRun, RunSummary, join_probes, read_curve, run_page
-from evaluate.show.chart import Line, line_chart, running_mean
-from evaluate.show.chart import _Axis as Axis
-from evaluate.show.run import initialisations, miou, verdict
-from shards.errors import BrickyardError
+from brickyard.evaluate.records import read_probe_result
+from brickyard.evaluate.show import Curve, Probe, ProbeRun, RunSummary, join_probes, read_curve, run_page
+from brickyard.evaluate.show.chart import Line, line_chart, running_mean
+from brickyard.evaluate.show.chart import _Axis as Axis
+from brickyard.evaluate.show.run import initialisations, miou, verdict
+from brickyard.shards.errors import BrickyardError
 
 
 def make_probe(pretrained: list[float], random: list[float]) -> Probe:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate.features import Encoder, RawStudent
-from evaluate.linear_probe import row_labels
-from evaluate.splits import DataConfig, LabelledPoints, train_rows
-from shards.corpus import Corpus
-from shards.errors import RecipeError
+from brickyard.evaluate.features import Encoder, RawStudent
+from brickyard.evaluate.linear_probe import row_labels
+from brickyard.evaluate.splits import DataConfig, LabelledPoints, train_rows
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.train.point_student import PointStudent, PointStudentConfig
 from tests.evaluate.rooms import room_corpus
-from train.point_student import PointStudent, PointStudentConfig
 
 CONFIG = DataConfig(taxonomy="scannet20", threads=1)
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluate.augment import AugmentConfig
-from evaluate.features import random_student
-from evaluate.segmenter import Segmenter, adapted, voxel_size
-from evaluate.supervised import SupervisedConfig, segmentation_loss, supervised, trained
-from shards.corpus import Corpus
-from shards.errors import RecipeError
+from brickyard.evaluate.augment import AugmentConfig
+from brickyard.evaluate.features import random_student
+from brickyard.evaluate.segmenter import Segmenter, adapted, voxel_size
+from brickyard.evaluate.supervised import SupervisedConfig, segmentation_loss, supervised, trained
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError
+from brickyard.train.clouds import Cloud
+from brickyard.train.models.point_decoder import PointDecoderConfig
+from brickyard.train.models.point_transformer import CONFIGS
+from brickyard.train.point_student import PointStudentConfig
+from brickyard.train.student import StudentConfig
+from brickyard.train.views.geometry import GeometryConfig
 from tests.evaluate.rooms import room_corpus
 from tests.train.rings import ring_corpus
-from train.clouds import Cloud
-from train.models.point_decoder import PointDecoderConfig
-from train.models.point_transformer import CONFIGS
-from train.point_student import PointStudentConfig
-from train.student import StudentConfig
-from train.views.geometry import GeometryConfig
 
 DECODER = PointDecoderConfig(channels=(16, 16, 16, 16), heads=(1, 1, 1, 1), depths=(1, 1, 1, 1), drop_path=0.1)
 CONFIG = SupervisedConfig(
@@ -119,7 +119,7 @@ def test_a_probe_sees_all_levels_in_the_protocols_grid() -> None:
 
 def test_labelled_rows_alone_make_the_loss(corpus: Corpus) -> None:
     """Against cross-entropy by hand; a point without a label has no say."""
-    from evaluate.supervised import LabelledCloud
+    from brickyard.evaluate.supervised import LabelledCloud
 
     student = adapted(random_student(TINY, 0), grid=None, domain="indoor")
     model = Segmenter(student, 20, "linear", DECODER).eval()

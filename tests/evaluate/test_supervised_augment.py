@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from evaluate.augment import AugmentConfig, augmented, mixed
-from train.clouds import Cloud, Clouds, join_clouds
-from train.views.color import ColorConfig
-from train.views.geometry import GeometryConfig
+from brickyard.evaluate.augment import AugmentConfig, augmented, mixed
+from brickyard.train.clouds import Cloud, Clouds, join_clouds
+from brickyard.train.views.color import ColorConfig
+from brickyard.train.views.geometry import GeometryConfig
 
 INPUTS = ("xyz", "color", "normal", "valid")
 RIGID = AugmentConfig(geometry=GeometryConfig(turn=1.0, scale=(1.0, 1.0), jitter=0.0, elastic=()), drop=0.0, crop=None)

@@ -10,7 +10,7 @@ import collections, errno, itertools, os, signal, sys, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
-from ingest.source import SceneRef, Source
+from brickyard.ingest.source import SceneRef, Source
 from tests.worlds import toy_scene
 
 @dataclass(frozen=True, kw_only=True)

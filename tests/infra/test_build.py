@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.corpus import Corpus
-from shards.stream import Stream
-from shards.verify import verify
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.stream import Stream
+from brickyard.shards.verify import verify
 
 RECIPE = """
 name: test
@@ -60,7 +60,7 @@ def home(tmp_path: Path) -> Path:
 def brickyard(home: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, dict[str, Any], str]:
     """(exit code, JSON object, stderr) of a command, run in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "infra.cli", *arguments, "--json"],
+        [sys.executable, "-m", "brickyard.infra.cli", *arguments, "--json"],
         cwd=home, capture_output=True, text=True, timeout=200, env=os.environ | (env or {}), check=False,
     )  # fmt: skip
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr
@@ -75,7 +75,7 @@ def test_a_killed_build_continues_to_the_same_bytes(home: Path) -> None:
     assert (code, whole["scenes"], whole["shards_built"]) == (0, 8, 4), text
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "infra.cli", "build", "recipe.yaml", "--out", "killed", "--cpus", "1"],
+        [sys.executable, "-m", "brickyard.infra.cli", "build", "recipe.yaml", "--out", "killed", "--cpus", "1"],
         cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -226,7 +226,7 @@ def test_moving_the_raw_data_does_not_change_the_corpus(home: Path) -> None:
         (("segments", "segment"), ["line 7", "unknown key 'segment'", "'segments'"]),
         (("kitti_object", "kiti_object"), ["line 4", "kiti_object", "kitti_object"]),
         (("max_scenes: 2", "max_scenes: two"), ["line 8", "max_scenes"]),
-        (("max_scenes: 2", "max_scenes: 0"), ["line 8", "positive"]),
+        (("max_scenes: 2", "max_scenes: 0"), ["line 8", "between 1 and 4096"]),
     ],
 )
 def test_a_wrong_recipe_is_explained(home: Path, change: tuple[str, str], words: list[str]) -> None:
@@ -261,7 +261,7 @@ def test_the_plan_writes_nothing_and_foretells_the_build(home: Path) -> None:
 DEADLY = """
 import os, time
 from dataclasses import dataclass, replace
-from ingest.source import SceneRef, Source
+from brickyard.ingest.source import SceneRef, Source
 from tests.worlds import toy_scene
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from infra.config import MAX_BYTES, Deferred, dump, load, load_file, parse, to_yaml
-from shards.errors import RecipeError
+from brickyard.infra.config import MAX_BYTES, Deferred, dump, load, load_file, parse, to_yaml
+from brickyard.shards.errors import RecipeError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import laspy
 import numpy as np
 
-from infra import cli
-from shards.corpus import Corpus
+from brickyard.infra import cli
+from brickyard.shards.corpus import Corpus
 
 
 def test_empty_squares_are_passed_over(tmp_path: Path) -> None:

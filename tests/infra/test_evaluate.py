@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from evaluate.features import random_student
-from infra.cli import main
-from infra.recipe import load_recipe
-from infra.verbs.evaluate import EvaluateConfig
-from shards.errors import RecipeError
+from brickyard.evaluate.features import random_student
+from brickyard.infra.cli import main
+from brickyard.infra.recipe import load_recipe
+from brickyard.infra.verbs.evaluate import EvaluateConfig
+from brickyard.shards.errors import RecipeError
+from brickyard.train.point_student import PointStudentConfig
+from brickyard.train.student import export_student
 from tests.evaluate.rooms import room_corpus
-from train.point_student import PointStudentConfig
-from train.student import export_student
 
 RECIPE = """
 name: rooms

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from infra.job import BuildResult, run_build
-from infra.plan import make_plan
-from infra.recipe import load_recipe
-from shards.corpus import MANIFEST, Corpus
-from shards.errors import CorpusError
+from brickyard.infra.job import BuildResult, run_build
+from brickyard.infra.plan import make_plan
+from brickyard.infra.recipe import load_recipe
+from brickyard.shards.corpus import MANIFEST, Corpus
+from brickyard.shards.errors import CorpusError
 from tests.infra.test_build import files, write_kitti
 
 RECIPE = """
@@ -95,7 +95,7 @@ def test_what_was_built_stays_and_what_is_new_is_refused(home: Path) -> None:
 
 def test_a_kill_while_mended_data_are_taken_is_gone_on_from(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each of the writes and removals that the request makes, the same command does the rest."""
-    from shards.storage import Store
+    from brickyard.shards.storage import Store
 
     whole = scan(home, 2).read_bytes()
     build(home, "fresh")

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from infra import supervisor
-from infra.plan import Plan, make_plan
-from infra.recipe import load_recipe
-from infra.supervisor import dismiss, run_watched
-from infra.task import Job, reason
-from ingest.source import SceneRef
-from shards.build import read_part
-from shards.errors import BrickyardError, CorpusError
-from shards.storage import Store
+from brickyard.infra import supervisor
+from brickyard.infra.plan import Plan, make_plan
+from brickyard.infra.recipe import load_recipe
+from brickyard.infra.supervisor import dismiss, run_watched
+from brickyard.infra.task import Job, reason
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.build import read_part
+from brickyard.shards.errors import BrickyardError, CorpusError
+from brickyard.shards.storage import Store
 from tests.infra.misbehaving import install, recipe
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_a_build_that_is_stopped_takes_its_worker_with_it(home: Path, number: si
     (home / "recipe.yaml").write_text(recipe("native", timeout_s=600))
     path = os.pathsep.join([str(home / "plugin"), str(ROOT)])
     build = subprocess.Popen(
-        [sys.executable, "-m", "infra.cli", "build", "recipe.yaml", "--out", "corpus", "--in-process"],
+        [sys.executable, "-m", "brickyard.infra.cli", "build", "recipe.yaml", "--out", "corpus", "--in-process"],
         cwd=home, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     until((home / "process").exists)

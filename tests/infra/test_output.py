@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.cli import main
-from infra.output import without_credentials
-from infra.recipe import build_config, load_recipe
-from shards.uri import Location, redacted, remember, scrub
+from brickyard.infra.cli import main
+from brickyard.infra.output import without_credentials
+from brickyard.infra.recipe import build_config, load_recipe
+from brickyard.shards.uri import Location, redacted, remember, scrub
 from tests.worlds import toy_corpus
 
 KEY, SECRET = "EXAMPLEKEY", "s3cret/of+a test"
@@ -63,7 +63,7 @@ def test_results_and_files_name_the_address_without_its_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = toy_corpus(tmp_path / "c", scenes=1)
-    monkeypatch.setattr("infra.verbs.stats.Corpus.open", lambda root: corpus)
+    monkeypatch.setattr("brickyard.infra.verbs.stats.Corpus.open", lambda root: corpus)
     assert main(["stats", URI, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["corpus"] == SHOWN
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from infra.cli import main
-from infra.plan import Plan, make_plan
-from infra.recipe import load_recipe
-from ingest.source import Missing, Notice, SceneRef, Source
-from shards.errors import BrickyardError, RawDataError, RecipeError
-from shards.storage import Store
+from brickyard.infra.cli import main
+from brickyard.infra.plan import Plan, make_plan
+from brickyard.infra.recipe import load_recipe
+from brickyard.ingest.source import Missing, Notice, SceneRef, Source
+from brickyard.shards.errors import BrickyardError, RawDataError, RecipeError
+from brickyard.shards.storage import Store
 from tests.worlds import toy_scene
 
 

@@ -13,6 +13,7 @@ from tests.infra.misbehaving import install, recipe
 from tests.infra.test_job_watched import until
 
 ROOT = Path(__file__).parents[2]
+BRICKYARD = (sys.executable, "-m", "brickyard.infra.cli")
 
 STRANGER = """
 import sys
@@ -26,7 +27,7 @@ def test_scenes_are_bounded_and_strangers_kept_out(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(recipe("good", "stop", "good", "native", timeout_s=1.0, max_scenes=1))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     build = subprocess.Popen(
-        [sys.executable, "-m", "infra.cli", "build", "recipe.yaml", "--out", "corpus", "--cpus", "1", "--json"],
+        [*BRICKYARD, "build", "recipe.yaml", "--out", "corpus", "--cpus", "1", "--json"],
         cwd=tmp_path, env=environment | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
@@ -47,7 +48,7 @@ def test_ray_asks_for_the_token() -> None:
     """In a process of its own, as Ray keeps what it has once read of its environment."""
     code = f"""
 import os, subprocess, sys
-from infra.cluster import cluster
+from brickyard.infra.cluster import cluster
 with cluster(1, None) as ray:
     address = ray.get_runtime_context().gcs_address
     assert address.startswith("127.0.0.1:"), address

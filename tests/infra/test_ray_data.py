@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import ray
 
-from infra.ray_data import CorpusDatasource, array, read_corpus
-from shards.corpus import Corpus
-from shards.errors import CorpusError
+from brickyard.infra.ray_data import CorpusDatasource, array, read_corpus
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError
 from tests.worlds import toy_corpus
 
 

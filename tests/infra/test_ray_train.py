@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from infra import ray_train
-from infra.ray_train import Training, train_on_ray
-from shards.errors import BrickyardError
+from brickyard.infra import ray_train
+from brickyard.infra.ray_train import Training, train_on_ray
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.loop import train
 from tests.train.rings import ring_corpus
 from tests.train.spy import numbers, one_thread
 from tests.train.test_step import CONFIG, SPY, poisoned
-from train.loop import train
 
 
 def test_two_workers_make_the_batches_of_one_process(tmp_path: Path) -> None:

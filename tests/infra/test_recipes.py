@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from infra.config import dump, load_file
-from infra.recipe import load_recipe
-from infra.verbs.evaluate import EvaluateConfig
-from infra.verbs.train import training
-from ingest.simulate import SimulationConfig
-from ingest.source import find_source, source_names
+from brickyard.infra.config import dump, load_file
+from brickyard.infra.recipe import load_recipe
+from brickyard.infra.verbs.evaluate import EvaluateConfig
+from brickyard.infra.verbs.train import training
+from brickyard.ingest.simulate import SimulationConfig
+from brickyard.ingest.source import find_source, source_names
 
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(
     path
     for package in ("infra", "train")
-    for path in Path(str(files(package))).joinpath("recipes").glob("*.yaml")
+    for path in (ROOT / package / "recipes").glob("*.yaml")
     if not path.stem.endswith("-rooms")  # sizes of a simulated world
 )
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -36,7 +35,7 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
 
 
 def test_the_world_of_the_tiny_recipe_can_be_simulated() -> None:
-    path = Path(str(files("train"))) / "recipes" / "sonata-tiny-rooms.yaml"
+    path = ROOT / "train" / "recipes" / "sonata-tiny-rooms.yaml"
     assert load_file(path, SimulationConfig).scannet_frames == 0
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from infra.cli import main
-from infra.verbs.runs import config_differences, describe
+from brickyard.infra.cli import main
+from brickyard.infra.verbs.runs import config_differences, describe
 
 
 def write_run(folder: Path, *, lr: float, losses: list[float], over: bool, miou: float | None = None) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.corpus import Corpus
-from shards.stream import Stream
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.stream import Stream
 from tests.infra.test_build import brickyard
 
 pytestmark = pytest.mark.real

@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from ingest.source import Missing, SceneRef, Source
-from shards.errors import BrickyardError, RawDataError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.source import Missing, SceneRef, Source
+from brickyard.shards.errors import BrickyardError, RawDataError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 MAX_SECONDS = 5.0
 MAX_GROWTH = 1 << 30

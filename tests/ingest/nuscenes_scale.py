@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ingest.clips import ClipOptions
-from ingest.nuscenes import SOURCE
-from ingest.nuscenes.categories import GENERAL
-from ingest.nuscenes.plan import CAMERAS, Options
-from ingest.source import SceneRef
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.nuscenes import SOURCE
+from brickyard.ingest.nuscenes.categories import GENERAL
+from brickyard.ingest.nuscenes.plan import CAMERAS, Options
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.storage import Store
 
 VERSION = "v1.0-trainval"
 SCENES, SAMPLES = 850, 40

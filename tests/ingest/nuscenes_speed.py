@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 import tests.ingest.nuscenes_toy as toy
-from ingest.nuscenes import SOURCE
-from ingest.nuscenes.plan import CAMERAS, Options
-from ingest.source import SceneRef
+from brickyard.ingest.nuscenes import SOURCE
+from brickyard.ingest.nuscenes.plan import CAMERAS, Options
+from brickyard.ingest.source import SceneRef
 
 REPEATS = 40
 

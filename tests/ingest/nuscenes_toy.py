@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ingest.nuscenes import SOURCE
-from ingest.nuscenes.categories import GENERAL
-from ingest.nuscenes.plan import CAMERAS, Options
-from ingest.source import Missing, SceneRef
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.nuscenes import SOURCE
+from brickyard.ingest.nuscenes.categories import GENERAL
+from brickyard.ingest.nuscenes.plan import CAMERAS, Options
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 VERSION = "v1.0-mini"
 POINTS = 40

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import plyfile
 
-from ingest.pointfiles import SOURCE
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.source import SceneRef
-from shards.scene import Points, Scene
-from shards.storage import Store
+from brickyard.ingest.pointfiles import SOURCE
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.scene import Points, Scene
+from brickyard.shards.storage import Store
 
 RNG = np.random.default_rng(1)
 VERTICES = np.zeros(40, [

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ingest.scannet import SOURCE
-from ingest.scannet.plan import ScanNetOptions
-from ingest.source import SceneRef
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.scannet import SOURCE
+from brickyard.ingest.scannet.plan import ScanNetOptions
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 IDENTITY = np.eye(4)
 SCAN = "scene0007_01"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from ingest.blank import PAGE, SECTOR, blank_records, zero_runs
+from brickyard.ingest.blank import PAGE, SECTOR, blank_records, zero_runs
 
 
 def naive_runs(data, least):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingest.bounded import BoundedError, Limits, run_bounded
+from brickyard.ingest.bounded import BoundedError, Limits, run_bounded
 
 DATA = bytes(range(256)) * 4000
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.clips import ClipOptions, cut, thin
-from shards.errors import RecipeError
+from brickyard.ingest.clips import ClipOptions, cut, thin
+from brickyard.shards.errors import RecipeError
 
 
 @given(count=st.integers(0, 500), frames=st.integers(3, 100), overlap=st.integers(0, 99))

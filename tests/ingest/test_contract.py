@@ -20,14 +20,14 @@ import numpy as np
 import pyarrow.fs as pafs
 import pytest
 
-from infra.cli import main
-from ingest import contract
-from ingest.contract import assert_source_ok
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import RawFiles, SceneRef, Source, find_source
-from shards.corpus import Corpus
-from shards.storage import Store
-from shards.verify import verify
+from brickyard.infra.cli import main
+from brickyard.ingest import contract
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import RawFiles, SceneRef, Source, find_source
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.storage import Store
+from brickyard.shards.verify import verify
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "adding-a-dataset.md"
 BLOCKS = {

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.damage import BLOCK, NAMELESS, Damaged, assert_damage_is_noticed, damage_matrix
-from ingest.source import Missing, Notice, RawFiles, SceneRef, Source
-from shards.errors import RawDataError
-from shards.scene import Identity, Points, Scene
-from shards.storage import Store
+from brickyard.ingest.damage import BLOCK, NAMELESS, Damaged, assert_damage_is_noticed, damage_matrix
+from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Identity, Points, Scene
+from brickyard.shards.storage import Store
 from tests.benchmarks import raw_damage
 
 

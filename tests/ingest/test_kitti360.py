@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ingest.clips import ClipOptions
-from ingest.kitti.fisheye_yaml import parse_fisheye
-from ingest.kitti.kitti360 import SOURCE, Options
-from ingest.kitti.kitti360_rig import read_rig
-from ingest.source import Missing, SceneRef
-from shards.cameras import project
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene, View
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.kitti.fisheye_yaml import parse_fisheye
+from brickyard.ingest.kitti.kitti360 import SOURCE, Options
+from brickyard.ingest.kitti.kitti360_rig import read_rig
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.cameras import project
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene, View
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 
 DRIVE = "2013_05_28_drive_0000_sync"

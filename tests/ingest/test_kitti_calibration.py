@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.kitti.calibration import (
+from brickyard.ingest.kitti.calibration import (
     PROJECTION,
     ROTATION,
     TRANSFORM,
@@ -20,9 +20,9 @@ from ingest.kitti.calibration import (
     rectified_camera,
     rigid,
 )
-from ingest.kitti.oxts import Packet, parse_packet, world_from_imu
-from ingest.kitti.timestamps import parse_timestamp
-from shards.errors import RawDataError
+from brickyard.ingest.kitti.oxts import Packet, parse_packet, world_from_imu
+from brickyard.ingest.kitti.timestamps import parse_timestamp
+from brickyard.shards.errors import RawDataError
 
 FAIL = partial(RawDataError, dataset="kitti", path="calib.txt")
 TEXT = b"""calib_time: 15-Mar-2012 11:37:16

@@ -19,14 +19,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from ingest.clips import ClipOptions
-from ingest.kitti import kitti360, odometry, raw
-from ingest.kitti.kitti360_rig import read_rig
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef, Source
-from shards.cameras import project
-from shards.scene import Float64, Identity, Points, Scene, View
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.kitti import kitti360, odometry, raw
+from brickyard.ingest.kitti.kitti360_rig import read_rig
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef, Source
+from brickyard.shards.cameras import project
+from brickyard.shards.scene import Float64, Identity, Points, Scene, View
+from brickyard.shards.storage import Store
 
 CONFIG = SimulationConfig(
     kitti_frames=0, kitti_drives=1, kitti_drive_frames=4, kitti_missing_scan=True, kitti_columns=60,
@@ -203,8 +203,8 @@ def test_kitti360_labels_against_its_scripts(world: Path) -> None:
     from kitti360scripts.helpers.labels import id2label
     from kitti360scripts.helpers.ply import read_ply
 
-    from ingest.kitti.kitti360_labels import TAXONOMY
-    from shards.taxonomy import taxonomy
+    from brickyard.ingest.kitti.kitti360_labels import TAXONOMY
+    from brickyard.shards.taxonomy import taxonomy
 
     names = taxonomy(TAXONOMY).classes
     for label in id2label.values():

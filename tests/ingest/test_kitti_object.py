@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.kitti.object import SOURCE, Options
-from ingest.source import Missing, Notice, SceneRef, find_source
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.kitti.object import SOURCE, Options
+from brickyard.ingest.source import Missing, Notice, SceneRef, find_source
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 
 CALIBRATION = """P0: 70 0 60 0 0 70 20 0 0 0 1 0

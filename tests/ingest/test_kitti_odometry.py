@@ -12,13 +12,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from ingest.clips import ClipOptions
-from ingest.kitti.odometry import SOURCE, Options
-from ingest.source import Missing, Notice, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.scene import UNLABELLED, Scene
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.kitti.odometry import SOURCE, Options
+from brickyard.ingest.source import Missing, Notice, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import UNLABELLED, Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 from tests.ingest.mutation import assert_survives
 
 COUNT = 30

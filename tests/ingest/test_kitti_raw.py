@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.clips import ClipOptions
-from ingest.kitti.raw import SOURCE, Options
-from ingest.source import Missing, Notice, SceneRef, find_source
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.kitti.raw import SOURCE, Options
+from brickyard.ingest.source import Missing, Notice, SceneRef, find_source
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 
 DATE = "2011_09_26"

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.clips import ClipOptions
-from ingest.nuscenes import SOURCE
-from ingest.nuscenes.categories import GENERAL, NOT_AN_ID, UNKNOWN_NAME, class_table, published_ids
-from ingest.nuscenes.plan import CAMERAS, Options
-from ingest.nuscenes.sensors import rotation_matrix
-from ingest.nuscenes.splits import split_of
-from ingest.source import Missing, SceneRef, find_source
-from shards.errors import RawDataError, RecipeError
-from shards.scene import UNLABELLED
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.nuscenes import SOURCE
+from brickyard.ingest.nuscenes.categories import GENERAL, NOT_AN_ID, UNKNOWN_NAME, class_table, published_ids
+from brickyard.ingest.nuscenes.plan import CAMERAS, Options
+from brickyard.ingest.nuscenes.sensors import rotation_matrix
+from brickyard.ingest.nuscenes.splits import split_of
+from brickyard.ingest.source import Missing, SceneRef, find_source
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import UNLABELLED
 from tests.ingest.nuscenes_toy import (
     CAR,
     EGO,
@@ -206,8 +206,9 @@ def test_no_devkit_no_maps_no_annotations(dataset: Path) -> None:
     (dataset / "maps" / "m.png").unlink()
     assert planned(dataset) == whole
     script = (
-        "import sys; from ingest.nuscenes import *; from ingest.nuscenes.plan import Options; "
-        "from shards.storage import Store; [SOURCE.read(r) for r in SOURCE.plan(Store(sys.argv[1]), Options())]; "
+        "import sys; from brickyard.ingest.nuscenes import *; from brickyard.ingest.nuscenes.plan import Options; "
+        "from brickyard.shards.storage import Store; "
+        "[SOURCE.read(r) for r in SOURCE.plan(Store(sys.argv[1]), Options())]; "
         "print('nuscenes' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", script, str(dataset)], capture_output=True, text=True, check=True)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.clips import ClipOptions, cut
-from ingest.contract import assert_source_ok
-from ingest.nuscenes import SOURCE
-from ingest.nuscenes.plan import CAMERAS, Options
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef
-from shards.scene import UNLABELLED, Scene
+from brickyard.ingest.clips import ClipOptions, cut
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.nuscenes import SOURCE
+from brickyard.ingest.nuscenes.plan import CAMERAS, Options
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.scene import UNLABELLED, Scene
 from tests.ingest.nuscenes_toy import POINTS, ROAD, VERSION, planned, read, write_dataset
 
 WORLD = SimulationConfig(
@@ -181,7 +181,7 @@ def test_static_surfaces_stay_in_place_when_sweeps_are_added(world: Path) -> Non
 def test_panoptic_equals_the_devkits_loader(root: Path) -> None:
     from nuscenes.utils.data_io import load_bin_file, panoptic_to_lidarseg
 
-    from ingest.nuscenes.categories import class_table
+    from brickyard.ingest.nuscenes.categories import class_table
 
     tables = devkit(root)
     classes, _ = class_table(list(range(32)))

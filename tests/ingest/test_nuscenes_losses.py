@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ingest.clips import ClipOptions
-from ingest.nuscenes import SOURCE
-from ingest.nuscenes.plan import CAMERAS, Options
-from ingest.source import SceneRef
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.nuscenes import SOURCE
+from brickyard.ingest.nuscenes.plan import CAMERAS, Options
+from brickyard.ingest.source import SceneRef
 from tests.ingest.mutation import assert_survives
 from tests.ingest.nuscenes_toy import VERSION, edit, planned, write_dataset
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tests.ingest.nuscenes_toy as toy
-from ingest.nuscenes import SOURCE, tables
-from ingest.nuscenes.index import Index
-from ingest.nuscenes.tables import scan
-from ingest.source import Missing, SceneRef
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.nuscenes import SOURCE, tables
+from brickyard.ingest.nuscenes.index import Index
+from brickyard.ingest.nuscenes.tables import scan
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 from tests.ingest.nuscenes_scale import OPTIONS, VERSION, NamesOnly, write_tables
 from tests.ingest.nuscenes_toy import edit, planned, write_dataset
 

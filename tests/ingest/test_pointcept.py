@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.config import load
-from ingest.contract import assert_source_ok
-from ingest.pointcept import SOURCE, PointceptOptions
-from ingest.source import Missing, SceneRef, find_source
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.corpus import Corpus
-from shards.encode import encode_scene
-from shards.errors import RawDataError, RecipeError
-from shards.export.pointcept import export_pointcept
-from shards.scene import Points, Scene
-from shards.storage import Store
+from brickyard.infra.config import load
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.pointcept import SOURCE, PointceptOptions
+from brickyard.ingest.source import Missing, SceneRef, find_source
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.export.pointcept import export_pointcept
+from brickyard.shards.scene import Points, Scene
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 from tests.worlds import toy_corpus
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.blank import PAGE
-from ingest.npy import whole_pages
-from ingest.source import Notice, find_source
-from shards.errors import RawDataError
+from brickyard.ingest.blank import PAGE
+from brickyard.ingest.npy import whole_pages
+from brickyard.ingest.source import Notice, find_source
+from brickyard.shards.errors import RawDataError
 from tests.ingest.test_pointcept import arrays, planned, read_one, write
 
 COUNT = 4000

@@ -11,15 +11,15 @@ import laspy
 import numpy as np
 import pytest
 
-from ingest.contract import assert_source_ok
-from ingest.pointfiles import SOURCE, laz
-from ingest.pointfiles import las as las_reader
-from ingest.pointfiles.crs import crs_text
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.source import Missing, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.pointfiles import SOURCE, laz
+from brickyard.ingest.pointfiles import las as las_reader
+from brickyard.ingest.pointfiles.crs import crs_text
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 
 FEET = (

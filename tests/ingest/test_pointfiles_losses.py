@@ -10,13 +10,13 @@ import laspy
 import numpy as np
 import pytest
 
-from ingest.contract import assert_source_ok
-from ingest.pointfiles import SOURCE, las
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.source import Missing, Notice, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.pointfiles import SOURCE, las
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.source import Missing, Notice, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 LOST = "points in lost blocks (runs of zero bytes)"
 OUTSIDE = "points outside the header's bounds: kept"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.pointfiles.pcd import lzf_decompress
-from shards.errors import RawDataError
+from brickyard.ingest.pointfiles.pcd import lzf_decompress
+from brickyard.shards.errors import RawDataError
 from tests.ingest.pointfiles_toy import PCD, ROWS, lzf, pcd, points, read
 
 

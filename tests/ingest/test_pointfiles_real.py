@@ -14,12 +14,12 @@ import numpy as np
 import plyfile
 import pytest
 
-from ingest.pointfiles import SOURCE
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.source import SceneRef
-from shards.errors import RawDataError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.pointfiles import SOURCE
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 pytestmark = pytest.mark.real
 REFUSED = {

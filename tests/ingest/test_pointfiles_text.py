@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.pointfiles import SOURCE
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.pointfiles.text import read_table
-from ingest.source import RawFiles, SceneRef
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.pointfiles import SOURCE
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.pointfiles.text import read_table
+from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 from tests.ingest.pointfiles_toy import VERTICES, pcd, ply, points, read, written
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.contract import assert_source_ok
-from ingest.pointfiles import SOURCE
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.pointfiles.tiles import Core, square, strip, to_scene
-from ingest.source import Missing, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.pointfiles import SOURCE
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.pointfiles.tiles import Core, square, strip, to_scene
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 LOW = np.array([500_010.5, 5_800_020.25, 101.0])
 XYZ = LOW + np.random.default_rng(4).random((3000, 3)) * (40, 20, 5)

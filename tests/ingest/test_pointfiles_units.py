@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.pointfiles import SOURCE, crs, epsg, wkt
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.source import Missing, SceneRef
-from shards.errors import RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.pointfiles import SOURCE, crs, epsg, wkt
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 US_FOOT = 1200 / 3937
 DEGREE = 'UNIT["degree",0.0174532925199433]'

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.contract import assert_source_ok
-from ingest.pointfiles import SOURCE
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.source import SceneRef
-from shards.errors import RawDataError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.pointfiles import SOURCE
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 
 XYZ = np.random.default_rng(2).random((200, 3)) * (8, 8, 3) + (1000, 2000, 50)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.s3dis import SOURCE
-from ingest.s3dis.plan import S3DISOptions
-from ingest.source import Missing, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.s3dis import SOURCE
+from brickyard.ingest.s3dis.plan import S3DISOptions
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 ROOM = "Area_5/office_2"
 OBJECTS = {

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ingest.contract import assert_source_ok
-from ingest.s3dis import SOURCE
-from ingest.s3dis.chunks import core_of, inside
-from ingest.s3dis.plan import MAX_CHUNKS, S3DISOptions
-from ingest.source import Missing, SceneRef
-from shards.errors import RawDataError, RecipeError, SceneError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.s3dis import SOURCE
+from brickyard.ingest.s3dis.chunks import core_of, inside
+from brickyard.ingest.s3dis.plan import MAX_CHUNKS, S3DISOptions
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError, SceneError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 TIGHT = [0.0, 1.0, 1.0 + 2**-23, 2.0]  # two of them are neighbours in float32
 COORDINATES = st.one_of(

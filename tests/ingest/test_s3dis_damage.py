@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.s3dis import SOURCE
-from ingest.s3dis.plan import S3DISOptions
-from ingest.source import SceneRef
-from shards.errors import RawDataError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.s3dis import SOURCE
+from brickyard.ingest.s3dis.plan import S3DISOptions
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 ROOM = "Area_2/office_7"
 SIZES = {"ceiling_1.txt": 300, "chair_1.txt": 4, "floor_1.txt": 500, "wall_1.txt": 196}

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.s3dis import SOURCE
-from ingest.s3dis.plan import S3DISOptions
-from ingest.source import SceneRef
-from shards.scene import Scene
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.s3dis import SOURCE
+from brickyard.ingest.s3dis.plan import S3DISOptions
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 pytestmark = pytest.mark.real
 RELEASE = "s3dis/Stanford3dDataset_v1.2_Aligned_Version"

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.s3dis import SOURCE
-from ingest.s3dis.plan import S3DISOptions
-from ingest.source import Missing, SceneRef
-from shards.errors import RawDataError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.s3dis import SOURCE
+from brickyard.ingest.s3dis.plan import S3DISOptions
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 
 SIZE = 24

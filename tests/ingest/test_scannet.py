@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.scannet import SOURCE
-from ingest.scannet.plan import ScanNetOptions
-from ingest.scannet.views import spread_evenly
-from ingest.source import Missing, SceneRef
-from shards.errors import RawDataError, RecipeError
-from shards.storage import Store
+from brickyard.ingest.scannet import SOURCE
+from brickyard.ingest.scannet.plan import ScanNetOptions
+from brickyard.ingest.scannet.views import spread_evenly
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.storage import Store
 from tests.ingest.scannet_toy import (
     ALIGNMENT,
     COLOR_K,

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.clips import ClipOptions
-from ingest.contract import assert_source_ok
-from ingest.scannet import SOURCE
-from ingest.scannet.plan import ScanNetOptions
-from ingest.source import Missing, Notice, SceneRef
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.scannet import SOURCE
+from brickyard.ingest.scannet.plan import ScanNetOptions
+from brickyard.ingest.source import Missing, Notice, SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 from tests.ingest.scannet_toy import ALIGNMENT, COLOR_K, DEPTH, SCAN, jpeg, pose, release, sens
 
 LOST = np.full((4, 4), -np.inf)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.clips import ClipOptions
-from ingest.scannet import SOURCE
-from ingest.scannet.plan import ScanNetOptions
-from ingest.source import Missing, Notice, SceneRef
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.scannet import SOURCE
+from brickyard.ingest.scannet.plan import ScanNetOptions
+from brickyard.ingest.source import Missing, Notice, SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 from tests.ingest.scannet_toy import (
     INSTANCE_IMAGE,

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.scannet import SOURCE
-from ingest.source import RawFiles
-from shards.errors import RawDataError
-from shards.scene import Scene
+from brickyard.ingest.scannet import SOURCE
+from brickyard.ingest.source import RawFiles
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Scene
 from tests.ingest.scannet_toy import (
     HEIGHT,
     INSTANCE_IMAGE,

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from ingest.clips import ClipOptions
-from ingest.contract import assert_source_ok
-from ingest.scannet import SOURCE, annotation
-from ingest.scannet.plan import ScanNetOptions
-from ingest.source import Missing, RawFiles, SceneRef
-from shards.cameras import camera_from_scene, project, project_to
-from shards.errors import RawDataError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.scannet import SOURCE, annotation
+from brickyard.ingest.scannet.plan import ScanNetOptions
+from brickyard.ingest.source import Missing, RawFiles, SceneRef
+from brickyard.shards.cameras import camera_from_scene, project, project_to
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.test_scannet_simulated import assert_normals
 
 pytestmark = pytest.mark.real

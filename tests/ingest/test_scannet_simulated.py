@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import trimesh
 
-from ingest.clips import ClipOptions
-from ingest.contract import assert_source_ok
-from ingest.scannet import SOURCE
-from ingest.scannet.plan import ScanNetOptions
-from ingest.simulate import SimulationConfig, simulate
-from ingest.simulate.scannet import NYU40, RAW_IDS
-from ingest.source import SceneRef
-from shards.scene import Points, Scene, View
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.scannet import SOURCE
+from brickyard.ingest.scannet.plan import ScanNetOptions
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.simulate.scannet import NYU40, RAW_IDS
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.scene import Points, Scene, View
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 CONFIG = SimulationConfig(
     scannet_rooms=2, scannet_frames=4, scannet_spacing=0.15, scannet_color_size=(160, 120), scannet_depth_size=(80, 60)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ingest.clips import ClipOptions
-from ingest.scannet import SOURCE
-from ingest.scannet.plan import ScanNetOptions
-from ingest.source import SceneRef
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.scannet import SOURCE
+from brickyard.ingest.scannet.plan import ScanNetOptions
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 
 
 def empty_release(root: Path, scans: list[str], folder: str = "scans") -> Path:

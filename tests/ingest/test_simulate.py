@@ -14,14 +14,14 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from ingest.simulate import SimulationConfig, simulate
-from ingest.simulate.nuscenes import GENERAL_IDS
-from ingest.simulate.scannet import NYU40, RAW_IDS
-from ingest.source import Missing, find_source
-from shards.errors import RecipeError
-from shards.scene import Scene, View
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.simulate.nuscenes import GENERAL_IDS
+from brickyard.ingest.simulate.scannet import NYU40, RAW_IDS
+from brickyard.ingest.source import Missing, find_source
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import Scene, View
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 TINY = SimulationConfig(
     scannet_rooms=2, scannet_frames=3, scannet_spacing=0.15, scannet_color_size=(160, 120), scannet_depth_size=(80, 60),

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ingest.clips import ClipOptions
-from ingest.contract import assert_source_ok
-from ingest.kitti import kitti360, odometry
-from ingest.kitti import raw as kitti_raw
-from ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import Missing, SceneRef, Source
-from shards.cameras import project
-from shards.scene import Scene, View
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.kitti import kitti360, odometry
+from brickyard.ingest.kitti import raw as kitti_raw
+from brickyard.ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import Missing, SceneRef, Source
+from brickyard.shards.cameras import project
+from brickyard.shards.scene import Scene, View
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 TINY = SimulationConfig(
     kitti_frames=0, kitti_drives=1, kitti_drive_frames=4, kitti_missing_scan=True, kitti_columns=120,

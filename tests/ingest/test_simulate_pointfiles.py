@@ -11,13 +11,13 @@ import plyfile
 import pytest
 import simplejpeg
 
-from ingest.contract import assert_source_ok
-from ingest.pointfiles import SOURCE
-from ingest.pointfiles.plan import PointFilesOptions
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.pointfiles import SOURCE
+from brickyard.ingest.pointfiles.plan import PointFilesOptions
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 CONFIG = SimulationConfig(pointfiles_pulses=9_000, pointfiles_images=3, pointfiles_image_size=(160, 120))
 NAMES = ("street", "room", "office")

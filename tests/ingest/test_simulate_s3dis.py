@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.contract import assert_source_ok
-from ingest.s3dis import SOURCE
-from ingest.s3dis.plan import S3DISOptions
-from ingest.s3dis.views import agreement
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef
-from shards.scene import Scene, View
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.s3dis import SOURCE
+from brickyard.ingest.s3dis.plan import S3DISOptions
+from brickyard.ingest.s3dis.views import agreement
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.scene import Scene, View
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 CONFIG = SimulationConfig(s3dis_rooms=3, s3dis_views=4, s3dis_points=12_000, s3dis_image_size=128)
 ROOMS, VIEWS = "Stanford3dDataset_v1.2", "2D-3D-S"

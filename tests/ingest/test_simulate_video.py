@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.clips import ClipOptions
-from ingest.contract import assert_source_ok
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef
-from ingest.video import SOURCE
-from ingest.video.plan import VideoOptions
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef
+from brickyard.ingest.video import SOURCE
+from brickyard.ingest.video.plan import VideoOptions
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 
 CONFIG = SimulationConfig(video_walks=1, video_frames=24, video_size=(128, 96))
 EVERY = VideoOptions(clips=ClipOptions(frames=100_000, rate_hz=1000.0), short_side=None)

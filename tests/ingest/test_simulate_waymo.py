@@ -12,17 +12,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from ingest.clips import ClipOptions
-from ingest.contract import assert_source_ok, scene_digest
-from ingest.simulate import SimulationConfig, simulate
-from ingest.simulate.waymo import CAMERA_IDS, CAMERAS, LIDAR_IDS
-from ingest.source import SceneRef
-from ingest.waymo.frame import LASERS, Options
-from shards.cameras import project
-from shards.scene import UNLABELLED, Scene
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.contract import assert_source_ok, scene_digest
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.simulate.waymo import CAMERA_IDS, CAMERAS, LIDAR_IDS
+from brickyard.ingest.source import SceneRef
+from brickyard.ingest.waymo.frame import LASERS, Options
+from brickyard.shards.cameras import project
+from brickyard.shards.scene import UNLABELLED, Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 from tests.ingest.waymo_reading import SOURCES
 from tests.ingest.waymo_toy import slow_crc
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.cli import main
-from ingest import simulated
-from ingest.simulate import ALL_DATASETS, SimulationConfig, simulate
-from ingest.source import Missing, Notice, SceneRef, Source, find_source
-from shards.corpus import Corpus
-from shards.scene import Identity, Points, Scene
-from shards.storage import Store
+from brickyard.infra.cli import main
+from brickyard.ingest import simulated
+from brickyard.ingest.simulate import ALL_DATASETS, SimulationConfig, simulate
+from brickyard.ingest.source import Missing, Notice, SceneRef, Source, find_source
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.scene import Identity, Points, Scene
+from brickyard.shards.storage import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def test_every_reader_inherits_it(tmp_path: Path) -> None:
 
 
 def test_every_simulated_dataset_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.simulate._writer", lambda name: lambda *_: {})
+    monkeypatch.setattr("brickyard.ingest.simulate._writer", lambda name: lambda *_: {})
     simulate(tmp_path, datasets=ALL_DATASETS, config=SimulationConfig())
     roots = [tmp_path / name for name in ALL_DATASETS]
     roots += [tmp_path / name for name in ("kitti/object", "kitti/raw", "waymo/v1", "waymo/v2")]

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ingest.source import RawFiles, SceneRef
-from ingest.transforms import Transforms, load_view, read_transforms
-from shards.errors import RawDataError
+from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.ingest.transforms import Transforms, load_view, read_transforms
+from brickyard.shards.errors import RawDataError
 
 CALIBRATION = {"fl_x": 100.0, "fl_y": 110.0, "cx": 32.0, "cy": 24.0, "w": 64, "h": 48}
 LOOKS_NORTH = [[1, 0, 0, 5], [0, 0, -1, 6], [0, 1, 0, 7], [0, 0, 0, 1]]

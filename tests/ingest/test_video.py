@@ -19,17 +19,17 @@ import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.clips import ClipOptions, thin
-from ingest.contract import assert_source_ok
-from ingest.source import Missing, RawFiles, SceneRef, Source
-from ingest.video import SOURCE, decode, shots
-from ingest.video.container import duration_s
-from ingest.video.decode import main
-from ingest.video.plan import VideoOptions, cut_windows
-from ingest.video.read import read_with
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions, thin
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.source import Missing, RawFiles, SceneRef, Source
+from brickyard.ingest.video import SOURCE, decode, shots
+from brickyard.ingest.video.container import duration_s
+from brickyard.ingest.video.decode import main
+from brickyard.ingest.video.plan import VideoOptions, cut_windows
+from brickyard.ingest.video.read import read_with
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 from tests.ingest.video_toy import glide, irregular, write_movie
 
@@ -101,7 +101,7 @@ def test_a_rate_keeps_what_thin_keeps_and_a_size_shrinks_without_aliases(tmp_pat
 
 
 def test_both_sides_of_the_pipe_agree() -> None:
-    assert (decode.SIDE, decode.FRAME.format) == (shots.SIDE, import_module("ingest.video.read").FRAME.format)
+    assert (decode.SIDE, decode.FRAME.format) == (shots.SIDE, import_module("brickyard.ingest.video.read").FRAME.format)
 
 
 def test_a_clip_never_spans_a_cut(tmp_path: Path) -> None:

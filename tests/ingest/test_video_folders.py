@@ -13,15 +13,15 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from ingest.clips import ClipOptions
-from ingest.contract import assert_source_ok
-from ingest.source import Missing, Notice, SceneRef
-from ingest.video import SOURCE
-from ingest.video.folders import natural_key
-from ingest.video.plan import VideoOptions
-from shards.errors import RawDataError, RecipeError
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.source import Missing, Notice, SceneRef
+from brickyard.ingest.video import SOURCE
+from brickyard.ingest.video.folders import natural_key
+from brickyard.ingest.video.plan import VideoOptions
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.mutation import assert_survives
 from tests.ingest.video_toy import glide, write_movie
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.source import Missing, Notice, SceneRef
-from ingest.video import SOURCE
-from ingest.video.kinds import extras
-from ingest.video.plan import VideoOptions
-from shards.errors import RecipeError
-from shards.images import decode
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.source import Missing, Notice, SceneRef
+from brickyard.ingest.video import SOURCE
+from brickyard.ingest.video.kinds import extras
+from brickyard.ingest.video.plan import VideoOptions
+from brickyard.shards.errors import RecipeError
+from brickyard.shards.images import decode
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest.video_toy import glide, write_movie
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import tests.ingest.waymo_toy as toy
-from ingest.waymo.frame import Options
-from ingest.waymo.range_image import euler_rotation
-from shards.errors import RawDataError, RecipeError
-from shards.scene import UNLABELLED
-from shards.taxonomy import taxonomy
+from brickyard.ingest.waymo.frame import Options
+from brickyard.ingest.waymo.range_image import euler_rotation
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import UNLABELLED
+from brickyard.shards.taxonomy import taxonomy
 from tests.ingest.waymo_reading import SOURCES, planned, refs, scene_of, write
 
 BOTH = pytest.mark.parametrize("release", ["v1", "v2"])

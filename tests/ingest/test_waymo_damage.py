@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import tests.ingest.waymo_toy as toy
-from ingest.clips import ClipOptions
-from ingest.source import SceneRef
-from ingest.waymo import v1, v2
-from ingest.waymo.frame import Options
-from shards.scene import Scene
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.source import SceneRef
+from brickyard.ingest.waymo import v1, v2
+from brickyard.ingest.waymo.frame import Options
+from brickyard.shards.scene import Scene
 from tests.ingest.mutation import assert_survives
 
 CAMERAS = ("FRONT", "SIDE_LEFT")

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import tests.ingest.waymo_toy as toy
-from ingest.source import SceneRef
-from ingest.waymo import v1, v2
-from ingest.waymo.frame import Options, split_of
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.source import SceneRef
+from brickyard.ingest.waymo import v1, v2
+from brickyard.ingest.waymo.frame import Options, split_of
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 from tests.ingest.waymo_reading import refs, scene_of
 
 BOTH = pytest.mark.parametrize("release", ["v1", "v2"])

@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ingest.contract import assert_source_ok, scene_digest
-from ingest.source import Missing, SceneRef
-from ingest.waymo import v1, v2
-from ingest.waymo.frame import CAMERAS, LASERS, Options
-from ingest.waymo.table import Table
-from shards.cameras import project
-from shards.errors import RawDataError
-from shards.scene import UNLABELLED, Scene
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.contract import assert_source_ok, scene_digest
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.ingest.waymo import v1, v2
+from brickyard.ingest.waymo.frame import CAMERAS, LASERS, Options
+from brickyard.ingest.waymo.table import Table
+from brickyard.shards.cameras import project
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.scene import UNLABELLED, Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 
 pytestmark = pytest.mark.real
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tests.ingest.waymo_toy as toy
-from ingest.source import Missing, SceneRef
-from ingest.waymo import v1
-from ingest.waymo.tfrecord import crc32c, masked_crc
-from ingest.waymo.wire import Message, WireError, inflate, unpack_varints
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.ingest.waymo import v1
+from brickyard.ingest.waymo.tfrecord import crc32c, masked_crc
+from brickyard.ingest.waymo.wire import Message, WireError, inflate, unpack_varints
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 from tests.ingest.waymo_reading import planned, refs
 
 

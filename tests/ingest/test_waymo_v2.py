@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import tests.ingest.waymo_toy as toy
-from ingest.source import Missing
-from ingest.waymo import v2
-from ingest.waymo.frame import LASERS, Options
-from shards.errors import RawDataError
-from shards.storage import Store
+from brickyard.ingest.source import Missing
+from brickyard.ingest.waymo import v2
+from brickyard.ingest.waymo.frame import LASERS, Options
+from brickyard.shards.errors import RawDataError
+from brickyard.shards.storage import Store
 from tests.ingest.waymo_reading import planned, refs, scene_of
 
 

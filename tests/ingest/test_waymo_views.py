@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 import tests.ingest.waymo_toy as toy
-from ingest.clips import ClipOptions
-from ingest.contract import assert_source_ok, scene_digest
-from ingest.source import Missing
-from ingest.waymo import v1
-from ingest.waymo.frame import Options
-from shards.errors import RawDataError, RecipeError
-from shards.scene import UNLABELLED, Scene
-from shards.storage import Store
-from shards.taxonomy import taxonomy
+from brickyard.ingest.clips import ClipOptions
+from brickyard.ingest.contract import assert_source_ok, scene_digest
+from brickyard.ingest.source import Missing
+from brickyard.ingest.waymo import v1
+from brickyard.ingest.waymo.frame import Options
+from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.scene import UNLABELLED, Scene
+from brickyard.shards.storage import Store
+from brickyard.shards.taxonomy import taxonomy
 from tests.ingest.waymo_reading import SOURCES, planned, refs, scene_of, write
 
 BOTH = pytest.mark.parametrize("release", ["v1", "v2"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingest.source import Missing, SceneRef
-from ingest.waymo import v1, v2
-from ingest.waymo.frame import Options
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.ingest.source import Missing, SceneRef
+from brickyard.ingest.waymo import v1, v2
+from brickyard.ingest.waymo.frame import Options
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.ingest import waymo_toy as toy
 
 SOURCES = {"v1": v1.SOURCE, "v2": v2.SOURCE}

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.batching import Place, PointBudget, by_count, by_points
-from shards.errors import CorpusError
-from shards.stream import Stream
-from shards.visits import Portion, Visits
+from brickyard.shards.batching import Place, PointBudget, by_count, by_points
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.stream import Stream
+from brickyard.shards.visits import Portion, Visits
 from tests.worlds import toy_corpus
 
 

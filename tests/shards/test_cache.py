@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.cache import Cache, CacheConfig
-from shards.corpus import Corpus
-from shards.errors import CorpusError
-from shards.index import Address
-from shards.storage import digest64
-from shards.stream import Stream
+from brickyard.shards.cache import Cache, CacheConfig
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.index import Address
+from brickyard.shards.storage import digest64
+from brickyard.shards.stream import Stream
 from tests.worlds import toy_corpus
 
 pytestmark = pytest.mark.timeout(60)
@@ -103,10 +103,10 @@ _WORKER = """
 import sys, os, signal
 from pathlib import Path
 import numpy as np
-from shards.cache import Cache, CacheConfig
-from shards.index import Address
-from shards.storage import digest64
-from shards.stream import Stream
+from brickyard.shards.cache import Cache, CacheConfig
+from brickyard.shards.index import Address
+from brickyard.shards.storage import digest64
+from brickyard.shards.stream import Stream
 {blob}
 folder, seed, death = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 cache = Cache(CacheConfig(folder=folder, max_bytes=20_000), "corpus")

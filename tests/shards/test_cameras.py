@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from shards.cameras import camera_from_scene, project, project_to
-from shards.errors import SceneError
-from shards.scene import CameraModel, ReadoutDirection, RollingShutter, View
+from brickyard.shards.cameras import camera_from_scene, project, project_to
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import CameraModel, ReadoutDirection, RollingShutter, View
 
 K = np.array([[700.0, 0, 640], [0, 710, 360], [0, 0, 1]])
 BARREL = (-0.28, 0.09, 0.001, -0.0007, -0.01)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shards import codecs
-from shards.buffers import BufferPool, Lease
-from shards.octahedral import decode_normals, encode_normals
+from brickyard.shards import codecs
+from brickyard.shards.buffers import BufferPool, Lease
+from brickyard.shards.octahedral import decode_normals, encode_normals
 
 COMPRESSORS = st.sampled_from(["zstd", "lz4"])
 COORDINATES = st.floats(-5e3, 5e3, width=32, allow_subnormal=False)

@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.codecs import encode_array
-from shards.convert import convert, stored_scene
-from shards.corpus import Corpus
-from shards.diff import diff
-from shards.encode import encode_scene
-from shards.errors import CorpusError, CorruptDataError
-from shards.export.plain import export_plain
-from shards.index import Quarantined
-from shards.layers import LayeredCorpus, write_layer
-from shards.storage import Store
-from shards.stream import Stream
-from shards.verify import verify
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.codecs import encode_array
+from brickyard.shards.convert import convert, stored_scene
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.diff import diff
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.errors import CorpusError, CorruptDataError
+from brickyard.shards.export.plain import export_plain
+from brickyard.shards.index import Quarantined
+from brickyard.shards.layers import LayeredCorpus, write_layer
+from brickyard.shards.storage import Store
+from brickyard.shards.stream import Stream
+from brickyard.shards.verify import verify
 from tests.worlds import toy_corpus, toy_scene
 
 
@@ -97,8 +97,9 @@ def test_damage_is_not_copied(tmp_path: Path) -> None:
 def test_a_killed_conversion_goes_on(tmp_path: Path) -> None:
     toy_corpus(tmp_path / "a", scenes=24, per_shard=2)
     program = (
-        "import sys; from shards.convert import convert; from shards.corpus import Corpus; from shards.storage import "
-        "Store; convert(Corpus.open(sys.argv[1]), Store(sys.argv[2]), 'webdataset')"
+        "import sys; from brickyard.shards.convert import convert; from brickyard.shards.corpus import Corpus; "
+        "from brickyard.shards.storage import Store; "
+        "convert(Corpus.open(sys.argv[1]), Store(sys.argv[2]), 'webdataset')"
     )
     dying = f"from tests.killing import kill_at_rename; kill_at_rename('*/parts/0*', 4); {program}"
     child = subprocess.run([sys.executable, "-c", dying, str(tmp_path / "a"), str(tmp_path / "b")], check=False)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.corpus import Corpus
-from shards.encode import encode_scene
-from shards.errors import BrickyardError, CorpusError
-from shards.index import SCHEMA, read_index, write_index
-from shards.storage import Readable, Store
-from shards.verify import verify
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.errors import BrickyardError, CorpusError
+from brickyard.shards.index import SCHEMA, read_index, write_index
+from brickyard.shards.storage import Readable, Store
+from brickyard.shards.verify import verify
 from tests.shards.test_scene import scenes_differ
 from tests.worlds import toy_corpus, toy_scene
 

@@ -18,18 +18,18 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
-from shards.cache import CacheConfig
-from shards.codecs import Pairs, Quantised, encode_array
-from shards.containers import ContainerName
-from shards.corpus import INDEX, MANIFEST, Corpus
-from shards.encode import encode_scene
-from shards.errors import CorruptDataError
-from shards.layers import LayeredCorpus, write_layer
-from shards.selection import read_selection, select, write_selection
-from shards.storage import Store
-from shards.stream import Stream
-from shards.verify import verify
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.cache import CacheConfig
+from brickyard.shards.codecs import Pairs, Quantised, encode_array
+from brickyard.shards.containers import ContainerName
+from brickyard.shards.corpus import INDEX, MANIFEST, Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.errors import CorruptDataError
+from brickyard.shards.layers import LayeredCorpus, write_layer
+from brickyard.shards.selection import read_selection, select, write_selection
+from brickyard.shards.storage import Store
+from brickyard.shards.stream import Stream
+from brickyard.shards.verify import verify
 from tests import damage
 from tests.damage import Case, Outcome, Region
 from tests.worlds import toy_scene

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.corpus import Corpus
-from shards.diff import diff
-from shards.encode import encode_scene
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.diff import diff
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.worlds import toy_corpus, toy_scene
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.documents import Every, Maybe, document_bytes, read_document, read_file, write_document
-from shards.errors import BrickyardError, CorpusError, RecipeError
+from brickyard.shards.documents import Every, Maybe, document_bytes, read_document, read_file, write_document
+from brickyard.shards.errors import BrickyardError, CorpusError, RecipeError
 
 SHAPE = {
     "step": int,

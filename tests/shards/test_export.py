@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.cli import main
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.corpus import Corpus
-from shards.encode import encode_scene
-from shards.errors import CorpusError, CorruptDataError
-from shards.export.folder import unique_names
-from shards.export.plain import export_plain
-from shards.export.pointcept import export_pointcept, scene_folders, segment_names
-from shards.scene import Scene
-from shards.storage import Store
+from brickyard.infra.cli import main
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.errors import CorpusError, CorruptDataError
+from brickyard.shards.export.folder import unique_names
+from brickyard.shards.export.plain import export_plain
+from brickyard.shards.export.pointcept import export_pointcept, scene_folders, segment_names
+from brickyard.shards.scene import Scene
+from brickyard.shards.storage import Store
 from tests.worlds import toy_corpus, toy_scene
 
 
@@ -174,8 +174,9 @@ def test_splits_lie_in_tars_of_their_own(tmp_path: Path) -> None:
 def test_a_killed_export_goes_on(tmp_path: Path, layout: str) -> None:
     toy_corpus(tmp_path / "c", scenes=20, per_shard=20)
     program = (
-        "import sys; from shards.corpus import Corpus; from shards.storage import Store;"
-        "from shards.export.plain import export_plain; from shards.export.pointcept import export_pointcept;"
+        "import sys; from brickyard.shards.corpus import Corpus; from brickyard.shards.storage import Store;"
+        "from brickyard.shards.export.plain import export_plain;"
+        "from brickyard.shards.export.pointcept import export_pointcept;"
         "c, o = Corpus.open(sys.argv[1]), Store(sys.argv[2]);"
         "export_pointcept(c, o) if sys.argv[3] == 'pointcept' else export_plain(c, o, shard_bytes=70_000)"
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.corpus import Corpus
-from shards.encode import FORMAT_VERSION
-from shards.scene import Scene
-from shards.stream import Stream
-from shards.verify import verify
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import FORMAT_VERSION
+from brickyard.shards.scene import Scene
+from brickyard.shards.stream import Stream
+from brickyard.shards.verify import verify
 from tests.worlds import toy_scene
 
 CORPORA = Path(__file__).parent / "corpora"

@@ -28,21 +28,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.codecs import encode_array
-from shards.containers import ContainerName
-from shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
-from shards.encode import encode_scene
-from shards.errors import BrickyardError, CorpusError, CorruptDataError
-from shards.export.pointcept import export_pointcept
-from shards.index import SCHEMA, read_index, write_index
-from shards.layers import LayeredCorpus, write_layer
-from shards.seal import UNSEALED, seal
-from shards.selection import read_selection
-from shards.stats import stats
-from shards.storage import Store, digest64
-from shards.stream import Stream
-from shards.verify import verify
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.codecs import encode_array
+from brickyard.shards.containers import ContainerName
+from brickyard.shards.corpus import INDEX, MANIFEST, Corpus, manifest_digest
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.errors import BrickyardError, CorpusError, CorruptDataError
+from brickyard.shards.export.pointcept import export_pointcept
+from brickyard.shards.index import SCHEMA, read_index, write_index
+from brickyard.shards.layers import LayeredCorpus, write_layer
+from brickyard.shards.seal import UNSEALED, seal
+from brickyard.shards.selection import read_selection
+from brickyard.shards.stats import stats
+from brickyard.shards.storage import Store, digest64
+from brickyard.shards.stream import Stream
+from brickyard.shards.verify import verify
 from tests.worlds import toy_corpus, toy_scene
 
 
@@ -117,7 +117,7 @@ def test_a_nonsense_manifest_is_refused(tmp_path: Path, change: dict[str, Any]) 
 
 
 def test_many_shards_need_few_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shards import storage
+    from brickyard.shards import storage
 
     monkeypatch.setattr(storage, "_OPEN_FILES", 4)
     store = Store(tmp_path)
@@ -154,7 +154,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
 
 def _warm(folder: Path) -> None:
     read_everything(folder)
-    for name in ("train.augment", "curate.images", "evaluate.show.camera"):
+    for name in ("brickyard.train.augment", "brickyard.curate.images", "brickyard.evaluate.show.camera"):
         with suppress(ModuleNotFoundError):
             import_module(name)
 
@@ -486,20 +486,20 @@ def view(width: int, height: int, says: tuple[int, int] | None) -> Any:
 
 
 def crop(width: int, height: int, says: tuple[int, int] | None, folder: Path) -> None:
-    from train.augment import Box, CropConfig, crop_image
+    from brickyard.train.augment import Box, CropConfig, crop_image
 
     size = says or (width, height)
     crop_image(png(width, height), size, Box(top=0, left=0, height=64, width=64), CropConfig(), flip=False)
 
 
 def superpixels(width: int, height: int, says: tuple[int, int] | None, folder: Path) -> None:
-    from curate.images import decode_rgb
+    from brickyard.curate.images import decode_rgb
 
     decode_rgb(toy_scene(0), view(width, height, says))
 
 
 def page(width: int, height: int, says: tuple[int, int] | None, folder: Path) -> None:
-    from evaluate.show.camera import UndecodableImageError, decode
+    from brickyard.evaluate.show.camera import UndecodableImageError, decode
 
     try:
         decode(view(width, height, says))

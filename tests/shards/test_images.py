@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards.errors import BrickyardError, ImageError
-from shards.images import ImageHeader, check, decode, inspect, orientation
+from brickyard.shards.errors import BrickyardError, ImageError
+from brickyard.shards.images import ImageHeader, check, decode, inspect, orientation
 
 
 def texture(width: int = 96, height: int = 64, seed: int = 0) -> np.ndarray:

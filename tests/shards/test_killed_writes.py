@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.codecs import encode_array
-from shards.convert import convert
-from shards.corpus import Corpus
-from shards.documents import write_document
-from shards.export.plain import export_plain
-from shards.export.pointcept import export_pointcept
-from shards.layers import write_layer
-from shards.selection import select, write_selection
-from shards.storage import Store
+from brickyard.shards.codecs import encode_array
+from brickyard.shards.convert import convert
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.documents import write_document
+from brickyard.shards.export.plain import export_plain
+from brickyard.shards.export.pointcept import export_pointcept
+from brickyard.shards.layers import write_layer
+from brickyard.shards.selection import select, write_selection
+from brickyard.shards.storage import Store
 from tests.worlds import toy_corpus
 
 OPERATIONS = ("open", "fsync", "replace", "mkdir", "unlink")

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.codecs import Spec, encode_array, encode_rows
-from shards.corpus import Corpus
-from shards.errors import CorpusError, CorruptDataError
-from shards.layers import LayeredCorpus, layer_names, layer_store, write_layer
-from shards.storage import Store
-from shards.stream import Stream
-from shards.verify import verify
+from brickyard.shards.codecs import Spec, encode_array, encode_rows
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError, CorruptDataError
+from brickyard.shards.layers import LayeredCorpus, layer_names, layer_store, write_layer
+from brickyard.shards.storage import Store
+from brickyard.shards.stream import Stream
+from brickyard.shards.verify import verify
 from tests.worlds import toy_corpus, toy_scene
 
 

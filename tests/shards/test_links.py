@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from shards.build import fingerprint_digest, finish_build, start_build
-from shards.corpus import INDEX, MANIFEST, Corpus
-from shards.errors import CorpusError
-from shards.export.pointcept import export_pointcept
-from shards.layers import LayeredCorpus
-from shards.storage import Store
+from brickyard.shards.build import fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import INDEX, MANIFEST, Corpus
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.export.pointcept import export_pointcept
+from brickyard.shards.layers import LayeredCorpus
+from brickyard.shards.storage import Store
 from tests.worlds import toy_corpus
 
 FINGERPRINT = {"toy": 2}

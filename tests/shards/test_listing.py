@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import storage
-from shards.storage import Store
+from brickyard.shards import storage
+from brickyard.shards.storage import Store
 
 LEFT_BEHIND = ("._a.ply", ".DS_Store", "Thumbs.db", "Desktop.ini", "__MACOSX/a.ply", "@eaDir/a.ply/thumb.jpg",
                ".Trashes/501/a.ply", ".Trash-1000/files/a.ply", "b/._c.ply", "b/.DS_Store")  # fmt: skip
@@ -100,7 +100,7 @@ def test_names_that_no_path_may_have_are_passed_over(tmp_path: Path) -> None:
 AS_NOBODY = """
 import os, sys
 sys.path[:0] = sys.argv[2:]
-from shards.storage import Store
+from brickyard.shards.storage import Store
 if os.getuid() == 0:  # root may open everything
     os.setgid(65534), os.setuid(65534)
 store = Store(sys.argv[1])

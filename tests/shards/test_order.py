@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.order import permute, permute_many
+from brickyard.shards.order import permute, permute_many
 
 
 @given(st.integers(1, 700), st.integers(0, 2**62), st.integers(0, 2**40))

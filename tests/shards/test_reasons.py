@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.reasons import grouped, kind, sentence
+from brickyard.shards.reasons import grouped, kind, sentence
 
 
 def test_a_partial_download_is_one_line() -> None:

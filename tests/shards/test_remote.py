@@ -29,16 +29,16 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.cache import CacheConfig
-from shards.clients import shared
-from shards.corpus import Corpus
-from shards.errors import CorpusError, CorruptDataError
-from shards.fetch import coalesce
-from shards.index import Address
-from shards.retry import RetryPolicy, bounded, is_transient, retry
-from shards.storage import Store
-from shards.stream import Stream
-from shards.uri import Location, hide, redact
+from brickyard.shards.cache import CacheConfig
+from brickyard.shards.clients import shared
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError, CorruptDataError
+from brickyard.shards.fetch import coalesce
+from brickyard.shards.index import Address
+from brickyard.shards.retry import RetryPolicy, bounded, is_transient, retry
+from brickyard.shards.storage import Store
+from brickyard.shards.stream import Stream
+from brickyard.shards.uri import Location, hide, redact
 from tests.shards.faulty_proxy import FAULTS, FaultyProxy
 from tests.worlds import toy_corpus
 
@@ -282,7 +282,7 @@ def test_coalescing(places: list[Address], gap: int, longest: int) -> None:
 def test_a_long_range_is_read_in_pieces(
     proxy: FaultyProxy, remote: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("shards.storage._PIECE", 1 << 20)
+    monkeypatch.setattr("brickyard.shards.storage._PIECE", 1 << 20)
     data = np.random.default_rng(0).bytes((2 << 20) + 12345)
     remote.store.write("long", data)
     proxy.reset()
@@ -464,8 +464,8 @@ def test_a_client_is_made_once_and_failures_are_not_kept() -> None:
 
 _LEAVE = """
 import sys
-from shards.retry import RetryPolicy
-from shards.storage import Store
+from brickyard.shards.retry import RetryPolicy
+from brickyard.shards.storage import Store
 try:
     Store(sys.stdin.read(), RetryPolicy(attempts=1, request_s=0.2)).read("index.parquet")
 except OSError as problem:

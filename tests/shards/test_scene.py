@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.codecs import decode, encode_labels
-from shards.encode import SceneHeader, decode_scene, encode_scene
-from shards.errors import SceneError
-from shards.scene import Scene
+from brickyard.shards.codecs import decode, encode_labels
+from brickyard.shards.encode import SceneHeader, decode_scene, encode_scene
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import Scene
 from tests.worlds import toy_scene
 
 

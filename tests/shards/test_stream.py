@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.codecs import Pairs, Quantised
-from shards.corpus import Corpus
-from shards.errors import CorpusError, CorruptDataError
-from shards.stream import Sample, Stream
+from brickyard.shards.codecs import Pairs, Quantised
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError, CorruptDataError
+from brickyard.shards.stream import Sample, Stream
 from tests.worlds import toy_corpus, toy_scene
 
 FIELDS = ("points/xyz", "points/semantic.*", "views/*/pairs")

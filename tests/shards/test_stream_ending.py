@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import shards.stream
-from shards.codecs import Quantised
-from shards.corpus import Corpus
-from shards.stream import Sample, StalledError, Stream
-from shards.workers import Workers, stacks
+import brickyard.shards.stream
+from brickyard.shards.codecs import Quantised
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.stream import Sample, StalledError, Stream
+from brickyard.shards.workers import Workers, stacks
 from tests.worlds import toy_corpus
 
 FIELDS = ("points/xyz", "points/color")
@@ -129,7 +129,7 @@ def test_a_network_time_out_is_not_taken_for_a_stall(corpus: Corpus) -> None:
 
 
 def test_ctrl_c_while_prepare_is_blocked(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards.stream, "GRACE_S", 0.2)
+    monkeypatch.setattr(brickyard.shards.stream, "GRACE_S", 0.2)
     block = Block()
 
     def interrupt() -> None:
@@ -182,10 +182,10 @@ def test_a_slow_consumer_is_no_stall(corpus: Corpus) -> None:
 def test_a_blocked_call_does_not_keep_the_program_from_ending(tmp_path: Path) -> None:
     toy_corpus(tmp_path / "corpus")
     program = f"""
-        import shards.stream, shards.workers, time
-        from shards.corpus import Corpus
-        Stream = shards.stream.Stream
-        shards.stream.GRACE_S = shards.workers.GRACE_S = 0.2
+        import brickyard.shards.stream, brickyard.shards.workers, time
+        from brickyard.shards.corpus import Corpus
+        Stream = brickyard.shards.stream.Stream
+        brickyard.shards.stream.GRACE_S = brickyard.shards.workers.GRACE_S = 0.2
         def prepare(sample, rng):
             if sample.position > 3:
                 time.sleep(1000)

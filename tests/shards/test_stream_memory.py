@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.encode import encode_scene
-from shards.scene import Identity, Points, Scene
-from shards.storage import Store
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.scene import Identity, Points, Scene
+from brickyard.shards.storage import Store
 
 POINTS = 100_000
 SCENES = 24
@@ -24,9 +24,9 @@ PROGRAM = """
     import json, sys
     from pathlib import Path
     import numpy as np
-    from shards.codecs import Quantised
-    from shards.corpus import Corpus
-    from shards.stream import Stream
+    from brickyard.shards.codecs import Quantised
+    from brickyard.shards.corpus import Corpus
+    from brickyard.shards.stream import Stream
 
     folder, batch, ahead, threads, mode = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
     PAGE = 4096

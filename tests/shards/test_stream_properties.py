@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards.batching import PointBudget
-from shards.corpus import Corpus
-from shards.order import permute_many
-from shards.stream import Sample, Stream
-from shards.visits import Portion
+from brickyard.shards.batching import PointBudget
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.order import permute_many
+from brickyard.shards.stream import Sample, Stream
+from brickyard.shards.visits import Portion
 from tests.worlds import toy_corpus
 
 SCENES = 13

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.correspondences import CorrespondenceConfig, add_correspondences
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.corpus import Corpus
-from shards.encode import EncodedScene, encode_scene
-from shards.scene import Correspondences, Identity, Points, RollingShutter, Scene, View
-from shards.storage import Store
-from shards.verify import Report, verify
+from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import EncodedScene, encode_scene
+from brickyard.shards.scene import Correspondences, Identity, Points, RollingShutter, Scene, View
+from brickyard.shards.storage import Store
+from brickyard.shards.verify import Report, verify
 
 POINTS, FOCAL = 400, 300.0
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from train import step
-from train.run_folder import processor
+from brickyard.train import step
+from brickyard.train.run_folder import processor
 
 FOLDER = Path(__file__).with_name("golden")
 ROUNDING = 1e-7

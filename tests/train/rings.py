@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shards.build import commit_task, fingerprint_digest, finish_build, start_build
-from shards.corpus import Corpus
-from shards.encode import encode_scene
-from shards.scene import Correspondences, Identity, Points, Scene, Superpixels, View
-from shards.storage import Store
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import encode_scene
+from brickyard.shards.scene import Correspondences, Identity, Points, Scene, Superpixels, View
+from brickyard.shards.storage import Store
 
 WIDTH, HEIGHT, SECTORS, PER_SECTOR = 128, 64, 16, 60
 COLOURS = np.array([(220, 30, 30), (30, 200, 40), (40, 60, 220), (230, 220, 40)], np.uint8)

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shards.stream import Sample
-from train.ema import follow
-from train.metrics import TIMINGS, read_metrics
-from train.objectives.objective import Loss, Objective, ObjectiveConfig
-from train.schedules import cosine, linear_then_constant
-from train.student import Student
+from brickyard.shards.stream import Sample
+from brickyard.train.ema import follow
+from brickyard.train.metrics import TIMINGS, read_metrics
+from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
+from brickyard.train.schedules import cosine, linear_then_constant
+from brickyard.train.student import Student
 
 
 @dataclass(frozen=True, kw_only=True)

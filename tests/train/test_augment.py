@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards.errors import BrickyardError
-from train.augment import (
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.augment import (
     Box,
     CropConfig,
     CuboidConfig,

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from shards.errors import BrickyardError
-from train import checkpoint
-from train.checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
+from brickyard.shards.errors import BrickyardError
+from brickyard.train import checkpoint
+from brickyard.train.checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 
 
 def trained(optimiser: str) -> tuple[nn.Module, torch.optim.Optimizer]:

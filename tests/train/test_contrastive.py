@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.objectives import contrastive as c
+from brickyard.train.objectives import contrastive as c
 
 
 def unit(rows: int, columns: int, seed: int = 0) -> Tensor:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from shards.batching import PointBudget
-from shards.corpus import Corpus
-from shards.errors import CorpusError
-from shards.stream import Sample, Stream
+from brickyard.shards.batching import PointBudget
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.stream import Sample, Stream
+from brickyard.train.data import StreamDataset
 from tests.worlds import toy_corpus
-from train.data import StreamDataset
 
 FIELDS = ("points/xyz",)
 Make = Callable[..., StreamDataset]
@@ -111,21 +111,21 @@ def test_workers_save_and_restore_like_torchdata(corpus: Corpus, monkeypatch: py
         got: list[list[list[str]]] = []
         states: list[dict[str, Any]] = []
         for number in range(2):
-            monkeypatch.setattr("train.data.get_worker_info", lambda number=number: Info(number))
+            monkeypatch.setattr("brickyard.train.data.get_worker_info", lambda number=number: Info(number))
             copy = worker(number, None)
             mine = iter(copy)
             for _ in range((stop + 1 - number) // 2):
                 next(mine)
             states.append(copy.state_dict())
         for number in range(2):
-            monkeypatch.setattr("train.data.get_worker_info", lambda number=number: Info(number))
+            monkeypatch.setattr("brickyard.train.data.get_worker_info", lambda number=number: Info(number))
             got.append([batch["keys"] for batch in worker(number, states[number])])
         assert sorted(got[0] + got[1]) == sorted(whole[stop:])
 
 
 def test_what_cannot_work_is_refused_with_a_reason(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as worker, pytest.raises(ValueError, match="num_workers=0"):
-        worker.setattr("train.data.get_worker_info", lambda: Info(0))
+        worker.setattr("brickyard.train.data.get_worker_info", lambda: Info(0))
         next(iter(dataset(corpus, prepare=None, collate=None)))
     with pytest.raises(ValueError, match="multiple of world"):
         dataset(corpus, world=2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from train.ema import follow
+from brickyard.train.ema import follow
 
 
 def network() -> nn.Module:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from shards.errors import BrickyardError
-from train.files import check_digests, write_digests
-from train.student import StudentConfig, build_student, export_student, load_student
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.files import check_digests, write_digests
+from brickyard.train.student import StudentConfig, build_student, export_student, load_student
 
 FILES = ("student.safetensors", "student.json")
 

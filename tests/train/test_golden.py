@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from shards.corpus import Corpus
+from brickyard.shards.corpus import Corpus
+from brickyard.train.augment import CropConfig
+from brickyard.train.distributed import Group
+from brickyard.train.loop import TrainConfig, train
+from brickyard.train.objectives import PPKT, SLidR, Sonata, STSLidR
+from brickyard.train.objectives.image_to_lidar import ImageToLidar
+from brickyard.train.objectives.objective import ObjectiveConfig
+from brickyard.train.point_student import PointStudentConfig
+from brickyard.train.step import StepConfig, Stepper
+from brickyard.train.student import StudentConfig
 from tests.evaluate.rooms import room_corpus
 from tests.train.golden_curves import FOLDER, assert_golden, nudged_weights, spread
 from tests.train.rings import ring_corpus
 from tests.train.spy import Spy, numbers, one_thread
-from train.augment import CropConfig
-from train.distributed import Group
-from train.loop import TrainConfig, train
-from train.objectives import PPKT, SLidR, Sonata, STSLidR
-from train.objectives.image_to_lidar import ImageToLidar
-from train.objectives.objective import ObjectiveConfig
-from train.point_student import PointStudentConfig
-from train.step import StepConfig, Stepper
-from train.student import StudentConfig
 
 CONFIG = TrainConfig(steps=8, batch=2, lr=0.05, warmup=2, clip=5.0, threads=2, device="cpu", seed=3)
 SMALL: dict[str, Any] = {

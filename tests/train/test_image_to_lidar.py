@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from shards.corpus import Corpus
-from shards.stream import Stream
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.stream import Stream
+from brickyard.train.augment import CropConfig, CuboidConfig
+from brickyard.train.objectives import PPKT, SLidR, STSLidR
+from brickyard.train.objectives.image_to_lidar import ImageToLidar, ImageToLidarObjective
+from brickyard.train.objectives.paired import PairedBatch, PairedScene, collate
+from brickyard.train.student import StudentConfig
 from tests.train.rings import COLOURS, ring_corpus, ring_scene
-from train.augment import CropConfig, CuboidConfig
-from train.objectives import PPKT, SLidR, STSLidR
-from train.objectives.image_to_lidar import ImageToLidar, ImageToLidarObjective
-from train.objectives.paired import PairedBatch, PairedScene, collate
-from train.student import StudentConfig
 
 CPU = torch.device("cpu")
 SMALL = StudentConfig(network="tiny")

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from shards.corpus import Corpus
+from brickyard.shards.corpus import Corpus
+from brickyard.train.augment import CropConfig
+from brickyard.train.objectives import STSLidR
+from brickyard.train.student import StudentConfig
 from tests.train.rings import ring_corpus
-from train.augment import CropConfig
-from train.objectives import STSLidR
-from train.student import StudentConfig
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "lightning_distillation.py"
 SETTINGS = STSLidR(

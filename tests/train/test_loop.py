@@ -17,18 +17,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shards.corpus import Corpus
-from shards.errors import BrickyardError, RecipeError
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.train.augment import CropConfig, CuboidConfig
+from brickyard.train.loop import TrainConfig, train
+from brickyard.train.metrics import MetricsLog, ProgressLine, read_metrics
+from brickyard.train.objectives import PPKT, STSLidR
+from brickyard.train.objectives.image_to_lidar import ImageToLidarObjective
+from brickyard.train.objectives.objective import Loss
+from brickyard.train.student import StudentConfig, load_student
 from tests.killing import kill_after_line, kill_at_rename
 from tests.train.rings import ring_corpus
 from tests.train.spy import child, one_thread, ranks
-from train.augment import CropConfig, CuboidConfig
-from train.loop import TrainConfig, train
-from train.metrics import MetricsLog, ProgressLine, read_metrics
-from train.objectives import PPKT, STSLidR
-from train.objectives.image_to_lidar import ImageToLidarObjective
-from train.objectives.objective import Loss
-from train.student import StudentConfig, load_student
 
 SETTINGS = STSLidR(
     student=StudentConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4
@@ -242,7 +242,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
 
 def two_ranks(uri: str, out: str) -> None:
     """Writes down the weights of each rank at the end."""
-    from train import loop
+    from brickyard.train import loop
 
     def spy(run: Any, step: int, stream: Any, save: Any = loop._Run._save) -> None:
         save(run, step, stream)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from train.objectives import matching
-from train.objectives.matching import match, nearest, nearest_of_all
+from brickyard.train.objectives import matching
+from brickyard.train.objectives.matching import match, nearest, nearest_of_all
 
 
 def points(number: int, seed: int) -> torch.Tensor:

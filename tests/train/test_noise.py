@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from train.views.noise import derive, normal, uniform
+from brickyard.train.views.noise import derive, normal, uniform
 
 SEEDS = torch.arange(20_000)
 

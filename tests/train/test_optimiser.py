@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from train.objectives.objective import Objective
-from train.optimiser import OptimiserConfig, build_optimiser, guarded_step, learning_rate, set_rates, weight_decay
+from brickyard.train.objectives.objective import Objective
+from brickyard.train.optimiser import (
+    OptimiserConfig,
+    build_optimiser,
+    guarded_step,
+    learning_rate,
+    set_rates,
+    weight_decay,
+)
 
 SONATA = OptimiserConfig(
     optimiser="adamw", lr=0.004, schedule="one_cycle", warmup_share=0.05, weight_decay=0.04, weight_decay_end=0.2,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.models.point_decoder import PointDecoder, PointDecoderConfig
-from train.models.point_transformer import CONFIGS, Encoded, PointTransformer, PointTransformerConfig
+from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
+from brickyard.train.models.point_transformer import CONFIGS, Encoded, PointTransformer, PointTransformerConfig
 
 ENCODER = PointTransformerConfig(
     channels=(8, 12, 16), heads=(2, 3, 4), depths=(1, 1, 1), patch=16, drop_path=0.0, size=0.125

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shards.errors import BrickyardError
-from train.clouds import Cloud
-from train.point_student import PointStudent, PointStudentConfig
-from train.student import build_student, export_student, load_student
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.clouds import Cloud
+from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.student import build_student, export_student, load_student
 
 CONFIG = PointStudentConfig(network="tiny", size=0.125, patch=16)
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from shards.errors import BrickyardError, RecipeError
-from train.models import point_blocks
-from train.models.point_blocks import Attention, Block, Position, drop_paths
-from train.models.point_levels import Walking, finest
-from train.models.point_transformer import (
+from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.train.models import point_blocks
+from brickyard.train.models.point_blocks import Attention, Block, Position, drop_paths
+from brickyard.train.models.point_levels import Walking, finest
+from brickyard.train.models.point_transformer import (
     CONFIGS,
     Encoded,
     PointTransformer,
@@ -26,7 +26,7 @@ from train.models.point_transformer import (
     block_of,
     find_config,
 )
-from train.models.serialization import ORDERS, encode
+from brickyard.train.models.serialization import ORDERS, encode
 
 CPU = torch.device("cpu")
 SIZE = 0.125

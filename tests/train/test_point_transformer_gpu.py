@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from train.models.point_decoder import PointDecoder, PointDecoderConfig
-from train.models.point_levels import Level, Walking, coarser, finest
-from train.models.point_transformer import CONFIGS, PointTransformer, PointTransformerConfig
-from train.models.serialization import ORDERS
+from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
+from brickyard.train.models.point_levels import Level, Walking, coarser, finest
+from brickyard.train.models.point_transformer import CONFIGS, PointTransformer, PointTransformerConfig
+from brickyard.train.models.serialization import ORDERS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from train.objectives.prototypes import PrototypeHead, cross_entropy, sinkhorn
+from brickyard.train.objectives.prototypes import PrototypeHead, cross_entropy, sinkhorn
 
 
 def similarities(points: int, prototypes: int, seed: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from train.schedules import cosine, layer_decay, linear, linear_then_constant, one_cycle, warmup_cosine
+from brickyard.train.schedules import cosine, layer_decay, linear, linear_then_constant, one_cycle, warmup_cosine
 
 
 def test_golden_numbers_of_sonata() -> None:

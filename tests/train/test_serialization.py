@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from train.models.serialization import BITS, ORDERS, Order, encode, hilbert_cells, hilbert_code, z_cells, z_code
+from brickyard.train.models.serialization import (
+    BITS,
+    ORDERS,
+    Order,
+    encode,
+    hilbert_cells,
+    hilbert_code,
+    z_cells,
+    z_code,
+)
 
 Cell = tuple[int, int, int]
 coordinate = st.integers(0, 2**BITS - 1)

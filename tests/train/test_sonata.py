@@ -12,23 +12,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from shards.corpus import Corpus
-from shards.encode import SceneHeader
-from shards.errors import BrickyardError
-from shards.stream import Stream
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.encode import SceneHeader
+from brickyard.shards.errors import BrickyardError
+from brickyard.shards.stream import Stream
+from brickyard.train.augment import CropConfig as ImageCrop
+from brickyard.train.clouds import Cloud
+from brickyard.train.models.point_decoder import PointDecoderConfig
+from brickyard.train.objectives.matching import nearest
+from brickyard.train.objectives.prototypes import sinkhorn
+from brickyard.train.objectives.sonata import (
+    Coarse,
+    Sonata,
+    SonataBatch,
+    SonataObjective,
+    SonataScene,
+    _use,
+    feature_rank,
+)
+from brickyard.train.objectives.sonata_images import ImageTerm, rows_of
+from brickyard.train.point_student import PointStudentConfig
+from brickyard.train.student import export_student, load_student
+from brickyard.train.views.crops import CropConfig
+from brickyard.train.views.geometry import GeometryConfig
+from brickyard.train.views.views import ViewConfig
 from tests.worlds import toy_corpus
-from train.augment import CropConfig as ImageCrop
-from train.clouds import Cloud
-from train.models.point_decoder import PointDecoderConfig
-from train.objectives.matching import nearest
-from train.objectives.prototypes import sinkhorn
-from train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene, _use, feature_rank
-from train.objectives.sonata_images import ImageTerm, rows_of
-from train.point_student import PointStudentConfig
-from train.student import export_student, load_student
-from train.views.crops import CropConfig
-from train.views.geometry import GeometryConfig
-from train.views.views import ViewConfig
 
 CPU = torch.device("cpu")
 TINY = PointStudentConfig(network="tiny", size=0.1)

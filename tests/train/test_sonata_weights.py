@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shards.errors import BrickyardError
-from train.models.point_decoder import PointDecoder, PointDecoderConfig
-from train.models.point_transformer import CONFIGS, PointTransformer
-from train.models.sonata_weights import load_sonata, read_checkpoint, sonata_name, to_sonata
-from train.point_student import PointStudent, PointStudentConfig
-from train.published import load_published, save_published
-from train.student import export_student, load_student
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
+from brickyard.train.models.point_transformer import CONFIGS, PointTransformer
+from brickyard.train.models.sonata_weights import load_sonata, read_checkpoint, sonata_name, to_sonata
+from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.published import load_published, save_published
+from brickyard.train.student import export_student, load_student
 
 Shapes = dict[str, tuple[int, ...]]
 TINY = CONFIGS["tiny"]

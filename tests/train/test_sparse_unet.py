@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shards.errors import RecipeError
-from train.models import sparse
-from train.models.sparse_unet import CONFIGS, SparseUNet, SparseUNetConfig, find_config, head, padded
-from train.voxels import VoxelConfig, Voxels, voxelise
+from brickyard.shards.errors import RecipeError
+from brickyard.train.models import sparse
+from brickyard.train.models.sparse_unet import CONFIGS, SparseUNet, SparseUNetConfig, find_config, head, padded
+from brickyard.train.voxels import VoxelConfig, Voxels, voxelise
 
 CPU = torch.device("cpu")
 SHAPE = (8, 12, 10)

@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shards.batching import PointBudget
-from shards.corpus import Corpus
-from shards.errors import BrickyardError, RecipeError
+from brickyard.shards.batching import PointBudget
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.train.checkpoint import checkpoints
+from brickyard.train.loop import TrainConfig, train
+from brickyard.train.metrics import read_metrics
 from tests.killing import kill_after_line
 from tests.train.rings import ring_corpus
 from tests.train.spy import Spy, child, numbers, one_thread, passes, ranks, rewrite
-from train.checkpoint import checkpoints
-from train.loop import TrainConfig, train
-from train.metrics import read_metrics
 
 BUDGET = PointBudget(points=1500, bins=4, cap=700, window=8)
 CONFIG = TrainConfig(
@@ -232,8 +232,8 @@ def test_compiling_changes_neither_the_numbers_nor_the_names(tmp_path: Path, who
 def test_bins_must_be_shared_evenly_and_replace_accumulation(tmp_path: Path, corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="leave out accumulate"):
         replace(CONFIG, accumulate=2)
-    from train.distributed import Group
-    from train.loop import _numbers_of_passes
+    from brickyard.train.distributed import Group
+    from brickyard.train.loop import _numbers_of_passes
 
     group = Group(rank=1, world=2, device=torch.device("cpu"))
     assert _numbers_of_passes(CONFIG, group) == [2, 3]

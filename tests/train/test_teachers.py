@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from shards.errors import RecipeError
-from train.teachers import TeacherConfig, load_teacher
+from brickyard.shards.errors import RecipeError
+from brickyard.train.teachers import TeacherConfig, load_teacher
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 
-from shards.errors import BrickyardError
-from train.clouds import Cloud, Clouds, join_clouds
-from train.views.color import ColorConfig, recolor
-from train.views.crops import CropConfig, crops, grid_sample
-from train.views.geometry import GeometryConfig, move, turns
-from train.views.masks import mask_cubes, shaken
-from train.views.noise import derive, normal
-from train.views.views import ViewConfig, Views, make_views, withheld
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.clouds import Cloud, Clouds, join_clouds
+from brickyard.train.views.color import ColorConfig, recolor
+from brickyard.train.views.crops import CropConfig, crops, grid_sample
+from brickyard.train.views.geometry import GeometryConfig, move, turns
+from brickyard.train.views.masks import mask_cubes, shaken
+from brickyard.train.views.noise import derive, normal
+from brickyard.train.views.views import ViewConfig, Views, make_views, withheld
 
 INPUTS = ("xyz", "color", "normal", "valid")
 STILL = GeometryConfig(scale=(1, 1), turn=0, tilt_chance=0, flip=0, jitter=0, elastic=())

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shards.errors import BrickyardError
-from train.voxels import VoxelConfig, cells, voxelise
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.voxels import VoxelConfig, cells, voxelise
 
 CYLINDER, CUBE = VoxelConfig(), VoxelConfig(kind="cartesian", size=(0.5, 0.5, 0.5))
 

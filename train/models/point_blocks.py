@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from train.models import sparse
-from train.models.point_levels import Level, Walk
+from brickyard.train.models import sparse
+from brickyard.train.models.point_levels import Level, Walk
 
 
 class Projection(nn.Sequential):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.models.point_blocks import Projection, drop_paths, initialise, run, stage
-from train.models.point_levels import Groups
-from train.models.point_transformer import Encoded, PointTransformerConfig
+from brickyard.train.models.point_blocks import Projection, drop_paths, initialise, run, stage
+from brickyard.train.models.point_levels import Groups
+from brickyard.train.models.point_transformer import Encoded, PointTransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shards.errors import BrickyardError, RecipeError
-from train.models import sparse
-from train.models.serialization import BITS, Order, encode
-from train.models.sparse_unet import padded
+from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.train.models import sparse
+from brickyard.train.models.serialization import BITS, Order, encode
+from brickyard.train.models.sparse_unet import padded
 
 _MAX_SCENES = (1 << 15) - 1
 

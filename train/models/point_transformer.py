@@ -24,10 +24,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from shards.errors import RecipeError
-from train.models.point_blocks import Pool, Projection, drop_paths, initialise, run, stage
-from train.models.point_levels import Level, Walking, coarser, finest
-from train.models.serialization import ORDERS, Order
+from brickyard.shards.errors import RecipeError
+from brickyard.train.models.point_blocks import Pool, Projection, drop_paths, initialise, run, stage
+from brickyard.train.models.point_levels import Level, Walking, coarser, finest
+from brickyard.train.models.serialization import ORDERS, Order
 
 Published = Literal["off", "flash", "plain"]
 

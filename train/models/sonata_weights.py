@@ -19,9 +19,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from shards.errors import BrickyardError
-from train.models.point_decoder import PointDecoder
-from train.models.point_transformer import PointTransformer
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.models.point_decoder import PointDecoder
+from brickyard.train.models.point_transformer import PointTransformer
 
 KEYS = {
     r"mask_token": "embedding.mask_token",

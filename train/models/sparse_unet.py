@@ -19,9 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from shards.errors import RecipeError
-from train.models import sparse
-from train.voxels import Voxels
+from brickyard.shards.errors import RecipeError
+from brickyard.train.models import sparse
+from brickyard.train.voxels import Voxels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ To add one: a file with a config class that has `build`, and a line in `CONFIGS`
 
 from __future__ import annotations
 
-from train.objectives.image_to_lidar import PPKT, SLidR, STSLidR
-from train.objectives.objective import Loss, Objective, ObjectiveConfig
-from train.objectives.sonata import Sonata
+from brickyard.train.objectives.image_to_lidar import PPKT, SLidR, STSLidR
+from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
+from brickyard.train.objectives.sonata import Sonata
 
 CONFIGS: dict[str, type[ObjectiveConfig]] = {"ppkt": PPKT, "slidr": SLidR, "stslidr": STSLidR, "sonata": Sonata}
 """name in a recipe -> its settings."""

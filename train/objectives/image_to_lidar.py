@@ -25,16 +25,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.augment import CropConfig, CuboidConfig
-from train.models.sparse_unet import head
-from train.objectives import contrastive
-from train.objectives.objective import Loss, Objective, ObjectiveConfig
-from train.objectives.paired import PairedBatch, PairedScene, collate, prepare
-from train.student import StudentConfig, UNetStudent
-from train.teachers import Teacher, TeacherConfig, load_teacher
+from brickyard.train.augment import CropConfig, CuboidConfig
+from brickyard.train.models.sparse_unet import head
+from brickyard.train.objectives import contrastive
+from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
+from brickyard.train.objectives.paired import PairedBatch, PairedScene, collate, prepare
+from brickyard.train.student import StudentConfig, UNetStudent
+from brickyard.train.teachers import Teacher, TeacherConfig, load_teacher
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 
 @dataclass(frozen=True, kw_only=True)

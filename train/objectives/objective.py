@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.student import Student
+from brickyard.train.student import Student
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 
 @dataclass(frozen=True, kw_only=True)

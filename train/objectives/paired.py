@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.errors import BrickyardError
-from train.augment import (
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.augment import (
     crop_image,
     crop_labels,
     drop_cuboid,
@@ -27,11 +27,11 @@ from train.augment import (
     random_box,
     rotation_and_flips,
 )
-from train.clouds import Cloud, Clouds, join_clouds, read_cloud
+from brickyard.train.clouds import Cloud, Clouds, join_clouds, read_cloud
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
-    from train.objectives.image_to_lidar import ImageToLidar
+    from brickyard.shards.stream import Sample
+    from brickyard.train.objectives.image_to_lidar import ImageToLidar
 
 
 @dataclass(frozen=True, kw_only=True)

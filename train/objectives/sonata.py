@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.clouds import Cloud, join_clouds
-from train.ema import follow
-from train.models.point_transformer import Encoded, block_of
-from train.objectives.matching import match
-from train.objectives.objective import Loss, Objective, ObjectiveConfig
-from train.objectives.prototypes import PrototypeHead, cross_entropy, sinkhorn
-from train.objectives.sonata_images import (
+from brickyard.train.clouds import Cloud, join_clouds
+from brickyard.train.ema import follow
+from brickyard.train.models.point_transformer import Encoded, block_of
+from brickyard.train.objectives.matching import match
+from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
+from brickyard.train.objectives.prototypes import PrototypeHead, cross_entropy, sinkhorn
+from brickyard.train.objectives.sonata_images import (
     FIELDS,
     ImagePredictor,
     ImageTerm,
@@ -38,12 +38,12 @@ from train.objectives.sonata_images import (
     join_pictures,
     prepare_pictures,
 )
-from train.point_student import PointStudent, PointStudentConfig
-from train.schedules import cosine, layer_decay, linear_then_constant
-from train.views.views import ViewConfig, Views, make_views
+from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.schedules import cosine, layer_decay, linear_then_constant
+from brickyard.train.views.views import ViewConfig, Views, make_views
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 Range = tuple[float, float]
 _COLLAPSED_RANK, _COLLAPSED_STEPS = 2.0, 100

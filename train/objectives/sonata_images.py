@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shards.errors import BrickyardError
-from train.augment import CropConfig, crop_image, inside, move_pixels, random_box
-from train.models.point_transformer import Encoded
-from train.teachers import Teacher, TeacherConfig, load_teacher
-from train.views.views import Views
+from brickyard.shards.errors import BrickyardError
+from brickyard.train.augment import CropConfig, crop_image, inside, move_pixels, random_box
+from brickyard.train.models.point_transformer import Encoded
+from brickyard.train.teachers import Teacher, TeacherConfig, load_teacher
+from brickyard.train.views.views import Views
 
 if TYPE_CHECKING:
-    from shards.stream import Sample
+    from brickyard.shards.stream import Sample
 
 FIELDS = ("views/*/image", "views/*/pairs")
 

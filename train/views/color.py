@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from train.clouds import Clouds
-from train.views.noise import derive, uniform
+from brickyard.train.clouds import Clouds
+from brickyard.train.views.noise import derive, uniform
 
 _GREY = (0.2989, 0.587, 0.114)
 

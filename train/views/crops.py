@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.clouds import Clouds
-from train.views.noise import derive, uniform
+from brickyard.train.clouds import Clouds
+from brickyard.train.views.noise import derive, uniform
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.clouds import Clouds
-from train.views.noise import derive, normal, uniform
+from brickyard.train.clouds import Clouds
+from brickyard.train.views.noise import derive, normal, uniform
 
 _MAX_CELLS = 1 << 23
 

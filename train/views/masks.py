@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.clouds import Clouds
-from train.views.crops import rank_within
-from train.views.noise import derive, normal, uniform
+from brickyard.train.clouds import Clouds
+from brickyard.train.views.crops import rank_within
+from brickyard.train.views.noise import derive, normal, uniform
 
 
 def mask_cubes(clouds: Clouds, size: float, ratio: float, seeds: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from train.clouds import MODALITIES, Clouds
-from train.views.color import ColorConfig, recolor
-from train.views.crops import CropConfig, crops, grid_sample
-from train.views.geometry import GeometryConfig, move
-from train.views.masks import mask_cubes, shaken
-from train.views.noise import derive, uniform
+from brickyard.train.clouds import MODALITIES, Clouds
+from brickyard.train.views.color import ColorConfig, recolor
+from brickyard.train.views.crops import CropConfig, crops, grid_sample
+from brickyard.train.views.geometry import GeometryConfig, move
+from brickyard.train.views.masks import mask_cubes, shaken
+from brickyard.train.views.noise import derive, uniform
 
 
 @dataclass(frozen=True, kw_only=True)

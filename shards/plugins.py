@@ -1,0 +1,72 @@
+"""Parts that third parties bring, found by entry points.
+
+Our packages were once imported as `ingest`, `shards`, `train` ... A plugin that still does so is loaded with a warning:
+those names lead to `brickyard.ingest` and so on, unless something else of such a name is there and serves.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+OLD_NAMES = frozenset({"ingest", "curate", "shards", "train", "evaluate", "infra"})
+
+
+def plugin_names(group: str) -> list[str]:
+    """Names of all installed parts of a kind, ours and third parties', such as of "brickyard.sources"."""
+    return sorted({entry.name for entry in entry_points(group=group)})
+
+
+def find_plugin(group: str, name: str) -> Any:
+    """What the entry point of that name stands for; raises KeyError where there is none."""
+    for entry in entry_points(group=group):
+        if entry.name == name:
+            return _load(entry)
+    raise KeyError(name)
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except ImportError as problem:
+        if (problem.name or "").partition(".")[0] not in OLD_NAMES:
+            raise
+        module = entry.value.partition(":")[0]
+        warnings.warn(
+            f"{module} imports {problem.name}, which is called brickyard.{problem.name} now; "
+            "the old name will go with the next version",
+            FutureWarning,
+            stacklevel=3,
+        )
+    if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
+        sys.meta_path.append(_OldNames())  # it stays: functions of the plugin may import later
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in OLD_NAMES}
+    sys.meta_path.insert(0, first := _OldNames())
+    try:
+        return entry.load()
+    finally:
+        sys.meta_path.remove(first)
+        sys.modules.update(hidden)
+
+
+class _OldNames(MetaPathFinder, Loader):
+    """`ingest.source` is `brickyard.ingest.source`: the same module, under a second name."""
+
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name.partition(".")[0] in OLD_NAMES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(f"brickyard.{spec.name}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """The import system has given the module another spec: its own comes back."""
+        if module.__spec__ is not None:
+            module.__spec__ = module.__spec__.loader_state
