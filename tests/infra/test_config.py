@@ -15,7 +15,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from brickyard.infra.config import MAX_BYTES, Deferred, dump, load, load_file, parse, to_yaml
+from brickyard.infra.config import Deferred, dump, load, load_file, parse, to_yaml
+from brickyard.infra.document import MAX_BYTES
 from brickyard.shards.errors import RecipeError
 
 
