@@ -145,7 +145,7 @@ def _add_corpora(verbs: Any) -> None:
     export = _verb(verbs, "export", "leave: the scenes in the layout of other tools",
                    "brickyard export corpus/ --to pointcept --out data/scannet")  # fmt: skip
     export.add_argument("corpus", help="folder or URI")
-    export.add_argument("--to", choices=("pointcept", "webdataset-plain"), required=True, help="the layout")
+    export.add_argument("--to", choices=("pointcept", "ply", "webdataset-plain"), required=True, help="the layout")
     export.add_argument("--out", required=True, help="an empty folder, or one that this export began; may be a URI")
 
     diff = _verb(verbs, "diff", "what differs between two corpora; exit code 1 if anything does",
@@ -220,7 +220,7 @@ def _add_worlds(verbs: Any) -> None:
     demo = _verb(verbs, "demo", "simulate, build, verify, train, evaluate and show, in a few minutes",
                  "brickyard demo --out demo")  # fmt: skip
     demo.add_argument("--out", type=Path, required=True, help="folder for everything")
-    demo.add_argument("--seeds", type=_positive, default=3, help="trainings to run (default 3)")
+    demo.add_argument("--seeds", type=_positive, default=1, help="trainings to run (default 1)")
 
 
 def _verb(verbs: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:

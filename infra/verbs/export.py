@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from brickyard.infra.progress import Progress
 from brickyard.shards.corpus import Corpus
+from brickyard.shards.export.advice import advice
 from brickyard.shards.export.plain import export_plain
+from brickyard.shards.export.ply import export_ply
 from brickyard.shards.export.pointcept import export_pointcept
 from brickyard.shards.storage import Store
+
+_WRITERS = {"pointcept": export_pointcept, "ply": export_ply}
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     corpus, out, progress = Corpus.open(args.corpus), Store(args.out), Progress("exporting", "scenes")
-    if args.to == "pointcept":
-        summary = export_pointcept(corpus, out, progress=progress)
+    said = advice(corpus, args.to)
+    for text in said:
+        print(f"warning: {text}", file=sys.stderr)
+    if args.to in _WRITERS:
+        summary = _WRITERS[args.to](corpus, out, progress=progress)
         text = f"{summary['scenes']} scenes, {summary['points']:,} points"
         if summary["without_points"]:
             text += f"; {summary['without_points']} scenes without points are left out"
@@ -24,4 +32,4 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         text = f"{summary['scenes']} scenes in {summary['shards']} tars"
     if not args.json:
         print(f"{args.out}: {text}; the data keep their licences, see LICENCES.txt")
-    return {"corpus": args.corpus, "layout": args.to, "out": args.out} | summary, 0
+    return {"corpus": args.corpus, "layout": args.to, "out": args.out, "warnings": said} | summary, 0

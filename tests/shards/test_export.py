@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from brickyard.shards.build import commit_task, fingerprint_digest, finish_build
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.encode import encode_scene
 from brickyard.shards.errors import CorpusError, CorruptDataError
+from brickyard.shards.export.advice import advice
 from brickyard.shards.export.folder import unique_names
 from brickyard.shards.export.plain import export_plain
+from brickyard.shards.export.ply import export_ply, ply_bytes
 from brickyard.shards.export.pointcept import export_pointcept, scene_folders, segment_names
 from brickyard.shards.scene import Scene
 from brickyard.shards.storage import Store
@@ -163,6 +166,65 @@ def test_plain_samples_by_stock_webdataset(tmp_path: Path) -> None:
         assert image is not None and image.read() == corpus.scene(0).views[0].image
 
 
+def test_ply_files_by_plyfile(tmp_path: Path) -> None:
+    plyfile = pytest.importorskip("plyfile")
+    corpus = toy_corpus(tmp_path / "c", scenes=3)
+    done = export_ply(corpus, Store(tmp_path / "out"))
+    assert done == {"scenes": 3, "points": 1200, "without_points": 0}
+    assert sorted(p.name for p in (tmp_path / "out/train").iterdir()) == [f"scene-{n:03d}.ply" for n in range(3)]
+    for number in range(3):
+        points = corpus.scene(number).points
+        assert points is not None and points.color is not None and points.normal is not None
+        table = plyfile.PlyData.read(tmp_path / f"out/train/scene-{number:03d}.ply")["vertex"].data
+        assert table.dtype.itemsize == 3 * 4 + 3 * 4 + 3 + 2 + 4 + 4 + 1 + 4 + 1 + 1 + 4
+        for names, values in (("x y z", points.xyz), ("nx ny nz", points.normal), ("red green blue", points.color)):
+            found = np.stack([table[name] for name in names.split()], axis=1)
+            assert found.dtype == values.dtype and np.array_equal(found, values), names
+        assert np.array_equal(table["label"], points.semantic["nuscenes16"])
+        for name in ("intensity", "instance", "ring", "time_offset", "return_number", "return_count", "elongation"):
+            assert np.array_equal(table[name], getattr(points, name)), name
+    head = ply_bytes(corpus.scene(0)).split(b"end_header")[0].decode("ascii").splitlines()
+    assert 'comment scene_id "scene-000"' in head and 'comment licence "CC0-1.0"' in head
+    assert 'comment label taxonomy "nuscenes16"' in head and 'comment label 3 "car"' in head
+    assert 'comment intensity_unit "byte"' in head and 'comment world_crs "EPSG:32632"' in head
+
+
+def test_ply_has_what_the_scene_has_and_survives_any_name(tmp_path: Path) -> None:
+    plyfile = pytest.importorskip("plyfile")
+    scene = renamed(0, scene_id="Zürich\nelement vertex 5\n" + "x" * 2000)
+    assert scene.points is not None
+    labels = {name: scene.points.semantic["nuscenes16"] + np.int16(i) for i, name in enumerate(("a", "b c", "b/c"))}
+    data = ply_bytes(replace(scene, points=replace(scene.points, color=None, ring=None, semantic=labels)))
+    assert max(map(len, data.split(b"end_header")[0].split(b"\n"))) < 200
+    (tmp_path / "a.ply").write_bytes(data)
+    table = plyfile.PlyData.read(tmp_path / "a.ply")["vertex"].data
+    assert len(table) == 400 and not {"red", "ring"} & set(table.dtype.names)
+    for name, taxonomy in (("label", "a"), ("label_b-c", "b c"), ("label_b-c-2", "b/c")):
+        assert np.array_equal(table[name], labels[taxonomy])
+    text = "".join(re.findall(rb"comment scene_id (.*)\n", data)[i].decode() for i in range(13))
+    assert json.loads(text) == scene.identity.scene_id
+
+
+def test_what_a_reader_will_miss_is_said(tmp_path: Path) -> None:
+    def without(scene: Scene, **points: Any) -> Scene:
+        assert scene.points is not None
+        return replace(scene, points=replace(scene.points, **points))
+
+    room = {"dataset": "rooms", "domain": "indoor"}
+    scenes = [
+        without(renamed(0, **room), normal=None, normal_source=None),
+        renamed(1, **room),
+        replace(without(renamed(2, dataset="walks"), semantic={}), dropped={"labels without a taxonomy": 400}),
+        without(renamed(3, dataset="waymo_v2"), semantic={}),  # never had labels: nothing to say
+    ]
+    corpus = corpus_of(tmp_path / "c", scenes)
+    normals, labels, outdoor = advice(corpus, "pointcept")
+    assert normals.startswith("rooms: 1 of 2 scenes have no normals") and "neighbours: 16" in normals
+    assert labels.startswith("walks: 1 of 1 scenes have no labels") and "labels without a taxonomy" in labels
+    assert outdoor.startswith("walks: ") and "DefaultDataset" in outdoor
+    assert advice(corpus, "ply") == advice(corpus, "webdataset-plain") == [labels]
+
+
 def test_splits_lie_in_tars_of_their_own(tmp_path: Path) -> None:
     scenes = [renamed(n, split=split) for n, split in enumerate(["train", "val", "train", "a b", "a-b"])]
     export_plain(corpus_of(tmp_path / "c", scenes), Store(tmp_path / "out"))
@@ -170,18 +232,20 @@ def test_splits_lie_in_tars_of_their_own(tmp_path: Path) -> None:
     assert names == ["a-b-00000.tar", "a-b-2-00000.tar", "train-00000.tar", "val-00000.tar"]
 
 
-@pytest.mark.parametrize("layout", ["pointcept", "webdataset-plain"])
+@pytest.mark.parametrize("layout", ["pointcept", "ply", "webdataset-plain"])
 def test_a_killed_export_goes_on(tmp_path: Path, layout: str) -> None:
     toy_corpus(tmp_path / "c", scenes=20, per_shard=20)
     program = (
         "import sys; from brickyard.shards.corpus import Corpus; from brickyard.shards.storage import Store;"
         "from brickyard.shards.export.plain import export_plain;"
+        "from brickyard.shards.export.ply import export_ply;"
         "from brickyard.shards.export.pointcept import export_pointcept;"
         "c, o = Corpus.open(sys.argv[1]), Store(sys.argv[2]);"
-        "export_pointcept(c, o) if sys.argv[3] == 'pointcept' else export_plain(c, o, shard_bytes=70_000)"
+        "writers = {'pointcept': export_pointcept, 'ply': export_ply};"
+        "writers.get(sys.argv[3], lambda c, o: export_plain(c, o, shard_bytes=70_000))(c, o)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "c")]
-    done = "train/*/scene.json" if layout == "pointcept" else "train-*.tar"
+    done = {"pointcept": "train/*/scene.json", "ply": "train/scene-*.ply"}.get(layout, "train-*.tar")
     dying = f"from tests.killing import kill_at_rename; kill_at_rename({'*/' + done!r}, 4); {program}"
     child = subprocess.run([command[0], "-c", dying, command[-1], str(tmp_path / "a"), layout], check=False)
     assert child.returncode == -signal.SIGKILL
@@ -218,19 +282,22 @@ def test_damage_is_not_exported(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[place.offset + 20] ^= 1
     path.write_bytes(data)
-    for export in (export_pointcept, export_plain):
+    for export in (export_pointcept, export_ply, export_plain):
         with pytest.raises(CorruptDataError, match=r"scene-002.*points/color"):
             export(corpus, Store(tmp_path / export.__name__))
         assert "finished" not in (tmp_path / export.__name__ / "export.json").read_text()
     assert not (tmp_path / "export_pointcept/train/scene-002/scene.json").exists()
+    assert not (tmp_path / "export_ply/train/scene-002.ply").exists()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy_corpus(tmp_path / "c", scenes=2)
-    for layout, count in (("pointcept", 800), ("webdataset-plain", None)):
+    for layout, count in (("pointcept", 800), ("ply", 800), ("webdataset-plain", None)):
         out = tmp_path / layout
         assert main(["export", str(tmp_path / "c"), "--to", layout, "--out", str(out), "--json"]) == 0
-        result = json.loads(capsys.readouterr().out)
+        printed = capsys.readouterr()
+        result = json.loads(printed.out)
+        assert len(result["warnings"]) == printed.err.count("warning: ") == (layout == "pointcept")
         assert (result["scenes"], result.get("points"), result["layout"]) == (2, count, layout)
     assert main(["export", str(tmp_path / "c"), "--to", "pointcept", "--out", str(tmp_path / "c")]) == 1
     assert "not empty" in capsys.readouterr().err
