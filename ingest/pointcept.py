@@ -1,7 +1,7 @@
 """Folders of .npy files as Pointcept's preprocessors write them: [dataset/]split/scene/{coord,color,normal,...}.npy.
 
 `plan` lists folders and opens nothing: a scene is a folder with a coord.npy. `read` parses the arrays itself (see
-`ingest.npy`). What the layout cannot say (taxonomy of segment.npy, unit of strength beyond 0..1, domain, licence) comes
+`ingest.npy`). What the layout cannot say (name of the dataset, taxonomy of segment.npy, unit of strength beyond 0..1, domain, licence) comes
 from options; what is not read is counted by name. Costs one copy of a scene.
 
 The files have no checksum. Points whose coordinates stand in a lost block are dropped; such runs of zeros in other
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from brickyard.ingest.blank import PAGE
 from brickyard.ingest.npy import lost_rows, read_npy, whole_pages
-from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
+from brickyard.ingest.source import CALLED, Missing, Notice, RawFiles, SceneRef, Source
 from brickyard.shards.errors import RecipeError, SceneError
 from brickyard.shards.scene import UNLABELLED, Domain, Float32, Float64, Identity, Points, Scene
 from brickyard.shards.storage import Store
@@ -54,6 +54,7 @@ DATA = (".npy", ".npz", ".pth", ".pt", ".pkl", ".h5", ".ply", ".pcd", ".bin")
 _SEGMENTS = {"segment20": "scannet20", "segment200": "scannet200"}
 _PLAIN = ("coord", "color", "normal", "instance", "strength", "pose")
 _TAXONOMY = re.compile(r"segment_([A-Za-z0-9][A-Za-z0-9_-]{0,60})")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 _SCANNET = re.compile(r"(scene\d{4})_\d{2}")
 
 
@@ -62,6 +63,7 @@ class PointceptOptions:
     """What the folders do not say.
 
     Attributes:
+        dataset: what the dataset is called in the corpus, such as "scannet"; a name of letters, digits, _ and -.
         licence: SPDX id or LicenseRef of the dataset below the root.
         domain: "indoor", "outdoor", "object" or "video".
         version: release of the dataset, for the record.
@@ -72,6 +74,7 @@ class PointceptOptions:
         splits: folder name -> "train", "val", "test" or "none", instead of the usual names; other folders are "none".
     """
 
+    dataset: str = DATASET
     licence: str = "LicenseRef-unknown"
     domain: Domain = "indoor"
     version: str = "1"
@@ -81,6 +84,8 @@ class PointceptOptions:
     splits: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.dataset):
+            raise RecipeError(f"pointcept options: dataset {self.dataset!r} is no name of letters, digits, _ and -")
         if self.domain not in get_args(Domain) or not (self.licence and self.version and self.normal_source):
             raise RecipeError(f"pointcept options: a text is empty, or domain is none of {', '.join(get_args(Domain))}")
         if self.strength_unit not in (None, "unit", "byte", "raw"):
@@ -99,12 +104,12 @@ def plan(store: Store, options: PointceptOptions) -> Iterator[SceneRef | Missing
     for folder, sizes, others in _folders(store):
         if not sizes:
             reason = f"{len(others)} files not used, such as {others[0]!r}: expected folders split/scene with coord.npy"
-            yield Notice(dataset=DATASET, scene_id=folder or ".", reason=reason)
+            yield Notice(dataset=options.dataset, scene_id=folder or ".", reason=reason)
             continue
         empty = False
         if "coord.npy" not in sizes:
             reason = f"{folder} has {', '.join(sorted(sizes)[:3])} but no coord.npy"
-            yield Missing(dataset=DATASET, scene_id=folder, reason=reason)
+            yield Missing(dataset=options.dataset, scene_id=folder, reason=reason)
             continue
         split = next((name for name in folder.split("/")[:-1] if name in (options.splits or SPLITS)), None)
         files = {"points" if name == "coord.npy" else name.removesuffix(".npy"): f"{folder}/{name}" for name in sizes}
@@ -119,6 +124,7 @@ def plan(store: Store, options: PointceptOptions) -> Iterator[SceneRef | Missing
                 "licence": options.licence, "domain": options.domain, "version": options.version,
                 "taxonomy": options.taxonomy, "strength_unit": options.strength_unit,
                 "normal_source": options.normal_source, "dropped": {f"{name}: not read": 1 for name in others},
+                **({} if options.dataset == DATASET else {CALLED: options.dataset}),
             },
             points_estimate=max(0, sizes["coord.npy"] - 128) // 12,
             bytes_estimate=sum(sizes.values()),
@@ -185,7 +191,7 @@ def read(ref: SceneRef) -> Scene:
         points = _without(points, lost)
     scene = Scene(
         identity=Identity(
-            dataset=ref.dataset, version=details["version"], split=ref.split, sequence=ref.sequence,
+            dataset=details.get(CALLED, ref.dataset), version=details["version"], split=ref.split, sequence=ref.sequence,
             scene_id=ref.scene_id, timestamp_ns=None, domain=details["domain"], licence=details["licence"],
             sources=files.sources(),
         ),

@@ -31,6 +31,9 @@ from brickyard.shards.storage import Store
 GROUP = "brickyard.sources"
 """Of the entry points by which sources are found."""
 
+CALLED = "called"
+"""Among the details of a reference: the name of its dataset, of a source that reads a layout, not one dataset."""
+
 MAX_FILE_BYTES = 4 << 30
 """No single raw file is loaded whole beyond this; streams such as `.sens` are read by ranges instead."""
 
@@ -44,7 +47,8 @@ class SceneRef:
         scene_id, split, sequence: as in `shards.scene.Identity`.
         root: path or URI of the dataset's root folder.
         files: role -> path relative to the root, such as {"points": "training/velodyne/000000.bin"}.
-        details: JSON-like values (calibration, poses, sizes, options) that `read` needs besides the files.
+        details: JSON-like values (calibration, poses, sizes, options) that `read` needs besides the files; `CALLED`
+            among them is the dataset's name in the corpus, where it is another than the source's.
         points_estimate, bytes_estimate: raw points and raw bytes of this scene, for planning shards and memory.
     """
 
@@ -60,7 +64,7 @@ class SceneRef:
 
     @property
     def key(self) -> str:
-        return f"{self.dataset}/{self.scene_id}"
+        return f"{self.details.get(CALLED, self.dataset)}/{self.scene_id}"
 
 
 @dataclass(frozen=True, kw_only=True)

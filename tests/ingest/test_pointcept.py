@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brickyard.infra.cli import main
 from brickyard.infra.config import load
 from brickyard.ingest.contract import assert_source_ok
 from brickyard.ingest.pointcept import SOURCE, PointceptOptions
@@ -160,6 +161,26 @@ def test_folders_give_splits_and_sequences(tmp_path: Path) -> None:
     options = load("splits: {Area_2: test}", PointceptOptions, where="recipe")
     splits = {item.scene_id: item.split for item in SOURCE.plan(Store(tmp_path), options) if isinstance(item, SceneRef)}
     assert splits["s3dis/Area_2/hall_1"] == "test" and splits["train/a"] == "none"
+
+
+def test_the_dataset_has_a_name(tmp_path: Path) -> None:
+    write(tmp_path / "raw/train/scene0000_00", arrays())
+    write(tmp_path / "raw/train/scene0001_00", {"color": arrays()["color"]})
+    ref, lost = planned(tmp_path / "raw", dataset="scannet")
+    assert isinstance(ref, SceneRef) and (ref.dataset, ref.key) == ("pointcept", "scannet/train/scene0000_00")
+    assert lost.key == "scannet/train/scene0001_00"
+    scene = SOURCE.read(ref)
+    assert scene.identity.key == ref.key and scene.identity.dataset == "scannet"
+    (tmp_path / "recipe.yaml").write_text(
+        "name: named\nsources:\n  - {dataset: pointcept, root: raw, options: {dataset: scannet}}\n"
+    )
+    command = ["build", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "c"), "--in-process"]
+    assert main([*command, "--allow-quarantined", "1"]) == 0
+    corpus = Corpus.open(tmp_path / "c")
+    assert corpus.keys == [ref.key] and corpus.select(dataset="scannet").tolist() == [0]
+    for name in ("", "a/b", "..", "a b"):
+        with pytest.raises(RecipeError, match="dataset"):
+            PointceptOptions(dataset=name)
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
