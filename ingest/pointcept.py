@@ -1,8 +1,8 @@
 """Folders of .npy files as Pointcept's preprocessors write them: [dataset/]split/scene/{coord,color,normal,...}.npy.
 
 `plan` lists folders and opens nothing: a scene is a folder with a coord.npy. `read` parses the arrays itself (see
-`ingest.npy`). What the layout cannot say (name of the dataset, taxonomy of segment.npy, unit of strength beyond 0..1, domain, licence) comes
-from options; what is not read is counted by name. Costs one copy of a scene.
+`ingest.npy`). What the layout cannot say (name of the dataset, taxonomy of segment.npy, unit of strength beyond 0..1,
+domain, licence) comes from options; what is not read is counted by name. Costs one copy of a scene.
 
 The files have no checksum. Points whose coordinates stand in a lost block are dropped; such runs of zeros in other
 arrays, where zeros may be values, are counted. Labels of class 0 in a place where a block of class 0 was lost, and a
@@ -191,9 +191,9 @@ def read(ref: SceneRef) -> Scene:
         points = _without(points, lost)
     scene = Scene(
         identity=Identity(
-            dataset=details.get(CALLED, ref.dataset), version=details["version"], split=ref.split, sequence=ref.sequence,
-            scene_id=ref.scene_id, timestamp_ns=None, domain=details["domain"], licence=details["licence"],
-            sources=files.sources(),
+            dataset=details.get(CALLED, ref.dataset), version=details["version"], split=ref.split,
+            sequence=ref.sequence, scene_id=ref.scene_id, timestamp_ns=None, domain=details["domain"],
+            licence=details["licence"], sources=files.sources(),
         ),
         world_from_scene=world_from_scene,
         points=points,
