@@ -233,6 +233,8 @@ def _verb(verbs: Any, name: str, summary: str, example: str) -> argparse.Argumen
 
 def _recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("recipe", type=Path, help="YAML file; see docs/recipes.md")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                     help="another value of the recipe, such as train.lr=0.001 (repeat for several)")  # fmt: skip
 
 
 def _positive(text: str) -> int:

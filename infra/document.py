@@ -39,7 +39,7 @@ def compose(text: str, where: str) -> yaml.Node:
         raise RecipeError(f"{where}: a recipe has at most {MAX_BYTES >> 20} MiB")
     try:
         _check_events(text, where)
-        node = _loader(text, where).get_single_node()
+        node: yaml.Node | None = _loader(text, where).get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position)) + 1
         raise RecipeError(f"{where} line {line}: character {error.character!r} is not allowed in YAML") from error

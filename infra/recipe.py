@@ -1,17 +1,19 @@
 """A recipe: which raw data, how it is curated and sharded, what is trained on it and how that is evaluated.
 
 One YAML file serves every verb; `plan` and `build` read the first half of it, `train` and `evaluate` the second.
-Relative roots are relative to the recipe's own folder.
+A recipe can extend another one, be changed by options and take its roots from the environment (`infra.layers`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from brickyard.curate.pipeline import CurateConfig
-from brickyard.infra.config import Deferred, dump, load_file
+from brickyard.infra.config import Deferred, dump
+from brickyard.infra.layers import compose_recipe, with_absolute_roots, with_variables
 from brickyard.ingest.source import Source, find_source
 from brickyard.shards.containers import ContainerName
 from brickyard.shards.errors import RecipeError
@@ -24,7 +26,7 @@ class SourceConfig:
 
     Attributes:
         dataset: name of an installed source (see `brickyard sources`).
-        root: its root folder, or a URI.
+        root: its root folder, or a URI; `${NAME}` in it is a variable of the environment.
         options: the source's own options.
         limit: take only the first so many scenes.
     """
@@ -93,12 +95,27 @@ class Recipe:
     evaluate: Deferred = field(default_factory=Deferred)
 
 
-def load_recipe(path: Path) -> tuple[Recipe, Path]:
-    """(recipe, folder that relative roots start from); raises `RecipeError`."""
-    recipe = load_file(path, Recipe)
+def load_recipe(path: Path, settings: Sequence[str] = (), *, raw: bool = True) -> tuple[Recipe, Path]:
+    """(recipe, folder that relative roots start from); raises `RecipeError`.
+
+    Args:
+        settings: what `--set` changes, such as "train.lr=0.001".
+        raw: whether raw data will be read. If not, variables in roots need not be set where this runs.
+    """
+    composed = compose_recipe(path, settings)
+    recipe = (with_variables(composed) if raw else composed).load(Recipe)
     for source in recipe.sources:
         source.resolve()
     return recipe, path.resolve().parent
+
+
+def resolved_recipe(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe as one document that runs from any folder, as JSON: what it extends and `settings` are in it, roots
+    are absolute. Variables stay variables, and credentials are left out: it may be kept and shown."""
+    resolved: dict[str, Any] = redacted(
+        with_absolute_roots(compose_recipe(path, settings), path.resolve().parent).plain()
+    )
+    return resolved
 
 
 def source_root(source: SourceConfig, folder: Path) -> str:

@@ -223,7 +223,7 @@ def test_the_command_line_changes_only_on_purpose() -> None:
     always = ["--help", "--json"]
     assert flags == {
         "sources": sorted([*always, "name"]),
-        "plan": sorted([*always, "--cpus", "--samples", "recipe"]),
+        "plan": sorted([*always, "--cpus", "--samples", "--set", "recipe"]),
         "build": sorted(
             [
                 *always,
@@ -233,13 +233,14 @@ def test_the_command_line_changes_only_on_purpose() -> None:
                 "--in-process",
                 "--out",
                 "--retry-quarantined",
+                "--set",
                 "recipe",
             ]
         ),
         "verify": sorted([*always, "--deep", "corpus"]),
         "convert": sorted([*always, "--out", "--to", "corpus"]),
         "export": sorted([*always, "--out", "--to", "corpus"]),
-        "repair": sorted([*always, "--corpus", "recipe"]),
+        "repair": sorted([*always, "--corpus", "--set", "recipe"]),
         "diff": sorted([*always, "first", "second"]),
         "stats": sorted([*always, "corpus"]),
         "select": sorted(
@@ -256,12 +257,13 @@ def test_the_command_line_changes_only_on_purpose() -> None:
                 "--out",
                 "--seed",
                 "--selection",
+                "--set",
                 "--workers",
                 "recipe",
             ]
         ),
         "runs": sorted([*always, "folders"]),
-        "evaluate": sorted([*always, "--corpus", "--run", "recipe"]),
+        "evaluate": sorted([*always, "--corpus", "--run", "--set", "recipe"]),
         "features": sorted([*always, "--corpus", "--out", "--query", "--scene", "run"]),
         "simulate": sorted([*always, "--config", "--datasets", "--out", "--seed"]),
         "demo": sorted([*always, "--out", "--seeds"]),

@@ -16,7 +16,7 @@ from brickyard.shards.reasons import sentence
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    recipe, folder = load_recipe(args.recipe)
+    recipe, folder = load_recipe(args.recipe, args.set)
     plan = make_plan(recipe, folder)
     built = run_build(
         recipe,

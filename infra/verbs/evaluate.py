@@ -79,7 +79,7 @@ class EvaluateConfig:
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    recipe, _ = load_recipe(args.recipe)
+    recipe, _ = load_recipe(args.recipe, args.set, raw=False)
     config = recipe.evaluate.load(EvaluateConfig)
     protocols = config.resolve()
     if recipe.train.plain():

@@ -11,7 +11,7 @@ from brickyard.infra.verbs.text import about, duration, reasons, size, table
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    recipe, folder = load_recipe(args.recipe)
+    recipe, folder = load_recipe(args.recipe, args.set)
     result = estimate(make_plan(recipe, folder), recipe, cpus=args.cpus, samples=args.samples)
     if not args.json:
         _print(result)

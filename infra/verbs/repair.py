@@ -12,7 +12,7 @@ from brickyard.infra.repair import repair
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    recipe, folder = load_recipe(args.recipe)
+    recipe, folder = load_recipe(args.recipe, args.set)
     done = repair(recipe, make_plan(recipe, folder), args.corpus, progress=Progress("checking", "shards"))
     if not args.json:
         for key in done.scenes:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from brickyard.infra.config import dump, load_file
+from brickyard.infra.config import dump, load_file, parse, to_yaml
 from brickyard.infra.recipe import load_recipe
 from brickyard.infra.verbs.evaluate import EvaluateConfig
-from brickyard.infra.verbs.train import training
+from brickyard.infra.verbs.train import section_of, training
 from brickyard.ingest.simulate import SimulationConfig
 from brickyard.ingest.source import find_source, source_names
 
@@ -20,7 +20,7 @@ RECIPES = sorted(
     path
     for package in ("infra", "train")
     for path in (ROOT / package / "recipes").glob("*.yaml")
-    if not path.stem.endswith("-rooms")  # sizes of a simulated world
+    if not path.stem.endswith(("-rooms", "-world"))  # sizes of a simulated world
 )
 
 
@@ -34,9 +34,11 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
     assert set(config.resolve()) == set(config.protocols)
 
 
-def test_the_world_of_the_tiny_recipe_can_be_simulated() -> None:
+def test_the_worlds_of_recipes_can_be_simulated() -> None:
     path = ROOT / "train" / "recipes" / "sonata-tiny-rooms.yaml"
     assert load_file(path, SimulationConfig).scannet_frames == 0
+    path = ROOT / "infra" / "recipes" / "demo-world.yaml"
+    assert load_file(path, SimulationConfig).nuscenes_scenes >= 6  # validation scenes come third and sixth
 
 
 def test_the_table_of_sources_names_every_option() -> None:
@@ -56,3 +58,10 @@ def test_recipes_in_the_documentation_are_valid(tmp_path: Path) -> None:
         recipe, _ = load_recipe(path)
         training(recipe.train)
         recipe.evaluate.load(EvaluateConfig)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_train_section_written_out_is_the_same(path: Path) -> None:
+    loop, objective = training(load_recipe(path)[0].train)
+    text = to_yaml(section_of(loop, objective))
+    assert training(parse(text, where="x")) == (loop, objective)
