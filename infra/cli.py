@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from brickyard.infra.extras import how_to_install
 from brickyard.infra.output import guard_arguments, without_credentials
 from brickyard.shards.errors import BrickyardError, RecipeError
 
@@ -64,6 +65,10 @@ def _main(words: Sequence[str]) -> int:
             result, code = verb(args)
     except BrickyardError as problem:
         return _fail(args, str(problem), USAGE if isinstance(problem, RecipeError) else FAILED)
+    except ModuleNotFoundError as problem:
+        if (hint := how_to_install(problem, args.verb)) is None:
+            raise
+        return _fail(args, hint)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from brickyard.evaluate.records import FEATURES, FEATURES_MANIFEST, read_probe_result, read_results
-from brickyard.evaluate.results import result_table
 from brickyard.evaluate.show import (
     RunSummary,
     corpus_page,
@@ -71,9 +70,7 @@ def _show_runs(folder: Path, out: Path) -> int:
     if not runs:
         raise BrickyardError(f"{folder} is neither a corpus ({MANIFEST}) nor a run, nor holds runs ({METRICS})")
     probes = [probe for path in runs if (probe := read_probe_result(path)) is not None]
-    tables = [
-        (path.name, *result_table(results["protocols"])) for path in runs if (results := read_results(path)) is not None
-    ]
+    evaluated = [(path.name, results) for path in runs if (results := read_results(path)) is not None]
     pictured = [path for path in runs if (path / FEATURES / FEATURES_MANIFEST).is_file()]
     features, all_features = read_features(pictured[0] / FEATURES) if pictured else ((), 0)
     summary = RunSummary(
@@ -81,12 +78,19 @@ def _show_runs(folder: Path, out: Path) -> int:
         curves=tuple(read_curve(path, path.name) for path in runs),
         probe=join_probes(probes) if probes else None,
         facts=_facts([read_config(path) for path in runs]),
-        results=tuple((name, tuple(head), tuple(map(tuple, rows))) for name, head, rows in tables),
+        results=tuple(_table(name, results) for name, results in evaluated),
         features=features,
         features_note=_features_note(pictured, len(features), all_features),
     )
     run_page(summary, out)
     return len(runs)
+
+
+def _table(name: str, results: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    from brickyard.evaluate.results import result_table  # it needs torch, all other pages do without
+
+    head, rows = result_table(results["protocols"])
+    return name, tuple(head), tuple(map(tuple, rows))
 
 
 def _facts(configs: Sequence[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
