@@ -41,7 +41,7 @@ $(NUMPY2_STAMP): pyproject.toml infra/constraints.txt
 	$(NUMPY2)/bin/python -m pip install --quiet --upgrade pip
 	grep -vE '^(numpy|pyarrow)==' infra/constraints.txt > $(NUMPY2)/constraints.txt
 	$(NUMPY2)/bin/python -m pip install --quiet --constraint $(NUMPY2)/constraints.txt --editable . \
-	  numpy==2.4.6 pyarrow==26.0.1 pytest pytest-timeout hypothesis
+	  numpy==2.4.6 pyarrow==26.0.1 pytest pytest-timeout hypothesis duckdb
 	touch $@
 
 clean:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from importlib.metadata import requires
 
+from brickyard.shards.errors import BrickyardError
+
 OTHERWISE = {"skimage": "scikit-image", "PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "cv2": "opencv"}
 """Modules that are called otherwise than their distribution."""
 
@@ -25,6 +27,12 @@ def how_to_install(problem: ModuleNotFoundError, verb: str = "") -> str | None:
         extras = ["ingest,simulate,train"]
     words = [f"pip install 'brickyard[{extra}]'" if extra else "pip install brickyard" for extra in extras]
     return f"{module} is not installed: {' or '.join(words)}"
+
+
+def refuse_missing(problem: BaseException, place: str) -> None:
+    """Raise `BrickyardError` where a library of an extra is missing: no scene and no dataset is to blame for that."""
+    if isinstance(problem, ModuleNotFoundError) and (hint := how_to_install(problem)) is not None:
+        raise BrickyardError(f"{place}: {hint}; that is no fault of the data") from problem
 
 
 def extras_of(module: str, requirements: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import xxhash
 
+from brickyard.infra.extras import refuse_missing
 from brickyard.infra.recipe import Recipe, SourceConfig, build_config, source_root
 from brickyard.infra.task import inputs, make_scene, reason
 from brickyard.ingest.source import Missing, Notice, SceneRef, source_distributions
@@ -104,6 +105,7 @@ def _list_source(number: int, config: SourceConfig, folder: Path, listed: _Liste
     except RecipeError as problem:
         raise RecipeError(f"{problem}{_unlisted(store)}") from problem
     except (Exception, SystemExit) as problem:  # a damaged table, a store that does not answer, a plugin's own trouble
+        refuse_missing(problem, config.dataset)
         failed = f"its plan ends in an error, after {found:,} scenes: {reason(problem)}"
     unlisted = [] if store is None else sorted(store.unlisted.items())
     listed.notices += [Quarantined(f"{config.dataset}/{place}", why) for place, why in unlisted]
@@ -220,6 +222,7 @@ def _estimate_dataset(name: str, refs: Sequence[SceneRef], recipe: Recipe, sampl
         try:
             encoded = make_scene(ref, recipe.curate, recipe.shards)
         except Exception as problem:  # the build would quarantine the scene
+            refuse_missing(problem, ref.key)
             problems.append(f"{ref.key}: {reason(problem)}")
             continue
         seconds += time.perf_counter() - begin

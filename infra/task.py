@@ -25,6 +25,7 @@ from typing import Any
 import xxhash
 
 from brickyard.curate.pipeline import CurateConfig, curate
+from brickyard.infra.extras import refuse_missing
 from brickyard.infra.recipe import Recipe, ShardsConfig
 from brickyard.ingest.source import SceneRef, find_source
 from brickyard.shards.build import Part, commit_task, fingerprint_digest, read_part
@@ -161,6 +162,7 @@ def _try_scene(job: Job, ref: SceneRef, begin_scene: Callable[[str], None]) -> E
         except BaseException as problem:
             if is_interrupt(problem):
                 raise
+            refuse_missing(problem, ref.key)
             pause = next(pauses, None) if isinstance(problem, MemoryError | OSError) else None
             if pause is None and isinstance(problem, OSError) and _is_of_the_machine(problem, ref):
                 raise BrickyardError(f"{ref.key}: {problem}; that is no fault of the scene: {_AGAIN}") from problem

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from brickyard.curate.pipeline import CurateConfig
+from brickyard.infra import task
 from brickyard.infra.extras import extras_of, how_to_install
+from brickyard.infra.recipe import ShardsConfig
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.errors import BrickyardError
 from tests.test_architecture import ROOT, imports, sources
 from tests.worlds import toy_corpus
 
@@ -159,3 +164,16 @@ print(sum(len(batch) for batch in Stream(Corpus.open(sys.argv[2]), ["points/*"],
 """
     done = without(",".join(ALL), code, str(corpus))
     assert done.stdout == "2\n", done.stderr
+
+
+def test_a_missing_library_is_no_fault_of_a_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build stops and says what to install; nothing is quarantined."""
+
+    def read(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'skimage'", name="skimage")
+
+    monkeypatch.setattr(task, "make_scene", read)
+    ref = SceneRef(dataset="toy", scene_id="7", split="train", sequence="", root="nowhere", files={})
+    job = task.Job(CurateConfig(), ShardsConfig(), "nowhere", {})
+    with pytest.raises(BrickyardError, match=r"^toy/7: skimage is not installed: pip install 'brickyard\[ingest\]'; "):
+        task.try_scenes(job, [ref], lambda key: None)
