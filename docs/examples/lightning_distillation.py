@@ -2,6 +2,9 @@
 
     pip install lightning
     python docs/examples/lightning_distillation.py path/to/corpus path/to/run
+    python docs/examples/lightning_distillation.py path/to/corpus path/to/run chosen.parquet
+
+The second line trains on the scenes that `brickyard select corpus/ --split train --out chosen.parquet` chose.
 
 The objective is an ordinary `nn.Module`, the stream an ordinary `IterableDataset`. A run that is resumed goes on with
 the batch after the last one it trained on: each scene of an epoch is seen once, however often the run was stopped.
@@ -20,6 +23,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from brickyard.shards.corpus import Corpus
+from brickyard.shards.selection import read_selection
+from brickyard.shards.storage import Store
 from brickyard.train.data import StreamDataset
 from brickyard.train.objectives.objective import ObjectiveConfig
 
@@ -71,13 +76,24 @@ class Scenes(lightning.LightningDataModule):
         self.model.batches = state["batches"]
 
 
-def main(corpus: str, out: str, settings: ObjectiveConfig, *, batch: int = 4, steps: int = 100) -> Distillation:
-    """Train for so many steps, going on from `out`/last.ckpt if it is there; returns the trained module."""
+def main(
+    corpus: str, out: str, settings: ObjectiveConfig, *, selection: str | None = None, batch: int = 4, steps: int = 100
+) -> Distillation:
+    """Train for so many steps, going on from `out`/last.ckpt if it is there; returns the trained module.
+
+    Args:
+        selection: file written by `brickyard select`; all scenes without one.
+    """
     model = Distillation(settings)
-    scenes = Scenes(Corpus.open(corpus), model, batch)
+    scenes = Corpus.open(corpus)
+    rows = None
+    if selection is not None:
+        chosen = Path(selection).resolve()
+        rows = read_selection(Store(chosen.parent), chosen.name).rows(scenes, seed=0)
+    data = Scenes(scenes, model, batch, rows=rows)
     last = Path(out) / "last.ckpt"
     trainer = lightning.Trainer(max_steps=steps, accelerator="auto", logger=False, default_root_dir=out)
-    trainer.fit(model, datamodule=scenes, ckpt_path=str(last) if last.exists() else None)
+    trainer.fit(model, datamodule=data, ckpt_path=str(last) if last.exists() else None)
     trainer.save_checkpoint(last)
     return model
 
@@ -85,4 +101,4 @@ def main(corpus: str, out: str, settings: ObjectiveConfig, *, batch: int = 4, st
 if __name__ == "__main__":
     from brickyard.train.objectives import SLidR
 
-    main(sys.argv[1], sys.argv[2], SLidR())
+    main(sys.argv[1], sys.argv[2], SLidR(), selection=sys.argv[3] if len(sys.argv) > 3 else None)

@@ -10,11 +10,14 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from brickyard.shards.corpus import Corpus
+from brickyard.shards.selection import Selection, write_selection
+from brickyard.shards.storage import Store
 from brickyard.train.augment import CropConfig
 from brickyard.train.objectives import STSLidR
 from brickyard.train.student import StudentConfig
@@ -80,9 +83,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return ring_corpus(tmp_path_factory.mktemp("rings"), train=8)
 
 
-def test_the_example_trains_and_goes_on_with_the_next_batch(
-    example: Any, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def seen(example: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Keys of the batches that are trained on."""
     seen: list[tuple[str, ...]] = []
     step = example.Distillation.training_step
 
@@ -93,9 +96,27 @@ def test_the_example_trains_and_goes_on_with_the_next_batch(
         return loss
 
     monkeypatch.setattr(example.Distillation, "training_step", watched)
+    return seen
+
+
+def test_the_example_trains_and_goes_on_with_the_next_batch(
+    example: Any, corpus: Corpus, tmp_path: Path, seen: list[tuple[str, ...]]
+) -> None:
     torch.manual_seed(0)
     model = example.main(corpus.store.uri, str(tmp_path), SETTINGS, batch=2, steps=1)
     before = [weights.clone() for weights in model.parameters()]
     trained = example.main(corpus.store.uri, str(tmp_path), SETTINGS, batch=2, steps=len(corpus) // 2)
     assert sorted(key for keys in seen for key in keys) == sorted(corpus.keys)  # one epoch, in two runs
     assert any(not torch.equal(a, b) for a, b in zip(before, trained.parameters(), strict=True))
+
+
+def test_the_example_trains_on_what_was_selected(
+    example: Any, corpus: Corpus, tmp_path: Path, seen: list[tuple[str, ...]]
+) -> None:
+    chosen = tuple(corpus.keys[2:6])
+    selection = Selection(corpus.manifest["digest"], chosen, np.ones(4, np.float32), ("chosen",) * 4)
+    write_selection(Store(tmp_path), "chosen.parquet", selection)
+    example.main(
+        corpus.store.uri, str(tmp_path), SETTINGS, selection=str(tmp_path / "chosen.parquet"), batch=2, steps=2
+    )
+    assert sorted(key for keys in seen for key in keys) == sorted(chosen)
