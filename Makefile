@@ -1,6 +1,7 @@
 # `make demo` and `make test` do all the set-up by themselves, in a virtual environment of their own.
 PYTHON ?= python3.11
 VENV := .venv
+SEEDS ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 # Nothing but the core, on numpy 2, which the devkits in the environment above cannot live with.
@@ -10,7 +11,7 @@ NUMPY2_STAMP := $(NUMPY2)/installed
 .PHONY: demo test test-numpy2 check bench clean
 
 demo: $(STAMP)
-	$(BIN)/brickyard demo --out demo
+	$(BIN)/brickyard demo --out demo --seeds $(SEEDS)
 
 # One thread a process: workers that each start a thread pool of all cores only wait for each other.
 test: $(STAMP)

@@ -14,6 +14,16 @@ from brickyard.infra.verbs.evaluate import probe_table
 from brickyard.infra.verbs.text import duration
 from brickyard.shards.errors import BrickyardError
 
+_RECIPES = Path(__file__).parents[1] / "recipes"
+_YOURS = """
+With data of your own: say what you have in a recipe ({recipe} is one; `brickyard sources` lists what can be read)
+    sources: [{{dataset: scannet, root: /data/scannet}}]
+and type
+    brickyard plan  my.yaml                     # a dry run: scenes, bytes, time
+    brickyard build my.yaml --out my-corpus     # run it again to go on
+    brickyard show  my-corpus --out my-corpus.html
+More in docs/recipes.md."""
+
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from brickyard.infra.cli import main
@@ -22,10 +32,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
     recipe, corpus = out / "recipe.yaml", out / "corpus"
-    recipe.write_text(Path(__file__).parents[1].joinpath("recipes/demo.yaml").read_text())
+    recipe.write_text(_RECIPES.joinpath("demo.yaml").read_text())
     runs = [out / f"run-{seed}" for seed in range(args.seeds)]
     commands = [
-        ["simulate", "--out", str(out / "raw"), "--datasets", "scannet,nuscenes,kitti"],
+        ["simulate", "--out", str(out / "raw"), "--config", str(_RECIPES / "demo-world.yaml")],
         ["plan", str(recipe)],
         ["build", str(recipe), "--out", str(corpus)],
         ["verify", str(corpus), "--deep"],
@@ -52,6 +62,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     probes = [probe for folder in runs if (probe := read_probe_result(folder)) is not None]
     if not args.json:
         _print(probes, seconds, pages, time.monotonic() - begin)
+        print(_YOURS.format(recipe=recipe))
     return {"seconds": seconds, "probes": probes, "pages": {k: str(v) for k, v in pages.items()}}, 0
 
 
