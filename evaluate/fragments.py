@@ -1,9 +1,9 @@
-"""Prediction for every raw point: the scene is read in as many turns as its fullest voxel has points.
+"""Prediction for every raw point: the scene is split into as many fragments as its fullest voxel has points.
 
-A network on voxels sees one point of each; in turn t the t-th speaks (counted round and round), so after all turns
-every point has had a say of its own with its own colour and normal. Its scores are the sum of the softmax it got, over
-turns and over variants of the scene (test-time augmentation), as published with Sonata's evaluation. Where every voxel
-has one point this is plain inference; it costs turns x variants times as much.
+A network on voxels sees one point of each, its representative; in fragment t it is the t-th (modulo the voxel's count),
+so over all fragments every point is classified once with its own colour and normal. Its scores are the sum of softmax
+over fragments and over test-time augmentations ("variants"), as published with Sonata's evaluation. Where every voxel
+has one point this is plain inference; it costs fragments x variants times as much. The code calls a fragment a turn.
 
 Variants are made of the cloud itself, about the scene's origin: coordinates are turned, scaled and mirrored, normals
 turned and mirrored.
