@@ -127,6 +127,8 @@ def _add_building(verbs: Any) -> None:
     build.add_argument("--in-process", action="store_true", help="no Ray, one task after another")
     build.add_argument("--retry-quarantined", action="store_true",
                        help="make shards that lost scenes anew, after the raw data were mended")  # fmt: skip
+    build.add_argument("--accept-code", action="store_true",
+                       help="go on with code that has changed; the manifest says what made which part")  # fmt: skip
     build.add_argument("--allow-quarantined", type=_natural, default=0, metavar="N",
                        help="exit with 0 although up to N scenes were quarantined")  # fmt: skip
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from brickyard.infra.accepted import check_code, parts_by_code, signature
 from brickyard.infra.cluster import cluster
 from brickyard.infra.mended import check_inputs
 from brickyard.infra.plan import Plan, task_memory
@@ -70,6 +71,7 @@ def run_build(
     address: str | None = None,
     in_process: bool = False,
     retry_quarantined: bool = False,
+    accept_code: bool = False,
     progress: ProgressCall = lambda done, total, note: None,
 ) -> BuildResult:
     """Build (or complete) a corpus.
@@ -80,21 +82,23 @@ def run_build(
         address: of a running Ray cluster; a local one is started otherwise.
         in_process: no Ray, one task after another.
         retry_quarantined: make the shards anew that lost scenes, after the raw data were mended; see `infra.mended`.
+        accept_code: keep the parts that former code made; see `infra.accepted`.
         progress: called with (scenes done, scenes, note).
 
     Raises:
         CorpusError: another build was begun in this folder, or is running in it.
     """
     store = Store(out)
-    build = fingerprint_digest(plan.fingerprint)
-    job = Job.of(recipe, store.uri, plan.fingerprint)
-    builds = [job.build(task) for task in plan.tasks]
     with only_writer(store):
+        plan = check_code(store, plan, accept=accept_code)
         check_inputs(store, plan, take=retry_quarantined)
         start_build(store, plan.fingerprint)
+        build = fingerprint_digest(plan.fingerprint)
+        job = Job.of(recipe, store.uri, plan.fingerprint)
         if retry_quarantined:
-            _forget_quarantined(store, builds)
-        todo = _open_tasks(store, plan, builds)
+            _forget_quarantined(store, job, plan)
+        committed = [signature(store, job, task, refs) for task, refs in enumerate(plan.tasks)]
+        todo = _open_tasks(store, plan, committed)
         if not todo and is_finished(store, build):
             progress(len(plan.refs), len(plan.refs), "already built")
             return BuildResult(Corpus.open(store).manifest, 0, len(plan.tasks), 0.0)
@@ -107,36 +111,41 @@ def run_build(
         else:
             results = iter(())
         seconds = _follow(results, plan, todo, progress)
-        manifest = finish_build(store, len(plan.tasks), build, plan.missing, about(recipe, plan), parts_of=builds)
+        builds = [made or job.build(refs) for made, refs in zip(committed, plan.tasks, strict=True)]
+        said = about(recipe, plan, job, builds)
+        manifest = finish_build(store, len(plan.tasks), build, plan.missing, said, parts_of=builds)
     return BuildResult(manifest, len(todo), reused, seconds)
 
 
-def about(recipe: Recipe, plan: Plan) -> dict[str, Any]:
-    """What a manifest says of the build besides its contents."""
+def about(recipe: Recipe, plan: Plan, job: Job, builds: Sequence[str]) -> dict[str, Any]:
+    """What a manifest says of the build besides its contents; `builds` are the signatures of its parts."""
     notices = [asdict(notice) for notice in plan.notices]
     return {
         "name": recipe.name,
         "config": plan.fingerprint["config"],
-        "code": plan.fingerprint["code"],
+        "code": parts_by_code(plan.fingerprint, job, plan.tasks, builds),
         "notices": notices,
     }
 
 
-def _open_tasks(store: Store, plan: Plan, builds: Sequence[str]) -> list[int]:
+def _open_tasks(store: Store, plan: Plan, committed: Sequence[str | None]) -> list[int]:
     """Tasks without a commit, those with most raw bytes first; parts that are none of this build's are removed."""
-    committed = set(store.list("parts"))
     names = [part_name(task).removeprefix("parts/") for task in range(len(plan.tasks))]
-    todo = [t for t, name in enumerate(names) if name not in committed or read_part(store, t, builds[t]) is None]
+    todo = [task for task, made in enumerate(committed) if made is None]
     done = {Path(name).stem for name in names} - {Path(names[task]).stem for task in todo}
-    for name in sorted(committed):
+    for name in sorted(store.list("parts")):
         if (ours := _OUR_PART.fullmatch(name)) and ours[1] not in done:
             store.delete(f"parts/{name}")
     return sorted(todo, key=lambda t: (-sum(ref.bytes_estimate for ref in plan.tasks[t]), t))
 
 
-def _forget_quarantined(store: Store, builds: Sequence[str]) -> None:
+def _forget_quarantined(store: Store, job: Job, plan: Plan) -> None:
     """Take back the commits of tasks with quarantined scenes; the corpus is unfinished from here on."""
-    lossy = [t for t, build in enumerate(builds) if (r := read_part(store, t, build)) and r[0].quarantined]
+    lossy = []
+    for task, refs in enumerate(plan.tasks):
+        made = signature(store, job, task, refs)
+        if made and (record := read_part(store, task, made)) and record[0].quarantined:
+            lossy.append(task)
     if lossy and store.exists(MANIFEST):
         store.delete(MANIFEST)
     for task in lossy:

@@ -13,15 +13,13 @@ each of these steps the same command does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
+from brickyard.infra.accepted import begun
 from brickyard.infra.plan import Plan
 from brickyard.infra.task import inputs
 from brickyard.shards.build import BUILD, differences, fingerprint_bytes, read_inputs
 from brickyard.shards.corpus import MANIFEST, Corpus
-from brickyard.shards.documents import MAX_BYTES, read_document
 from brickyard.shards.errors import CorpusError
 from brickyard.shards.storage import Store
 
@@ -29,7 +27,7 @@ _FLAG = "--retry-quarantined"
 
 
 def check_inputs(store: Store, plan: Plan, *, take: bool) -> None:
-    """Compare the raw data with those a build was begun with; anything else that differs is `start_build`'s to refuse.
+    """Compare the raw data with those a build was begun with; `infra.accepted` has compared all the rest.
 
     Args:
         take: let the changes in that may be; the corpus is unfinished from then on.
@@ -38,8 +36,8 @@ def check_inputs(store: Store, plan: Plan, *, take: bool) -> None:
         CorpusError: with the scenes concerned.
     """
     store.refuse_links()
-    begun = _begun(store)
-    if begun is None or begun["inputs"] == plan.fingerprint["inputs"] or _made_by(begun) != _made_by(plan.fingerprint):
+    before = begun(store)
+    if before is None or before["inputs"] == plan.fingerprint["inputs"]:
         return
     refused = _refused(store, plan)
     if refused:
@@ -50,7 +48,7 @@ def check_inputs(store: Store, plan: Plan, *, take: bool) -> None:
             "or build into another folder."
         )
     if not take:
-        shown = "\n  ".join(differences(begun["inputs"], plan.fingerprint["inputs"], "inputs"))
+        shown = "\n  ".join(differences(before["inputs"], plan.fingerprint["inputs"], "inputs"))
         raise CorpusError(
             f"{store.uri} was begun with other raw data:\n  {shown}\nNo scene that was built has changed; "
             f"{_FLAG} takes the others as they are now."
@@ -58,19 +56,6 @@ def check_inputs(store: Store, plan: Plan, *, take: bool) -> None:
     if store.exists(MANIFEST):
         store.delete(MANIFEST)
     store.write(BUILD, fingerprint_bytes(plan.fingerprint))
-
-
-def _begun(store: Store) -> dict[str, Any] | None:
-    """The fingerprint in the folder; None where there is none that is whole."""
-    try:
-        begun = read_document(store.read(BUILD, most=MAX_BYTES), BUILD) if store.exists(BUILD) else None
-    except CorpusError:
-        return None
-    return begun if begun is not None and isinstance(begun.get("inputs"), dict) else None
-
-
-def _made_by(fingerprint: Mapping[str, Any]) -> bytes:
-    return fingerprint_bytes({name: value for name, value in fingerprint.items() if name != "inputs"})
 
 
 def _refused(store: Store, plan: Plan) -> list[str]:

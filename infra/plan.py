@@ -9,26 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from brickyard.infra.extras import refuse_missing
+from brickyard.infra.fingerprint import code_of
 from brickyard.infra.recipe import Recipe, SourceConfig, build_config, source_root
 from brickyard.infra.task import inputs, make_scene, reason
-from brickyard.ingest.source import Missing, Notice, SceneRef, source_distributions
-from brickyard.shards.encode import FORMAT_VERSION
+from brickyard.ingest.source import Missing, Notice, SceneRef
 from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.shards.index import Quarantined
 from brickyard.shards.reasons import sentence
 from brickyard.shards.storage import Store
-
-HOME = Path(__file__).resolve().parents[1]
-"""Where the packages lie."""
-CODE = ("shards", "curate", "ingest", "infra/plan.py", "infra/task.py")
-LIBRARIES = ("numpy", "numcodecs", "pyarrow", "scikit-image", "scipy", "pillow", "nuscenes-devkit")
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,8 @@ class Plan:
         tasks: scenes of each shard.
         missing: scenes that cannot be built because files are not there.
         notices: what was seen below the roots and is not used; no scenes.
-        fingerprint: configuration, code and inputs (names and sizes of the raw files, calibrations, not their bytes).
+        fingerprint: configuration, code of every dataset (see `infra.fingerprint`) and inputs (names and sizes of the
+            raw files, calibrations, not their bytes); once former code was accepted, also that (see `infra.accepted`).
     """
 
     tasks: tuple[tuple[SceneRef, ...], ...]
@@ -68,7 +63,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
         raise BrickyardError(f"no scene can be built; missing: {_sentence(listed.missing)}")
     _refuse_duplicates(listed.refs)
     tasks = _group(listed.refs, recipe.shards.target_mib << 20, recipe.shards.max_scenes)
-    code = code_version([source.dataset for source in recipe.sources])
+    code = {dataset: code_of(dataset, recipe.curate) for dataset in sorted({s.dataset for s in recipe.sources})}
     fingerprint = {"config": build_config(recipe), "code": code, "inputs": _inputs(listed.refs, listed.missing)}
     return Plan(tasks, tuple(listed.missing), tuple(listed.notices), fingerprint)
 
@@ -126,24 +121,6 @@ def _unlisted(store: Store | None) -> str:
 
 def _sentence(items: Sequence[Quarantined]) -> str:
     return sentence((item.key, item.reason) for item in items)
-
-
-def code_version(datasets: Sequence[str]) -> dict[str, str]:
-    """What code makes the bytes: digests of ours, versions of the libraries and of the distributions of the sources."""
-    code = {name: _code_digest(HOME / name) for name in CODE}
-    libraries = {name: version(name) for name in LIBRARIES}
-    return {"format": str(FORMAT_VERSION)} | code | libraries | source_distributions(datasets)
-
-
-def _code_digest(root: Path) -> str:
-    """Of a file, or of the code in a folder (the simulator makes raw data, not corpora)."""
-    digest = xxhash.xxh3_64()
-    paths = sorted([*root.rglob("*.py"), *root.rglob("*.json")]) if root.is_dir() else [root]
-    for path in paths:
-        name = path.relative_to(root.parent).as_posix()
-        if not name.startswith("ingest/simulate/"):
-            digest.update(name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _refuse_duplicates(refs: Sequence[SceneRef]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import xxhash
 
+from brickyard.infra.accepted import check_code, signature
 from brickyard.infra.job import about, only_writer
 from brickyard.infra.plan import Plan
 from brickyard.infra.recipe import Recipe
@@ -44,15 +45,17 @@ def repair(recipe: Recipe, plan: Plan, out: str, *, progress: Progress = lambda 
             bytes it gave then.
     """
     store = Store(out)
-    build = fingerprint_digest(plan.fingerprint)
-    job = Job.of(recipe, store.uri, plan.fingerprint)
-    builds = [job.build(task) for task in plan.tasks]
     shards: list[str] = []
     scenes: list[str] = []
     with only_writer(store):
+        plan = check_code(store, plan, accept=False)
         start_build(store, plan.fingerprint)
+        build = fingerprint_digest(plan.fingerprint)
+        job = Job.of(recipe, store.uri, plan.fingerprint)
+        builds = []
         for task, refs in enumerate(plan.tasks):
             progress(task, len(plan.tasks), f"{len(scenes)} scenes made anew" if scenes else "")
+            builds.append(signature(store, job, task, refs, need_shard=False) or job.build(refs))
             record = read_part(store, task, builds[task], need_shard=False)
             if record is None:  # without its commit record, nothing is known of the shard
                 made = run_task(job, task, refs, {})
@@ -62,7 +65,8 @@ def repair(recipe: Recipe, plan: Plan, out: str, *, progress: Progress = lambda 
                 shards.append(record[0].shard)
                 scenes += bad
         progress(len(plan.tasks), len(plan.tasks), "")
-        finish_build(store, len(plan.tasks), build, plan.missing, about(recipe, plan), parts_of=builds)
+        said = about(recipe, plan, job, builds)
+        finish_build(store, len(plan.tasks), build, plan.missing, said, parts_of=builds)
     return Repaired(tuple(shards), tuple(scenes))
 
 

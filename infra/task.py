@@ -50,23 +50,35 @@ class Job:
 
     Attributes:
         out: the corpus, a path or URI.
-        made_by: digest of configuration and code, which with a task's inputs decide the bytes of its shard.
+        made_by: dataset -> digests of configuration and code, which with a task's inputs decide the bytes of its shard:
+            of the code that runs, then of former code whose parts were accepted.
     """
 
     curate: CurateConfig
     shards: ShardsConfig
     out: str
-    made_by: str
+    made_by: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, recipe: Recipe, out: str, fingerprint: Mapping[str, Any]) -> Job:
-        made_by = fingerprint_digest({name: value for name, value in fingerprint.items() if name != "inputs"})
+        config, accepted = fingerprint["config"], fingerprint.get("accepted", {})
+        made_by = {
+            dataset: tuple(
+                fingerprint_digest({"config": config, "code": code}) for code in (now, *accepted.get(dataset, ()))
+            )
+            for dataset, now in fingerprint["code"].items()
+        }
         return cls(recipe.curate, recipe.shards, out, made_by)
 
     def build(self, refs: Sequence[SceneRef]) -> str:
-        """What the part of a task is signed with: it stays valid as long as configuration, code and these scenes do,
-        whatever becomes of the scenes of other tasks."""
-        return fingerprint_digest({"made_by": self.made_by, "inputs": list(inputs(refs).items())})
+        """What the part of a task is signed with: it stays valid as long as configuration, the code of its dataset and
+        these scenes do, whatever becomes of the scenes of other tasks."""
+        return self.builds(refs)[0]
+
+    def builds(self, refs: Sequence[SceneRef]) -> list[str]:
+        """All that the part may be signed with: by the code that runs, and by former code that was accepted."""
+        known = list(inputs(refs).items())
+        return [fingerprint_digest({"made_by": digest, "inputs": known}) for digest in self.made_by[refs[0].dataset]]
 
 
 def inputs(refs: Sequence[SceneRef]) -> dict[str, str]:

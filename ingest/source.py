@@ -14,10 +14,9 @@ Readers raise `RawDataError` for anything wrong with a scene's bytes; the build 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import entry_points
 from typing import Any
 
 import xxhash
@@ -140,12 +139,6 @@ def _read(read: Callable[[SceneRef], Scene], ref: SceneRef) -> Scene:
 def source_names() -> list[str]:
     """Names of all installed sources, ours and third parties'."""
     return plugin_names(GROUP)
-
-
-def source_distributions(datasets: Iterable[str]) -> dict[str, str]:
-    """Distribution name -> version of those that provide these sources."""
-    found = [entry.dist for entry in entry_points(group=GROUP) if entry.name in set(datasets)]
-    return {dist.name: dist.version for dist in found if dist is not None}
 
 
 def find_source(dataset: str) -> Source:

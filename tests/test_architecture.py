@@ -227,6 +227,7 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "build": sorted(
             [
                 *always,
+                "--accept-code",
                 "--address",
                 "--allow-quarantined",
                 "--cpus",

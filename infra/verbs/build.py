@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         address=args.address,
         in_process=args.in_process,
         retry_quarantined=args.retry_quarantined,
+        accept_code=args.accept_code,
         progress=Progress("building", "scenes"),
     )
     manifest = built.manifest
