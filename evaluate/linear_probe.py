@@ -51,7 +51,7 @@ class ProbeConfig(DataConfig):
         steps: of the optimiser.
         batch: voxels per step.
         optimiser: "adamw" or "sgd" (momentum 0.9).
-        lr: peak, cosine to 0.
+        lr: peak, cosine to 0. weight_decay: of the optimiser.
         lovasz: weight of the Lovasz softmax term beside cross-entropy (published: 1).
         seed: of the batches.
         cache_gib: largest memory for cached training features.

@@ -50,7 +50,7 @@ class SupervisedConfig(DataConfig):
         grid: edge of a voxel, metres in the scene, for a point transformer; None keeps what it was trained with.
         epochs: passes over the training scenes. steps: of the optimiser, instead of `epochs`.
         batch: scenes of a step. accumulate: forward passes that a step is divided into.
-        lr: peak. encoder_rate: factor for the encoder's blocks.
+        lr: peak. encoder_rate: factor for the encoder's blocks. weight_decay: of the optimiser.
         warmup: share of the steps until the peak. start_factor, final_factor: first and last learning rate over peak.
         clip: largest global norm of the gradient, or None.
         lovasz: weight of the Lovasz softmax beside cross-entropy.

@@ -228,7 +228,7 @@ def _convert_union(at: Deferred, members: tuple[Any, ...]) -> Any:
             complaints.append(error)
     if len(complaints) == 1 and not isinstance(at.node, yaml.ScalarNode):
         raise complaints[0]
-    raise at.error(f"{at.title}: expected {' or '.join(map(_type_name, members))}, found {_describe(at)}")
+    raise at.error(f"{at.title}: expected {' or '.join(map(type_name, members))}, found {_describe(at)}")
 
 
 def _shape(kind: Any, node: yaml.Node) -> bool:
@@ -254,7 +254,7 @@ def _convert_dataclass(at: Deferred, cls: type[Any]) -> Any:
         if name in pairs:
             values[name] = _convert(pairs[name][1], hints[name])
         elif spec.default is MISSING and spec.default_factory is MISSING:
-            raise at.error(f"missing key {name!r} in {at.title} (expected {_type_name(hints[name])})")
+            raise at.error(f"missing key {name!r} in {at.title} (expected {type_name(hints[name])})")
         elif hints[name] is Deferred:
             values[name] = at.child(_empty(at.node), name)
     try:
@@ -299,7 +299,7 @@ def _plain(at: Deferred) -> Any:
 
 def _wrong_type(at: Deferred, kind: Any) -> RecipeError:
     quoting = " (put it in quotes)" if kind is str and isinstance(at.node, yaml.ScalarNode) and at.node.value else ""
-    return at.error(f"{at.title}: expected {_type_name(kind)}, found {_describe(at)}{quoting}")
+    return at.error(f"{at.title}: expected {type_name(kind)}, found {_describe(at)}{quoting}")
 
 
 def _describe(at: Deferred) -> str:
@@ -310,10 +310,10 @@ def _describe(at: Deferred) -> str:
     value = _scalar(at)
     if value is None:
         return "nothing (null)"
-    return f"the {_type_name(type(value)).split(' ', 1)[1]} {shorten(at.node.value)!r}"
+    return f"the {type_name(type(value)).split(' ', 1)[1]} {shorten(at.node.value)!r}"
 
 
-def _type_name(kind: Any) -> str:
+def type_name(kind: Any) -> str:
     names = {
         str: "a text",
         int: "a whole number",
@@ -331,9 +331,9 @@ def _type_name(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
     if origin in (Union, types.UnionType):
-        return " or ".join(map(_type_name, args))
+        return " or ".join(map(type_name, args))
     if origin in (list, tuple, Sequence):
-        return f"a list ({_type_name(args[0]).split(' ', 1)[-1]} each)"
+        return f"a list ({type_name(args[0]).split(' ', 1)[-1]} each)"
     return "a mapping (key: value)"
 
 

@@ -83,7 +83,8 @@ class Recipe:
     Attributes:
         name: shown in reports.
         sources: raw datasets, in the order their scenes stand in the corpus.
-        curate, shards: see their classes.
+        curate: what is worked out of the raw data before scenes are written.
+        shards: how scenes become shards.
         train, evaluate: read by the verbs of these names.
     """
 

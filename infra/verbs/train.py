@@ -68,7 +68,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSection(TrainConfig):
-    """The recipe's `train` section: the loop's settings, and `objective` with its `name` and settings."""
+    """The recipe's `train` section: the loop's settings, and what is learned.
+
+    Attributes:
+        objective: `name` of an objective, and its settings.
+    """
 
     objective: Deferred
 
@@ -83,4 +87,5 @@ def training(section: Deferred) -> tuple[TrainConfig, ObjectiveConfig]:
 
 def section_of(config: TrainConfig, objective: ObjectiveConfig) -> dict[str, Any]:
     """The other way: a `train` section with every setting written out, as JSON."""
-    return dump(config) | {"objective": {"name": objective.name} | dump(objective)}
+    written: dict[str, Any] = dump(config) | {"objective": {"name": objective.name} | dump(objective)}
+    return written

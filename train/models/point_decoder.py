@@ -21,6 +21,11 @@ class PointDecoderConfig:
     """Sizes, as those of `PointTransformerConfig`, of the decoder's stages, finest first.
 
     There is one stage fewer than in the encoder; the default is the one published for Sonata.
+
+    Attributes:
+        channels, heads, depths: width, attention heads and blocks of each stage.
+        ratio: hidden channels of an MLP over its channels.
+        drop_path: largest probability that a row skips a branch in training.
     """
 
     channels: tuple[int, ...] = (64, 96, 192, 384)
