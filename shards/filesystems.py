@@ -44,6 +44,8 @@ def _open_s3(uri: str, policy: RetryPolicy) -> tuple[pafs.FileSystem, str]:
     The SDK gives a connection up that moves less than 1 byte/s for `idle_s` (measured: within idle_s + 6 s).
     """
     parts = urlsplit(uri)
+    if "@" in parts.path:
+        raise ValueError("its first '/' stands before the '@': in a key or secret, write '/' as %2F")
     login, _, bucket = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     given = dict(parse_qsl(parts.query))

@@ -60,6 +60,7 @@ from brickyard.ingest.kitti.kitti360_windows import (
     window_views,
 )
 from brickyard.ingest.kitti.poses import read_pose
+from brickyard.ingest.kitti.siblings import tell_lacks
 from brickyard.ingest.kitti.timestamps import guess_seconds, parse_timestamp
 from brickyard.ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
 from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
@@ -118,6 +119,7 @@ class Options:
             raise RecipeError(f"every must be at least 1, found {self.every}")
 
 
+@tell_lacks
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     """List the scenes of all drives in order of drive and frame.
 

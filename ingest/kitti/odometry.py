@@ -52,6 +52,7 @@ from brickyard.ingest.kitti.folders import (
 from brickyard.ingest.kitti.images import read_view
 from brickyard.ingest.kitti.labels import read_labels
 from brickyard.ingest.kitti.poses import Trajectory, ordered_poses, read_pose
+from brickyard.ingest.kitti.siblings import tell_lacks
 from brickyard.ingest.kitti.timestamps import list_timestamps
 from brickyard.ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan_and_mask
 from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
@@ -95,6 +96,7 @@ class Options:
             raise RecipeError(f"poses must be auto, semantic, kitti or none, found {self.poses!r}")
 
 
+@tell_lacks
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     """List the frames of all sequences in order; raises `RecipeError` if there are none, or one asked for is absent."""
     names = store.list("sequences")

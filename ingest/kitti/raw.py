@@ -60,6 +60,7 @@ from brickyard.ingest.kitti.folders import (
 )
 from brickyard.ingest.kitti.images import read_view
 from brickyard.ingest.kitti.oxts import parse_packet, world_from_imu
+from brickyard.ingest.kitti.siblings import tell_lacks
 from brickyard.ingest.kitti.timestamps import guess_seconds, list_timestamps, parse_timestamp
 from brickyard.ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
 from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
@@ -101,6 +102,7 @@ class Options:
             raise RecipeError(f"every must be at least 1, found {self.every}")
 
 
+@tell_lacks
 def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     """List the frames of all drives in order of date, drive and frame.
 

@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from brickyard.ingest.s3dis.gallery import Gallery, below, list_views
-from brickyard.ingest.source import Missing, SceneRef
+from brickyard.ingest.s3dis.total import UNCHECKED
+from brickyard.ingest.source import Missing, Notice, SceneRef
 from brickyard.shards.errors import RawDataError, RecipeError
 from brickyard.shards.storage import Store
 from brickyard.shards.taxonomy import taxonomy
@@ -96,6 +97,8 @@ def plan(store: Store, options: S3DISOptions) -> Iterator[SceneRef | Missing]:
 
     Yields a `Missing` for a room without annotated objects; raises `RawDataError` if the root holds no areas.
     """
+    if options.views is not None and not store.exists(below(options.views).rstrip("/")):
+        raise RecipeError(f"s3dis options: views: there is no folder {options.views} in {store.uri}")
     base = below(options.rooms)
     folders = [name.rstrip("/") for name in store.list(base.rstrip("/")) if name.endswith("/")]
     areas = [name for name in folders if AREA.fullmatch(name)]
@@ -118,13 +121,19 @@ def _plan_area(store: Store, path: str, options: S3DISOptions) -> Iterator[Scene
         gallery = list_views(store, options.views, int(area[-1]), wanted)
     names = store.list(path)
     angles = f"{area}_alignmentAngle.txt"
-    for name in (name.rstrip("/") for name in names if name.endswith("/")):
-        if not ROOM.fullmatch(name):
-            continue
-        room = _plan_room(store, f"{path}/{name}", f"{path}/{angles}" if angles in names else None, options)
+    if gallery is not None and not gallery.rooms:
+        reason = f"{options.views} has no views of it: its rooms go without"
+        yield Notice(dataset=DATASET, scene_id=area, reason=reason)
+    table = f"{path}/{angles}" if angles in names else None
+    folders = [name.rstrip("/") for name in names if name.endswith("/") and ROOM.fullmatch(name.rstrip("/"))]
+    rooms = [_plan_room(store, f"{path}/{name}", table, options) for name in folders]
+    witnessed = any(isinstance(room, SceneRef) and "total" in room.files for room in rooms)
+    for room in rooms:
         if isinstance(room, Missing):
             yield room
             continue
+        if witnessed and "total" not in room.files:
+            room.details["dropped"][UNCHECKED] = 1
         if gallery is not None:
             room = _hang(room, gallery, options)
         yield from _cut(room, options)

@@ -17,6 +17,7 @@ MAX_DIFFERENCE = 0.01
 """Share of the points of a room by which it may differ from its own file."""
 LOST = "point of the room's own file that no annotation file has"
 MORE = "point of the annotation files that the room's own file has not"
+UNCHECKED = "room's own file is not there: the points were not counted against it"
 NO_WITNESS = "room's own file is damaged: the points were not counted against it"
 PIECE = 16 << 20
 

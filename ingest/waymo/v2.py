@@ -41,9 +41,8 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     Raises:
         RecipeError: no segment under the root, or a segment asked for is not there.
     """
-    folders = [f"{split}/" for split in SPLITS if store.exists(f"{split}/vehicle_pose")]
-    if store.exists("vehicle_pose"):
-        folders.insert(0, "")
+    components = {f"{component}/" for component in _REQUIRED + _OPTIONAL}
+    folders = [f"{split}/" if split else "" for split in ("", *SPLITS) if components & set(store.list(split))]
     found = {folder: _sizes(store, folder) for folder in folders}
     names = {name for files in found.values() for sizes in files.values() for name in sizes}
     if not names:

@@ -10,8 +10,8 @@ import pytest
 
 from brickyard.ingest.s3dis import SOURCE
 from brickyard.ingest.s3dis.plan import S3DISOptions
-from brickyard.ingest.source import SceneRef
-from brickyard.shards.errors import RawDataError
+from brickyard.ingest.source import Notice, SceneRef
+from brickyard.shards.errors import RawDataError, RecipeError
 from brickyard.shards.scene import Scene
 from brickyard.shards.storage import Store
 
@@ -156,3 +156,21 @@ def test_what_a_view_lacks_and_others_have_is_counted(tmp_path: Path, kind: str,
     (ref,) = SOURCE.plan(Store(tmp_path), S3DISOptions(views=""))
     assert isinstance(ref, SceneRef)
     assert SOURCE.read(ref).dropped == {reason: 1}
+
+
+def test_a_room_without_the_file_that_its_neighbours_have_is_counted(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, "Area_2/office_8", seed=1)
+    (tmp_path / ROOM / "office_7.txt").unlink()
+    assert read(tmp_path).dropped == {"room's own file is not there: the points were not counted against it": 1}
+
+
+def test_views_that_are_not_there_are_told(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(RecipeError, match="there is no folder 2D3DS"):
+        list(SOURCE.plan(Store(tmp_path), S3DISOptions(views="2D3DS")))
+    (tmp_path / "2D3DS" / "area_4").mkdir(parents=True)
+    told = [item for item in SOURCE.plan(Store(tmp_path), S3DISOptions(views="2D3DS")) if isinstance(item, Notice)]
+    assert [(item.scene_id, item.reason) for item in told] == [
+        ("Area_2", "2D3DS has no views of it: its rooms go without")
+    ]

@@ -136,3 +136,12 @@ def test_files_that_vanish(tmp_path: Path, component: str) -> None:
     (root / component / f"{toy.SEGMENT}.parquet").unlink()
     with pytest.raises(RawDataError, match="file is missing"):
         v2.read(ref)
+
+
+def test_a_split_without_its_poses_is_missing(tmp_path: Path) -> None:
+    scene_of("v2", tmp_path, [toy.toy_frame(0)])
+    for file in (tmp_path / "training" / "vehicle_pose").iterdir():
+        file.unlink()
+    (tmp_path / "training" / "vehicle_pose").rmdir()
+    (item,) = planned("v2", tmp_path)
+    assert isinstance(item, Missing) and "vehicle_pose" in item.reason

@@ -487,3 +487,9 @@ def test_a_store_that_is_down_is_said_to_be(proxy: FaultyProxy, local: Corpus) -
     policy = dataclasses.replace(FAST, attempts=3)
     with pytest.raises(OSError, match="gave up after 3 attempts"):
         Store("s3://a:b@bricks/c?scheme=http&endpoint_override=127.0.0.1:9", policy).read("manifest.json")
+
+
+def test_a_slash_in_a_secret_is_a_sentence() -> None:
+    with pytest.raises(CorpusError, match="write '/' as %2F") as caught:
+        Store("s3://KEYKEYKEY:ex/am+ple-secret@bucket/corpus?scheme=http&endpoint_override=127.0.0.1:9")
+    assert "ple-secret" not in "".join(traceback.format_exception(caught.value))
