@@ -490,6 +490,7 @@ def test_a_store_that_is_down_is_said_to_be(proxy: FaultyProxy, local: Corpus) -
 
 
 def test_a_slash_in_a_secret_is_a_sentence() -> None:
+    secret = "/".join(("ex", "am+ple", "of-a-secret"))
     with pytest.raises(CorpusError, match="write '/' as %2F") as caught:
-        Store("s3://KEYKEYKEY:ex/am+ple-secret@bucket/corpus?scheme=http&endpoint_override=127.0.0.1:9")
-    assert "ple-secret" not in "".join(traceback.format_exception(caught.value))
+        Store(f"s3://KEYKEYKEY:{secret}@bucket/corpus?scheme=http&endpoint_override=127.0.0.1:9")
+    assert "of-a-secret@" not in "".join(traceback.format_exception(caught.value))
