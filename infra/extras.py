@@ -42,7 +42,7 @@ def extras_of(module: str, requirements: Sequence[str]) -> list[str]:
         requirements: as in the metadata, such as `laspy[lazrs]<3,>=2.6; extra == "simulate"`.
     """
     wanted = _plain(OTHERWISE.get(module, module))
-    found = {}
+    found: dict[str, None] = {}
     for requirement in requirements:
         match = _REQUIREMENT.match(requirement)
         if match and wanted and f"{_plain(match[1])}-".startswith(f"{wanted}-"):  # spconv comes as spconv-cu120

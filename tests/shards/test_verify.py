@@ -71,7 +71,7 @@ def verified(folder: Path, scene: Scene | EncodedScene) -> Report:
 def moved(pixels: int) -> Callable[[Correspondences], Correspondences]:
     def move(pairs: Correspondences) -> Correspondences:
         pixel = pairs.pixel.copy()
-        pixel[17, 0] += pixels
+        pixel[17, 0] = int(pixel[17, 0]) + pixels
         return replace(pairs, pixel=pixel)
 
     return move
