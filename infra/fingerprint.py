@@ -56,7 +56,7 @@ def code_of(dataset: str, curation: CurateConfig, home: Path | None = None) -> d
     digests = {name: module.digest for name, module in modules.items()}
     imported = {name.partition(".")[0] for module in modules.values() for name in module.imports}
     libraries = imported - sys.stdlib_module_names - folders.keys() - OLD_NAMES - HARMLESS
-    brought_by = {} if entry.dist is None or top == OURS else {entry.dist.name: entry.dist.version}
+    brought_by = {} if entry.dist is None or top == OURS else {f"version of {entry.dist.name}": entry.dist.version}
     return dict(sorted((digests | dict(map(_distribution, libraries)) | brought_by).items()))
 
 

@@ -248,3 +248,27 @@ def test_all_that_runs_and_is_loaded_for_a_scene_counts(seen: dict[str, dict[str
         assert modules["ran"] - counted <= brings | {"brickyard.infra.recipe"}, dataset
         assert modules["loaded"] - counted <= brings | commits | reads_a_recipe, dataset
         assert len(modules["ran"] & counted) > 15, "the spy sees"
+
+
+@pytest.mark.parametrize("ours", ["brickyard.ingest.clips", "ingest.clips"])
+def test_the_reader_of_a_third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: str) -> None:
+    """Its package counts by its code and its version, with what it imports of ours, by the old names too."""
+    about = tmp_path / "meadow-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: meadow\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[brickyard.sources]\nmeadow = meadow.reader:SOURCE\n")
+    package = tmp_path / "meadow"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "reader.py").write_text(f"from . import words\nfrom {ours} import Frame\nimport unheard_of\n")
+    (package / "words.py").write_text("A = 1\n")
+    (package / "other.py").write_text("B = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = code_of("meadow", PLAIN)
+    assert found["version of meadow"] == "1.0" and "meadow" in found and found["unheard_of"] == "no version known"
+    assert {"meadow.reader", "meadow.words", "brickyard.ingest.clips", "brickyard.shards.encode"} <= found.keys()
+    assert "meadow.other" not in found and "ingest" not in found
+    (package / "words.py").write_text("A = 1  # a remark\n")
+    assert code_of("meadow", PLAIN) == found
+    (package / "words.py").write_text("A = 2\n")
+    assert {n for n, value in code_of("meadow", PLAIN).items() if value != found[n]} == {"meadow.words"}
