@@ -169,8 +169,7 @@ def test_syntax_trees_of_other_versions_say_the_same() -> None:
     assert isinstance(function, ast.FunctionDef) and isinstance(function.body[0], ast.Return)
     before, text = meaning(tree), function.body[0].value
     assert isinstance(text, ast.JoinedStr)
-    function._fields = (*ast.FunctionDef._fields, "type_params")
-    function.type_params = []  # type: ignore[attr-defined, unused-ignore]
+    vars(function).update(_fields=(*ast.FunctionDef._fields, "type_params"), type_params=[])
     text.values = [ast.Constant(""), ast.Constant("a"), text.values[1], ast.Constant("b"), ast.Constant("")]
     assert meaning(tree) == before
 
