@@ -92,7 +92,7 @@ def test_points_equal_those_of_laspy(tmp_path: Path, suffix: str, point_format: 
         assert points.time_offset is None
     else:
         np.testing.assert_allclose(points.time_offset, las.gps_time - np.min(las.gps_time), atol=4e-6)
-    raw = np.asarray(las.classification)
+    raw = np.asarray(las.classification).astype(int)
     np.testing.assert_array_equal(points.semantic["asprs"], np.where(raw < 23, raw, -1))
     if point_format in (2, 3, 7):
         np.testing.assert_array_equal(points.color, np.stack([las.red, las.green, las.blue], axis=1) >> 8)
