@@ -17,6 +17,7 @@ from brickyard.shards.errors import BrickyardError
 _RECIPES = Path(__file__).parents[1] / "recipes"
 _YOURS = """
 With data of your own: say what you have in a recipe ({recipe} is one; `brickyard sources` lists what can be read)
+    name: mine
     sources: [{{dataset: scannet, root: /data/scannet}}]
 and type
     brickyard plan  my.yaml                     # a dry run: scenes, bytes, time
