@@ -8,6 +8,7 @@ Storage that failed leaves blocks of zeros (or of FF), in which a decoder sees v
 looked at twice. With the tables of the sequential modes zero bits can be read off: unless they say "nothing more in
 this block" they stand for dozens of blocks in which every frequency has the same strength, which no encoder writes.
 Where they could be honest (a flat picture with tables of its own) the image is decoded, and every complaint counts.
+What is left: in the later scans of a progressive JPEG zeros are good codes, and some blocks of them pass.
 """
 
 from __future__ import annotations

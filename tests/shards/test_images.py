@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -99,6 +99,7 @@ LARGE = {
 
 @given(name=st.sampled_from(sorted(LARGE)), share=st.floats(0, 1), value=st.sampled_from([0, 255]))
 def test_blank_blocks_in_a_jpeg_are_found_without_decoding(name: str, share: float, value: int) -> None:
+    assume(name != "progressive" or value)  # zeros are good codes of its later scans, for a decoder too
     data = LARGE[name]
     start = int(share * (len(data) - 4096))
     with pytest.raises(ImageError):
