@@ -29,9 +29,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from brickyard.shards.atomic import flush
 from brickyard.shards.documents import read_file, write_document
 from brickyard.shards.errors import NONSENSE, BrickyardError
-from brickyard.train.files import check_digests, flush, write_digests
+from brickyard.train.files import check_digests, write_digests
 
 _PARTIAL = ".partial-"
 _NAME = re.compile(r"step-([0-9]+)")

@@ -8,7 +8,6 @@ losses. So whoever reads weights compares them first; it costs a tenth of readin
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,15 +55,6 @@ def check_digests(folder: Path, names: Iterable[str], *, hint: str, required: bo
             raise BrickyardError(f"{folder / name} cannot be read: {problem.strerror or problem}: {hint}") from problem
         if found != recorded[name]:
             raise BrickyardError(f"{folder / name} is damaged: it is not the file that was written: {hint}")
-
-
-def flush(path: Path) -> None:
-    """Have the disk keep a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(path: Path) -> dict[str, Any]:
