@@ -25,10 +25,8 @@ from torch import Tensor, nn
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.stream import Stream
-from brickyard.train.clouds import MODALITIES, Cloud, Clouds, Input, channels, join_clouds, point_features, read_cloud
-from brickyard.train.point_student import PointStudent
-from brickyard.train.student import Rows, Student, StudentConfig, build_student
-from brickyard.train.voxels import representatives, voxelise
+from brickyard.train.clouds import MODALITIES, Cloud, Clouds, Input, channels, point_features, read_cloud
+from brickyard.train.students.base import Cells, Rows, Student, StudentConfig
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
@@ -60,8 +58,7 @@ class EncodedScene:
     def to(self, device: torch.device) -> EncodedScene:
         """The same on another device."""
         moved: dict[str, Any] = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
-        rows = Rows(**{name: v.to(device) for name, v in vars(self.rows).items()})
-        return replace(self, rows=rows, **moved)
+        return replace(self, rows=self.rows.to(device), **moved)
 
     @property
     def bytes(self) -> int:
@@ -161,11 +158,11 @@ def floor_of(xyz: Tensor) -> float:
     return float(xyz[:, 2].kthvalue(1 + int(FLOOR * (len(xyz) - 1))).values) if len(xyz) else 0.0
 
 
-def random_student(config: Any, seed: int, device: torch.device | str = "cpu") -> Student:
+def random_student(config: StudentConfig, seed: int, device: torch.device | str = "cpu") -> Student:
     """The student a training run with this seed starts from; leaves torch's random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_student(config, device)
+        return config.build(device)
 
 
 def frozen(student: Student, corpus: Corpus, rows: NDArray[np.int64], *, measure: bool, threads: int = 2) -> Student:
@@ -212,25 +209,20 @@ class RawStudent(Student):
 
     def __init__(self, like: Student, inputs: Sequence[Input]) -> None:
         super().__init__()
-        self.config, self.inputs, self.channels = like.config, tuple(inputs), channels(inputs)
+        self.config, self.channels, self._inputs = like.config, channels(inputs), tuple(inputs)
         self._like = [like]  # in a list: it is no part of this one
         self.place = nn.Parameter(torch.zeros(1, device=like.device), requires_grad=False)
 
-    def encode(self, clouds: Sequence[Cloud], turn: int = 0) -> Rows:
-        joined = join_clouds(clouds, self.inputs, self.device)
-        inverse, chosen = self._cells(clouds, joined, turn)
-        features = point_features(joined.centred(), self.inputs)[chosen]
-        return Rows(features=features, inverse=inverse, representative=chosen)
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        return self._inputs
 
-    def _cells(self, clouds: Sequence[Cloud], joined: Clouds, turn: int) -> tuple[Tensor, Tensor]:
-        like = self._like[0]
-        if isinstance(like, PointStudent):
-            scaled = join_clouds([like.scaled(cloud) for cloud in clouds], (), self.device).centred()
-            return representatives(scaled.cell_codes(scaled.cells(like.config.size)), turn)
-        assert isinstance(like.config, StudentConfig)
-        nothing = joined.xyz.new_zeros(len(joined.xyz), 0)
-        voxels = voxelise(joined.xyz, nothing, joined.scene, joined.batch, like.config.voxels, turn=turn)
-        return voxels.inverse, voxels.representative
+    def encode_joined(self, clouds: Clouds, domains: Sequence[str], turn: int = 0) -> tuple[Tensor, Cells]:
+        cells = self._like[0].cells(clouds, domains, turn)
+        return point_features(clouds.centred(), self.inputs)[cells.representative], cells
+
+    def read_out(self, encoded: Tensor, cells: Cells) -> Rows:
+        return Rows(features=encoded, inverse=cells.inverse, representative=cells.representative)
 
 
 def raw_inputs(corpus: Corpus, rows: NDArray[np.int64]) -> tuple[Input, ...]:

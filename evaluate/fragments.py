@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from brickyard.train.clouds import Cloud
-from brickyard.train.student import Rows
+from brickyard.train.students.base import Rows
 
 Classify = Callable[[Sequence[Cloud], int], Rows]
 """(clouds, turn) -> rows whose features are class scores (logits); see `Student.encode`."""

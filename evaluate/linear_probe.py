@@ -38,7 +38,7 @@ from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.scene import UNLABELLED
 from brickyard.shards.taxonomy import taxonomy
-from brickyard.train.student import Student
+from brickyard.train.students.base import Student
 
 
 @dataclass(frozen=True, kw_only=True)

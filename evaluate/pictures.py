@@ -30,7 +30,7 @@ from brickyard.shards.atomic import write_whole
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.stream import Stream
-from brickyard.train.student import Student
+from brickyard.train.students.base import Student
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample

@@ -25,13 +25,13 @@ from brickyard.evaluate.linear_probe import ProbeConfig, ProbeResult, probe_feat
 from brickyard.evaluate.metrics import accuracy, mean_accuracy
 from brickyard.evaluate.protocols import fingerprint, settings
 from brickyard.evaluate.published import published
-from brickyard.evaluate.segmenter import adapted, voxel_size
+from brickyard.evaluate.segmenter import adapted
 from brickyard.evaluate.shortcut import ShortcutConfig, ShortcutResult, shortcut_check
 from brickyard.evaluate.splits import DataConfig, train_rows
 from brickyard.evaluate.supervised import SupervisedConfig, supervised
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
-from brickyard.train.student import Student
+from brickyard.train.students.base import Student
 
 INITS = ("random", "raw", "pretrained")
 """In the order of the table."""
@@ -69,7 +69,7 @@ class Evaluation:
             "training_data": config.choice,
             "train_scenes": first.scenes[0],
             "val_scenes": first.scenes[1],
-            "student_voxel": voxel_size(student, self._domain(config)),
+            "student_voxel": student.config.voxel_size(self._domain(config)),
             "results": {init: _metrics(result) for init, result in results.items()},
             "published": {"miou": counterpart.miou, "source": counterpart.source},
             "settings": settings(config),

@@ -16,15 +16,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from brickyard.shards.errors import RecipeError
 from brickyard.train.clouds import Cloud, Clouds, join_clouds
-from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
-from brickyard.train.models.point_transformer import block_of
-from brickyard.train.point_student import PointStudent, PointStudentConfig
-from brickyard.train.student import Rows, Student, UNetStudent, build_student
-from brickyard.train.voxels import representatives
+from brickyard.train.models.point_decoder import PointDecoderConfig
+from brickyard.train.students.base import Rows, Student
 
 Kind = Literal["linear", "decoder", "finetune"]
 
@@ -45,17 +42,14 @@ class Segmenter(nn.Module):
     def __init__(self, student: Student, classes: int, kind: Kind, decoder: PointDecoderConfig) -> None:
         super().__init__()
         self.student, self.kind, self.decoder = student, kind, None
-        if not isinstance(student, PointStudent | UNetStudent):
-            raise RecipeError(f"no classifier is known for a {type(student).__name__}")
-        if isinstance(student, PointStudent):
-            if kind != "linear":
-                self.decoder = _decoder(student, decoder)
-        elif kind == "decoder":
+        if kind == "decoder" and student.has_decoder:
             raise RecipeError(
-                "a decoder probe trains a decoder on a frozen encoder, but a sparse U-Net was pretrained together with"
+                "a decoder probe trains a decoder on a frozen encoder, but this student was pretrained together with"
                 ' its decoder; take "linear" (all of it frozen) or "finetune" (all of it trained)'
             )
-        width = student.channels if self.decoder is None else self.decoder.channels
+        if kind != "linear" and not student.has_decoder:
+            self.decoder = student.new_decoder(decoder)
+        width: Any = student.channels if self.decoder is None else self.decoder.channels
         self.linear = nn.Linear(width, classes, device=student.device)
         student.requires_grad_(self.trains_encoder)
 
@@ -79,24 +73,12 @@ class Segmenter(nn.Module):
             turn: see `Student.encode`.
         """
         with nullcontext() if self.trains_encoder else torch.no_grad():
-            encoded, inverse, chosen = self._encode(clouds, domains, turn)
-        if self.decoder is not None:
-            features = self.decoder(encoded)
-        else:
-            features = encoded if isinstance(encoded, Tensor) else encoded.upcast(len(encoded.levels) - 1)
-        return Rows(features=self.linear(features).float(), inverse=inverse, representative=chosen)
-
-    def _encode(self, clouds: Clouds, domains: Sequence[str], turn: int) -> tuple[Any, Tensor, Tensor]:
-        student = self.student
-        if isinstance(student, UNetStudent):
-            features, voxels = student(clouds, turn)
-            return features, voxels.inverse, voxels.representative
-        assert isinstance(student, PointStudent)
-        factors = torch.tensor([student.config.scale.get(d, 1.0) for d in domains], device=clouds.xyz.device)
-        clouds = replace(clouds, xyz=clouds.xyz * factors[clouds.scene][:, None]).centred()
-        cells = clouds.cells(student.config.size)
-        inverse, chosen = representatives(clouds.cell_codes(cells), turn)
-        return student(clouds.take(chosen), cells=cells[chosen]), inverse, chosen
+            encoded, cells = self.student.encode_joined(clouds, domains, turn)
+            rows = self.student.read_out(encoded, cells) if self.decoder is None else None
+        if rows is None:
+            assert self.decoder is not None
+            rows = Rows(features=self.decoder(encoded), inverse=cells.inverse, representative=cells.representative)
+        return replace(rows, features=self.linear(rows.features).float())
 
     def classify(self, clouds: Sequence[Cloud], turn: int = 0) -> Rows:
         """`forward` of clouds from the stream; see `evaluate.fragments`."""
@@ -117,38 +99,15 @@ class Segmenter(nn.Module):
                 yield rate, parameters
 
     def _is_slow(self, name: str) -> bool:
-        inner = name.removeprefix("student.network.")
-        if inner == name:
-            return False
-        student = self.student
-        return not isinstance(student, PointStudent) or block_of(inner, student.network.config) is not None
-
-
-def _decoder(student: PointStudent, config: PointDecoderConfig) -> PointDecoder:
-    stages = len(student.network.config.channels)
-    if len(config.channels) != stages - 1:
-        raise RecipeError(
-            f"the decoder has {len(config.channels)} stages, but one for an encoder of {stages} has {stages - 1}: set"
-            " `decoder` in the protocol's settings"
-        )
-    return PointDecoder(config, student.network.config, student.device)
+        inner = name.removeprefix("student.")
+        return inner != name and self.student.in_block(inner)
 
 
 def adapted(student: Student, *, grid: float | None, domain: str) -> Student:
     """A copy of the student for a protocol: a point transformer joins all its levels, and its cells have an edge of
     `grid` metres in scenes of this domain, where that is given. (A U-Net keeps the voxels it was trained with.)"""
-    config = student.config
-    if isinstance(config, PointStudentConfig):
-        size = config.size if grid is None else grid * config.scale.get(domain, 1.0)
-        config = replace(config, upcast=None, size=size)
+    config = student.config.adapted(grid=grid, domain=domain)
     with torch.random.fork_rng(devices=[]):
-        copy = build_student(config, student.device)
+        copy: Student = config.build(student.device)
     copy.load_state_dict(student.state_dict())
     return copy
-
-
-def voxel_size(student: Student, domain: str) -> float:
-    """Edge of a voxel in metres of the scene; of a cylindrical one, along the distance."""
-    if isinstance(student.config, PointStudentConfig):
-        return float(student.config.size / student.config.scale.get(domain, 1.0))
-    return float(student.config.voxels.size[0])

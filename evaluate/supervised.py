@@ -25,7 +25,7 @@ from brickyard.evaluate.fragments import VARIANTS, predict
 from brickyard.evaluate.linear_probe import ProbeResult, score, spread_labels
 from brickyard.evaluate.lovasz import lovasz_softmax
 from brickyard.evaluate.metrics import confusion_matrix
-from brickyard.evaluate.segmenter import Kind, Segmenter, adapted, voxel_size
+from brickyard.evaluate.segmenter import Kind, Segmenter, adapted
 from brickyard.evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError
@@ -35,7 +35,7 @@ from brickyard.shards.taxonomy import taxonomy
 from brickyard.train.clouds import Cloud, join_clouds
 from brickyard.train.models.point_decoder import PointDecoderConfig
 from brickyard.train.schedules import one_cycle
-from brickyard.train.student import Rows, Student
+from brickyard.train.students.base import Rows, Student
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
@@ -136,7 +136,7 @@ def trained(student: Student, corpus: Corpus, config: SupervisedConfig) -> Segme
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Segmenter(student, len(taxonomy(config.taxonomy).classes), config.kind, config.decoder)
-        _train(model.train(), corpus, config, rows, size=voxel_size(student, domain))
+        _train(model.train(), corpus, config, rows, size=student.config.voxel_size(domain))
     return model.eval()
 
 

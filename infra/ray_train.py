@@ -23,10 +23,10 @@ from brickyard.infra.cluster import cluster
 from brickyard.shards.cache import CacheConfig
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError
-from brickyard.train.guards import Stopped
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives.objective import ObjectiveConfig
-from brickyard.train.records import read_summary
+from brickyard.train.running.guards import Stopped
+from brickyard.train.running.records import read_summary
 
 RESTARTS = 3
 _FAILED = "failed.txt"

@@ -11,7 +11,7 @@ import sys
 from fnmatch import fnmatch
 from typing import Any
 
-from brickyard.train.metrics import MetricsLog
+from brickyard.train.running.metrics import MetricsLog
 
 
 def kill_at_rename(pattern: str, number: int) -> None:

@@ -1,9 +1,10 @@
 """The training loop: one for every objective, on a CPU, a GPU, or several under torchrun or Ray Train.
 
-A run is a folder (`train.run_folder`). Starting the same run again goes on from its newest checkpoint, and on a CPU the
-losses that follow are the ones that an undisturbed run would have had, bit for bit: weights, optimiser, teacher, stream
-position, random states and what the guards remember are restored, schedules are functions of the step, and everything a
-scene draws depends on its place in the global order alone. On another number of ranks the global batches stay the same.
+A run is a folder (`train.running.run_folder`). Starting the same run again goes on from its newest checkpoint, and on a
+CPU the losses that follow are the ones that an undisturbed run would have had, bit for bit: weights, optimiser,
+teacher, stream position, random states and what the guards remember are restored, schedules are functions of the step,
+and everything a scene draws depends on its place in the global order alone. On another number of
+ranks the global batches stay the same.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.stream import Stream
 from brickyard.shards.visits import Portion, Visits
-from brickyard.train.allocator import keep_pages
-from brickyard.train.checkpoint import load_checkpoint, save_checkpoint
-from brickyard.train.distributed import Group
-from brickyard.train.memory import memory_report, peak_bytes, start_measuring
-from brickyard.train.metrics import METRICS, MetricsLog, ProgressLine, rows_until
 from brickyard.train.objectives.objective import Objective, ObjectiveConfig
-from brickyard.train.run_folder import RunFolder
+from brickyard.train.running.allocator import keep_pages
+from brickyard.train.running.checkpoint import load_checkpoint, save_checkpoint
+from brickyard.train.running.distributed import Group
+from brickyard.train.running.memory import memory_report, peak_bytes, start_measuring
+from brickyard.train.running.metrics import METRICS, MetricsLog, ProgressLine, rows_until
+from brickyard.train.running.run_folder import RunFolder
 from brickyard.train.step import Report, StepConfig, Stepper
 
 
@@ -299,7 +300,7 @@ def _steps_of_epochs(config: TrainConfig, corpus: Corpus, rows: NDArray[np.int64
 
 
 def _speed(report: Report, seconds: float, peak: int) -> dict[str, float]:
-    """Metrics that differ from run to run; their names are in `train.metrics.TIMINGS`."""
+    """Metrics that differ from run to run; their names are in `train.running.metrics.TIMINGS`."""
     return {
         "data_wait": round(report.waited / seconds, 4),
         "scenes_per_second": round(report.scenes / seconds, 2),

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from brickyard.shards.errors import BrickyardError
-from brickyard.train.distributed import Group
-from brickyard.train.guards import LossWatch, Stopped, out_of_memory
 from brickyard.train.objectives.objective import Loss, Objective
 from brickyard.train.optimiser import OptimiserConfig, build_optimiser, guarded_step, set_rates
+from brickyard.train.running.distributed import Group
+from brickyard.train.running.guards import LossWatch, Stopped, out_of_memory
 
 MAX_SKIPPED = 100
 _COUNTERS = ("unusable", "skipped", "in_a_row", "largest")

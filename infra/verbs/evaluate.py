@@ -36,9 +36,9 @@ from brickyard.shards.documents import write_document
 from brickyard.shards.errors import RecipeError
 from brickyard.train.loop import TrainConfig
 from brickyard.train.objectives import ObjectiveConfig
-from brickyard.train.records import read_config
-from brickyard.train.run_folder import recipe_differences
-from brickyard.train.student import Student
+from brickyard.train.running.records import read_config
+from brickyard.train.running.run_folder import recipe_differences
+from brickyard.train.students.base import Student
 
 
 @dataclass(frozen=True, kw_only=True)

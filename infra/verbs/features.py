@@ -13,7 +13,7 @@ from brickyard.shards.documents import write_document
 from brickyard.shards.errors import BrickyardError
 
 if TYPE_CHECKING:
-    from brickyard.train.student import Student
+    from brickyard.train.students.base import Student
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -52,7 +52,7 @@ def draw_features(
 
 def finished_student(run_folder: Path, device: Any) -> Student:
     """The student that a run has exported; raises `BrickyardError` where it has not come so far."""
-    from brickyard.train.student import load_student
+    from brickyard.train.students.export import load_student
 
     if not (run_folder / "final").is_dir():
         raise BrickyardError(f"{run_folder} has no finished training (no final/): run `brickyard train` first")

@@ -12,8 +12,8 @@ from typing import Any
 from brickyard.evaluate.records import read_probe_result
 from brickyard.infra.verbs.text import duration, size, table
 from brickyard.shards.errors import BrickyardError
-from brickyard.train.metrics import read_metrics
-from brickyard.train.records import CONFIG, read_config, read_summary
+from brickyard.train.running.metrics import read_metrics
+from brickyard.train.running.records import CONFIG, read_config, read_summary
 
 _SHOWN = 40
 

@@ -23,8 +23,8 @@ from brickyard.shards.corpus import MANIFEST, Corpus
 from brickyard.shards.errors import BrickyardError
 from brickyard.shards.scene import Scene
 from brickyard.shards.storage import Store
-from brickyard.train.metrics import METRICS
-from brickyard.train.records import read_config
+from brickyard.train.running.metrics import METRICS
+from brickyard.train.running.records import read_config
 
 _PER_DATASET = 3
 

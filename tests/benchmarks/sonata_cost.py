@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from brickyard.train.clouds import Cloud
-from brickyard.train.memory import peak_bytes
 from brickyard.train.models import point_blocks
 from brickyard.train.models.point_levels import Walk
 from brickyard.train.objectives.objective import Loss
 from brickyard.train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene
 from brickyard.train.optimiser import OptimiserConfig, build_optimiser
-from brickyard.train.point_student import PointStudentConfig
+from brickyard.train.running.memory import peak_bytes
+from brickyard.train.students.point import PointStudentConfig
 from tests.benchmarks.report import append, table
 
 COLUMNS = {

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from brickyard.train.clouds import Clouds, join_clouds
-from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.students.point import PointStudent, PointStudentConfig
 from brickyard.train.voxels import representatives
 from tests.benchmarks.report import append, table
 from tests.benchmarks.sonata_cost import room

@@ -95,7 +95,7 @@ def curve(recipe: Path, corpus: Path, run: Path) -> None:
     from brickyard.infra.recipe import load_recipe
     from brickyard.infra.verbs.evaluate import EvaluateConfig
     from brickyard.shards.corpus import Corpus
-    from brickyard.train.student import load_student
+    from brickyard.train.students.export import load_student
 
     config = load_recipe(recipe)[0].evaluate.load(EvaluateConfig).linear_probe
     seed = json.loads((run / "config.json").read_text())["train"]["seed"]

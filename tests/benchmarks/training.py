@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from brickyard.train.metrics import read_metrics
+from brickyard.train.running.metrics import read_metrics
 from tests.benchmarks.report import append, arguments, table
 
 RECIPE = Path(__file__).parents[2] / "infra" / "recipes" / "demo.yaml"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from brickyard.evaluate.fragments import INDOOR, OUTDOOR, PLAIN, Classify, Variant, predict, vary
 from brickyard.train.clouds import Cloud, join_clouds
-from brickyard.train.student import Rows
+from brickyard.train.students.base import Rows
 from brickyard.train.voxels import representatives
 
 CLASSES = 4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from brickyard.evaluate.features import Encoder, RawStudent, raw_inputs
 from brickyard.evaluate.knn import KnnConfig, knn_probe, knn_votes
-from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.students.point import PointStudent, PointStudentConfig
 from tests.evaluate.rooms import room_corpus
 
 

@@ -25,7 +25,7 @@ from brickyard.evaluate.pictures import (
 from brickyard.evaluate.show import RunSummary, read_features, run_page
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError, RecipeError
-from brickyard.train.point_student import PointStudentConfig
+from brickyard.train.students.point import PointStudentConfig
 from tests.evaluate.rooms import room_corpus
 
 

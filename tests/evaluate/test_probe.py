@@ -17,11 +17,12 @@ from brickyard.shards.taxonomy import taxonomy
 from brickyard.train.augment import CropConfig
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives import SLidR
-from brickyard.train.student import StudentConfig, load_student
+from brickyard.train.students.export import load_student
+from brickyard.train.students.unet import UNetConfig
 from tests.train.rings import ring_corpus
 
 CONFIG = ProbeConfig(steps=200, batch=2048, threads=1)
-TINY = StudentConfig(network="tiny")
+TINY = UNetConfig(network="tiny")
 
 
 @pytest.fixture(scope="module")

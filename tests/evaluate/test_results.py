@@ -17,8 +17,9 @@ from brickyard.evaluate.shortcut import ShortcutConfig
 from brickyard.evaluate.supervised import SupervisedConfig
 from brickyard.shards.corpus import Corpus
 from brickyard.train.clouds import Cloud
-from brickyard.train.point_student import PointStudent, PointStudentConfig
-from brickyard.train.student import Rows, StudentConfig
+from brickyard.train.students.base import Rows
+from brickyard.train.students.point import PointStudent, PointStudentConfig
+from brickyard.train.students.unet import UNetConfig
 from tests.evaluate.rooms import room_corpus
 from tests.train.rings import ring_corpus
 
@@ -81,7 +82,7 @@ def test_the_linear_probe_is_the_one_that_stands_alone(tmp_path: Path) -> None:
     """A U-Net's batch norms are measured the same way, so the numbers are equal bit for bit."""
     corpus = ring_corpus(tmp_path, train=3, val=1)
     config = ProbeConfig(steps=40, batch=512, threads=1)
-    student = random_student(StudentConfig(network="tiny"), 2)
+    student = random_student(UNetConfig(network="tiny"), 2)
     alone = probe(student, corpus, config)
     entry = Evaluation(corpus, {"pretrained": student}, keep_gib=1.0).run("linear_probe", config)
     assert entry["results"]["pretrained"]["miou"] == alone.miou

@@ -10,7 +10,7 @@ import torch
 
 from brickyard.evaluate.features import Encoder, RawStudent, floor_of, random_student
 from brickyard.evaluate.shortcut import Ridge, ShortcutConfig, median_angle, r_squared, shortcut_check
-from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.students.point import PointStudent, PointStudentConfig
 from tests.evaluate.rooms import room_corpus
 
 CONFIG = ShortcutConfig(taxonomy="scannet20", threads=1)

@@ -14,7 +14,7 @@ from brickyard.evaluate.linear_probe import row_labels
 from brickyard.evaluate.splits import DataConfig, LabelledPoints, train_rows
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
-from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.students.point import PointStudent, PointStudentConfig
 from tests.evaluate.rooms import room_corpus
 
 CONFIG = DataConfig(taxonomy="scannet20", threads=1)

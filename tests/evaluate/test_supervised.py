@@ -11,15 +11,15 @@ import torch
 
 from brickyard.evaluate.augment import AugmentConfig
 from brickyard.evaluate.features import random_student
-from brickyard.evaluate.segmenter import Segmenter, adapted, voxel_size
+from brickyard.evaluate.segmenter import Segmenter, adapted
 from brickyard.evaluate.supervised import SupervisedConfig, segmentation_loss, supervised, trained
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.train.clouds import Cloud
 from brickyard.train.models.point_decoder import PointDecoderConfig
 from brickyard.train.models.point_transformer import CONFIGS
-from brickyard.train.point_student import PointStudentConfig
-from brickyard.train.student import StudentConfig
+from brickyard.train.students.point import PointStudentConfig
+from brickyard.train.students.unet import UNetConfig
 from brickyard.train.views.geometry import GeometryConfig
 from tests.evaluate.rooms import room_corpus
 from tests.train.rings import ring_corpus
@@ -113,7 +113,7 @@ def test_a_probe_sees_all_levels_in_the_protocols_grid() -> None:
     student = random_student(replace(TINY, scale={"outdoor": 0.4}), 0)
     copy_ = adapted(student, grid=0.05, domain="outdoor")
     assert student.channels == sum(CONFIGS["tiny"].channels[2:]) and copy_.channels == sum(CONFIGS["tiny"].channels)
-    assert copy_.config.size == pytest.approx(0.02) and voxel_size(copy_, "outdoor") == pytest.approx(0.05)
+    assert copy_.config.size == pytest.approx(0.02) and copy_.config.voxel_size("outdoor") == pytest.approx(0.05)
     assert all(torch.equal(value, student.state_dict()[name]) for name, value in copy_.state_dict().items())
 
 
@@ -147,14 +147,14 @@ def test_a_unet_is_tuned_with_a_linear_head_and_has_no_decoder_probe(tmp_path: P
     corpus = ring_corpus(tmp_path, train=2, val=1)
     light = AugmentConfig(geometry=GeometryConfig(elastic=()), about="sensor", crop=500)
     config = replace(CONFIG, dataset=None, taxonomy="nuscenes16", kind="finetune", augment=light, steps=2)
-    student = random_student(StudentConfig(network="tiny"), 0)
+    student = random_student(UNetConfig(network="tiny"), 0)
     model = trained(student, corpus, config)
     assert model.decoder is None
     assert not torch.equal(model.student.network.stem.norm.running_mean, student.network.stem.norm.running_mean)
     still = trained(student, corpus, replace(config, kind="linear", calibrate=False)).student.state_dict()
     assert all(torch.equal(value, still[name]) for name, value in student.state_dict().items())
     assert supervised(student, corpus, replace(config, kind="linear")).confusion.sum() == 960
-    with pytest.raises(RecipeError, match="sparse U-Net was pretrained together with its decoder"):
+    with pytest.raises(RecipeError, match="was pretrained together with"):
         trained(student, corpus, replace(config, kind="decoder"))
     with pytest.raises(RecipeError, match="has 2 stages, but one for an encoder of 5 has 4"):
         two = PointDecoderConfig(channels=(8, 8), heads=(1, 1), depths=(1, 1))

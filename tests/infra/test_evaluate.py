@@ -12,8 +12,8 @@ from brickyard.infra.cli import main
 from brickyard.infra.recipe import load_recipe
 from brickyard.infra.verbs.evaluate import EvaluateConfig
 from brickyard.shards.errors import RecipeError
-from brickyard.train.point_student import PointStudentConfig
-from brickyard.train.student import export_student
+from brickyard.train.students.export import export_student
+from brickyard.train.students.point import PointStudentConfig
 from tests.evaluate.rooms import room_corpus
 
 RECIPE = """

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from brickyard.train import step
-from brickyard.train.run_folder import processor
+from brickyard.train.running.run_folder import processor
 
 FOLDER = Path(__file__).with_name("golden")
 ROUNDING = 1e-7

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from brickyard.shards.stream import Sample
 from brickyard.train.ema import follow
-from brickyard.train.metrics import TIMINGS, read_metrics
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
+from brickyard.train.running.metrics import TIMINGS, read_metrics
 from brickyard.train.schedules import cosine, linear_then_constant
-from brickyard.train.student import Student
+from brickyard.train.students.base import Student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class SpyStudentConfig:
 class SpyStudent(Student):
     def __init__(self) -> None:
         super().__init__()
-        self.config, self.inputs, self.channels = SpyStudentConfig(), ("xyz",), 8
+        self.config, self.channels = SpyStudentConfig(), 8
         self.network = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.GELU(), nn.Dropout(0.2), nn.Linear(8, 8))
 
     def forward(self, xyz: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 
 from brickyard.shards.errors import BrickyardError
 from brickyard.train.files import check_digests, write_digests
-from brickyard.train.student import StudentConfig, build_student, export_student, load_student
+from brickyard.train.students.export import export_student, load_student
+from brickyard.train.students.unet import UNetConfig
 
 FILES = ("student.safetensors", "student.json")
 
@@ -19,7 +20,7 @@ FILES = ("student.safetensors", "student.json")
 @pytest.fixture
 def final(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    export_student(build_student(StudentConfig(network="tiny")), tmp_path)
+    export_student(UNetConfig(network="tiny").build(), tmp_path)
     return tmp_path
 
 
@@ -80,7 +81,7 @@ def test_a_student_without_digests_is_taken_with_a_warning(final: Path) -> None:
 
 def test_a_student_takes_the_place_of_another(final: Path) -> None:
     torch.manual_seed(1)
-    export_student(build_student(StudentConfig(network="tiny")), final)
+    export_student(UNetConfig(network="tiny").build(), final)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_student(final)

@@ -13,14 +13,14 @@ import pytest
 
 from brickyard.shards.corpus import Corpus
 from brickyard.train.augment import CropConfig
-from brickyard.train.distributed import Group
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives import PPKT, SLidR, Sonata, STSLidR
 from brickyard.train.objectives.image_to_lidar import ImageToLidar
 from brickyard.train.objectives.objective import ObjectiveConfig
-from brickyard.train.point_student import PointStudentConfig
+from brickyard.train.running.distributed import Group
 from brickyard.train.step import StepConfig, Stepper
-from brickyard.train.student import StudentConfig
+from brickyard.train.students.point import PointStudentConfig
+from brickyard.train.students.unet import UNetConfig
 from tests.evaluate.rooms import room_corpus
 from tests.train.golden_curves import FOLDER, assert_golden, nudged_weights, spread
 from tests.train.rings import ring_corpus
@@ -28,7 +28,7 @@ from tests.train.spy import Spy, numbers, one_thread
 
 CONFIG = TrainConfig(steps=8, batch=2, lr=0.05, warmup=2, clip=5.0, threads=2, device="cpu", seed=3)
 SMALL: dict[str, Any] = {
-    "student": StudentConfig(network="tiny"), "crop": CropConfig(height=32, width=64, min_pairs=20), "pixel_stride": 4,
+    "student": UNetConfig(network="tiny"), "crop": CropConfig(height=32, width=64, min_pairs=20), "pixel_stride": 4,
 }  # fmt: skip
 
 

@@ -15,11 +15,11 @@ from brickyard.train.augment import CropConfig, CuboidConfig
 from brickyard.train.objectives import PPKT, SLidR, STSLidR
 from brickyard.train.objectives.image_to_lidar import ImageToLidar, ImageToLidarObjective
 from brickyard.train.objectives.paired import PairedBatch, PairedScene, collate
-from brickyard.train.student import StudentConfig
+from brickyard.train.students.unet import UNetConfig
 from tests.train.rings import COLOURS, ring_corpus, ring_scene
 
 CPU = torch.device("cpu")
-SMALL = StudentConfig(network="tiny")
+SMALL = UNetConfig(network="tiny")
 CROP = CropConfig(height=48, width=80, min_pairs=20)
 
 

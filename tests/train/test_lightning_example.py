@@ -20,12 +20,12 @@ from brickyard.shards.selection import Selection, write_selection
 from brickyard.shards.storage import Store
 from brickyard.train.augment import CropConfig
 from brickyard.train.objectives import STSLidR
-from brickyard.train.student import StudentConfig
+from brickyard.train.students.unet import UNetConfig
 from tests.train.rings import ring_corpus
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "lightning_distillation.py"
 SETTINGS = STSLidR(
-    student=StudentConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4
+    student=UNetConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4
 )
 
 

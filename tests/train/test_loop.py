@@ -21,17 +21,18 @@ from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.train.augment import CropConfig, CuboidConfig
 from brickyard.train.loop import TrainConfig, train
-from brickyard.train.metrics import MetricsLog, ProgressLine, read_metrics
 from brickyard.train.objectives import PPKT, STSLidR
 from brickyard.train.objectives.image_to_lidar import ImageToLidarObjective
 from brickyard.train.objectives.objective import Loss
-from brickyard.train.student import StudentConfig, load_student
+from brickyard.train.running.metrics import MetricsLog, ProgressLine, read_metrics
+from brickyard.train.students.export import load_student
+from brickyard.train.students.unet import UNetConfig
 from tests.killing import kill_after_line, kill_at_rename
 from tests.train.rings import ring_corpus
 from tests.train.spy import child, one_thread, ranks
 
 SETTINGS = STSLidR(
-    student=StudentConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4
+    student=UNetConfig(network="tiny"), crop=CropConfig(height=32, width=64, min_pairs=20), pixel_stride=4
 )
 FAST = TrainConfig(steps=4, batch=2, lr=0.05, checkpoint_every=2, threads=1, device="cpu")
 
@@ -168,7 +169,7 @@ def test_it_overfits_one_scene(tmp_path: Path, device: str) -> None:
     corpus = ring_corpus(tmp_path / "corpus", train=1)
     crop = CropConfig(height=32, width=64, area=(1.0, 1.0), aspect=(1.9, 2.1), tries=0, flip=0)
     settings = PPKT(
-        student=StudentConfig(network="tiny", inputs=("intensity", "height")), crop=crop,
+        student=UNetConfig(network="tiny", inputs=("intensity", "height")), crop=crop,
         cuboid=CuboidConfig(extent=0), pixel_stride=4, max_pairs=256,
     )  # fmt: skip
     config = replace(FAST, steps=60, batch=1, lr=0.1, checkpoint_every=100, device=device)

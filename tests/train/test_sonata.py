@@ -31,8 +31,8 @@ from brickyard.train.objectives.sonata import (
     feature_rank,
 )
 from brickyard.train.objectives.sonata_images import ImageTerm, rows_of
-from brickyard.train.point_student import PointStudentConfig
-from brickyard.train.student import export_student, load_student
+from brickyard.train.students.export import export_student, load_student
+from brickyard.train.students.point import PointStudentConfig
 from brickyard.train.views.crops import CropConfig
 from brickyard.train.views.geometry import GeometryConfig
 from brickyard.train.views.views import ViewConfig

@@ -16,9 +16,9 @@ from brickyard.shards.errors import BrickyardError
 from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
 from brickyard.train.models.point_transformer import CONFIGS, PointTransformer
 from brickyard.train.models.sonata_weights import load_sonata, read_checkpoint, sonata_name, to_sonata
-from brickyard.train.point_student import PointStudent, PointStudentConfig
-from brickyard.train.published import load_published, save_published
-from brickyard.train.student import export_student, load_student
+from brickyard.train.students.export import export_student, load_student
+from brickyard.train.students.point import PointStudent, PointStudentConfig
+from brickyard.train.students.published import load_published, save_published
 
 Shapes = dict[str, tuple[int, ...]]
 TINY = CONFIGS["tiny"]

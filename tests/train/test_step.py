@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from brickyard.shards.batching import PointBudget
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError, RecipeError
-from brickyard.train.checkpoint import checkpoints
 from brickyard.train.loop import TrainConfig, train
-from brickyard.train.metrics import read_metrics
+from brickyard.train.running.checkpoint import checkpoints
+from brickyard.train.running.metrics import read_metrics
 from tests.killing import kill_after_line
 from tests.train.rings import ring_corpus
 from tests.train.spy import Spy, child, numbers, one_thread, passes, ranks, rewrite
@@ -232,8 +232,8 @@ def test_compiling_changes_neither_the_numbers_nor_the_names(tmp_path: Path, who
 def test_bins_must_be_shared_evenly_and_replace_accumulation(tmp_path: Path, corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="leave out accumulate"):
         replace(CONFIG, accumulate=2)
-    from brickyard.train.distributed import Group
     from brickyard.train.loop import _numbers_of_passes
+    from brickyard.train.running.distributed import Group
 
     group = Group(rank=1, world=2, device=torch.device("cpu"))
     assert _numbers_of_passes(CONFIG, group) == [2, 3]

@@ -30,7 +30,7 @@ from brickyard.train.models.sparse_unet import head
 from brickyard.train.objectives import contrastive
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
 from brickyard.train.objectives.paired import PairedBatch, PairedScene, collate, prepare
-from brickyard.train.student import StudentConfig, UNetStudent
+from brickyard.train.students.unet import UNetConfig, UNetStudent
 from brickyard.train.teachers import Teacher, TeacherConfig, load_teacher
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class ImageToLidar(ObjectiveConfig):
         pixel_stride: resolution of the pixel embeddings: 1 is the crop's own, as published; 4 costs a sixteenth.
     """
 
-    student: StudentConfig = field(default_factory=StudentConfig)
+    student: UNetConfig = field(default_factory=UNetConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     cuboid: CuboidConfig = field(default_factory=CuboidConfig)

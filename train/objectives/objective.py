@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brickyard.train.student import Student
+from brickyard.train.students.base import Student
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample

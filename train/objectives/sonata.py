@@ -38,8 +38,8 @@ from brickyard.train.objectives.sonata_images import (
     join_pictures,
     prepare_pictures,
 )
-from brickyard.train.point_student import PointStudent, PointStudentConfig
 from brickyard.train.schedules import cosine, layer_decay, linear_then_constant
+from brickyard.train.students.point import PointStudent, PointStudentConfig
 from brickyard.train.views.views import ViewConfig, Views, make_views
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from brickyard.train.clouds import Input
 from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
 from brickyard.train.models.point_transformer import CONFIGS
 from brickyard.train.models.sonata_weights import load_sonata, part_of, read_checkpoint, to_sonata, unwrapped
-from brickyard.train.point_student import PointStudent, PointStudentConfig
+from brickyard.train.students.point import PointStudent, PointStudentConfig
 
 _INPUTS: dict[int, tuple[Input, ...]] = {9: ("xyz", "color", "normal"), 6: ("xyz", "color"), 3: ("xyz",)}
 _HEAD = 16  # channels of an attention head, in every published shape

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from brickyard.train.clouds import Cloud, Clouds, Input, channels, join_clouds, point_features
+from brickyard.shards.errors import RecipeError
+from brickyard.train.clouds import Cloud, Clouds, Input, channels, point_features
 from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
 from brickyard.train.models.point_transformer import (
     CONFIGS,
@@ -23,14 +24,15 @@ from brickyard.train.models.point_transformer import (
     PointTransformer,
     PointTransformerConfig,
     Published,
+    block_of,
 )
 from brickyard.train.models.sonata_weights import load_sonata, read_checkpoint
-from brickyard.train.student import Rows, Student
+from brickyard.train.students.base import Cells, Rows, Student, StudentConfig
 from brickyard.train.voxels import representatives
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointStudentConfig:
+class PointStudentConfig(StudentConfig):
     """A point transformer.
 
     Attributes:
@@ -71,6 +73,25 @@ class PointStudentConfig:
         if self.size <= 0 or any(factor <= 0 for factor in self.scale.values()):
             raise ValueError("size and scale must be positive")
 
+    def build(self, device: torch.device | str = "cpu") -> PointStudent:
+        return PointStudent(self, device)
+
+    @classmethod
+    def from_table(cls, table: dict[str, Any]) -> Self:
+        values = table | {"inputs": tuple(table["inputs"])}
+        if values.get("decoder") is not None:
+            sizes: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in values["decoder"].items()
+            }
+            values["decoder"] = PointDecoderConfig(**sizes)
+        return cls(**values)
+
+    def adapted(self, *, grid: float | None, domain: str) -> Self:
+        return replace(self, upcast=None, size=self.size if grid is None else grid * self.scale.get(domain, 1.0))
+
+    def voxel_size(self, domain: str) -> float:
+        return float(self.size / self.scale.get(domain, 1.0))
+
     @property
     def sizes(self) -> PointTransformerConfig:
         """The network's sizes with what is set here instead."""
@@ -87,7 +108,7 @@ class PointStudent(Student):
     def __init__(self, config: PointStudentConfig, device: torch.device | str = "cpu") -> None:
         super().__init__()
         # What is exported needs the file of its first weights no more.
-        self.config, self.inputs = replace(config, weights=None), config.inputs
+        self.config = replace(config, weights=None)
         self.network = PointTransformer(config.sizes, channels(config.inputs), device)
         if config.weights is not None:
             load_sonata(self.network, read_checkpoint(config.weights)[0])
@@ -125,15 +146,39 @@ class PointStudent(Student):
         """The cloud in the metric of the network."""
         return replace(cloud, xyz=cloud.xyz * self.config.scale.get(cloud.domain, 1.0))
 
-    def encode(self, clouds: Sequence[Cloud], turn: int = 0) -> Rows:
-        joined = join_clouds([self.scaled(cloud) for cloud in clouds], self.inputs, self.device)
-        joined = joined.centred()
-        cells = joined.cells(self.config.size)
-        inverse, chosen = representatives(joined.cell_codes(cells), turn)
-        encoded = self(joined.take(chosen), cells=cells[chosen])
+    def encode_joined(self, clouds: Clouds, domains: Sequence[str], turn: int = 0) -> tuple[Encoded, Cells]:
+        clouds, coordinates, found = self._divide(clouds, domains, turn)
+        chosen = found.representative
+        return self(clouds.take(chosen), cells=coordinates[chosen]), found
+
+    def read_out(self, encoded: Encoded, cells: Cells) -> Rows:
+        inverse, chosen = cells.inverse, cells.representative
         for level in encoded.levels[1 : len(encoded.levels) - self.levels]:
             assert level.children is not None
             inverse = level.children.inverse[inverse]
         if self.levels < len(encoded.levels) - 1:  # rows are coarser than the cells
-            inverse, chosen = representatives(inverse, turn)
+            inverse, chosen = representatives(inverse, cells.turn)
         return Rows(features=self.rows(encoded, self.levels).float(), inverse=inverse, representative=chosen)
+
+    def cells(self, clouds: Clouds, domains: Sequence[str], turn: int = 0) -> Cells:
+        return self._divide(clouds, domains, turn)[2]
+
+    def _divide(self, clouds: Clouds, domains: Sequence[str], turn: int) -> tuple[Clouds, Tensor, Cells]:
+        """The clouds in the metric of the network, the cell of every point, and those that are occupied."""
+        factors = torch.tensor([self.config.scale.get(domain, 1.0) for domain in domains], device=clouds.xyz.device)
+        clouds = replace(clouds, xyz=clouds.xyz * factors[clouds.scene][:, None]).centred()
+        coordinates = clouds.cells(self.config.size)
+        inverse, chosen = representatives(clouds.cell_codes(coordinates), turn)
+        return clouds, coordinates, Cells(inverse=inverse, representative=chosen, turn=turn)
+
+    def new_decoder(self, config: PointDecoderConfig) -> PointDecoder:
+        stages = len(self.network.config.channels)
+        if len(config.channels) != stages - 1:
+            raise RecipeError(
+                f"the decoder has {len(config.channels)} stages, but one for an encoder of {stages} has {stages - 1}:"
+                " set `decoder` in the protocol's settings"
+            )
+        return PointDecoder(config, self.network.config, self.device)
+
+    def in_block(self, parameter: str) -> bool:
+        return block_of(parameter.removeprefix("network."), self.network.config) is not None

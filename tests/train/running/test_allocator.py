@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from brickyard.train.allocator import keep_pages
+from brickyard.train.running.allocator import keep_pages
 if sys.argv[1] == "keep" and not keep_pages():
     print(-1)
     sys.exit()

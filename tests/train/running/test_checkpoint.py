@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from brickyard.shards.errors import BrickyardError
-from brickyard.train import checkpoint
-from brickyard.train.checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
+from brickyard.train.running import checkpoint
+from brickyard.train.running.checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 
 
 def trained(optimiser: str) -> tuple[nn.Module, torch.optim.Optimizer]:

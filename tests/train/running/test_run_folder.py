@@ -11,11 +11,11 @@ import pytest
 
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError, RecipeError
-from brickyard.train.distributed import Group
 from brickyard.train.loop import TrainConfig
 from brickyard.train.objectives import Sonata, STSLidR
-from brickyard.train.point_student import PointStudentConfig
-from brickyard.train.run_folder import RunFolder, processor, recipe_differences, selection_fingerprint
+from brickyard.train.running.distributed import Group
+from brickyard.train.running.run_folder import RunFolder, processor, recipe_differences, selection_fingerprint
+from brickyard.train.students.point import PointStudentConfig
 from tests.train.rings import ring_corpus
 from tests.train.spy import SpyStudent
 from tests.train.test_step import CONFIG, SPY
@@ -81,7 +81,7 @@ def test_the_summary_is_written_last(tmp_path: Path, corpus: Corpus, monkeypatch
         def fail(*_: object) -> None:
             raise OSError("no space left")
 
-        patch.setattr("brickyard.train.run_folder.export_student", fail)
+        patch.setattr("brickyard.train.running.run_folder.export_student", fail)
         with pytest.raises(OSError, match="no space"):
             run.finish(SpyStudent(), {"steps": 3})
     assert run.finished() is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from brickyard.train.guards import WINDOW, LossWatch
+from brickyard.train.running.guards import WINDOW, LossWatch
 
 
 def test_a_loss_explodes_when_it_is_far_above_the_median_of_enough_others() -> None:

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from brickyard.train.memory import memory_report, peak_bytes
+from brickyard.train.running.memory import memory_report, peak_bytes
 
 
 def test_the_parts_are_counted_in_bytes() -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from brickyard.shards.errors import BrickyardError
 from brickyard.train.clouds import Cloud
-from brickyard.train.point_student import PointStudent, PointStudentConfig
-from brickyard.train.student import build_student, export_student, load_student
+from brickyard.train.students.export import export_student, load_student
+from brickyard.train.students.point import PointStudent, PointStudentConfig
 
 CONFIG = PointStudentConfig(network="tiny", size=0.125, patch=16)
 
@@ -116,7 +116,7 @@ def test_what_is_exported_gives_the_same_features(tmp_path: Path) -> None:
 
 
 def test_checkpointing_reaches_the_network() -> None:
-    net = build_student(replace(CONFIG, checkpoint=True))
+    net = replace(CONFIG, checkpoint=True).build()
     assert isinstance(net, PointStudent)
     assert net.network.config.checkpoint
     assert net.network.config.patch == 16

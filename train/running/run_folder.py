@@ -3,7 +3,7 @@
     run/config.json        the whole configuration, and fingerprints of the corpus and of the selection
         environment.json   versions and hardware
         metrics.jsonl      one line per logged step; the same numbers are in tensorboard/
-        checkpoints/       see `train.checkpoint`
+        checkpoints/       see `train.running.checkpoint`
         final/             the student, and summary.json, written last: it says that the student is whole
 
 Every file is written whole or not at all, but for metrics.jsonl, which grows by lines. Starting a run in a folder goes
@@ -30,11 +30,12 @@ from brickyard.shards.build import differences
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.documents import write_document
 from brickyard.shards.errors import BrickyardError, RecipeError
-from brickyard.train.checkpoint import checkpoints, remove_leftovers
-from brickyard.train.distributed import Group
 from brickyard.train.objectives.objective import ObjectiveConfig
-from brickyard.train.records import CONFIG, SUMMARY, read_config, read_summary
-from brickyard.train.student import Student, export_student
+from brickyard.train.running.checkpoint import checkpoints, remove_leftovers
+from brickyard.train.running.distributed import Group
+from brickyard.train.running.records import CONFIG, SUMMARY, read_config, read_summary
+from brickyard.train.students.base import Student
+from brickyard.train.students.export import export_student
 
 FREE = (
     "checkpoint_every", "keep_last", "keep_best", "log_every", "threads", "bad_scenes", "device", "explode_factor",

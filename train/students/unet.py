@@ -1,0 +1,83 @@
+"""A sparse U-Net as student, on a cylindrical or cartesian grid: features of its voxels, from a decoder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from brickyard.shards.errors import RecipeError
+from brickyard.train.clouds import Clouds, Input, channels, point_features
+from brickyard.train.models.point_decoder import PointDecoderConfig
+from brickyard.train.models.sparse_unet import SparseUNet
+from brickyard.train.students.base import Cells, Rows, Student, StudentConfig
+from brickyard.train.voxels import VoxelConfig, Voxels, voxelise
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(StudentConfig):
+    """A sparse U-Net.
+
+    Attributes:
+        network: name in `train.models.sparse_unet.CONFIGS`.
+        inputs: features of a point; "intensity" is the published one (nuScenes' bytes are divided by 255, which the
+            first batch norm makes equal to using them raw).
+        voxels: the grid.
+    """
+
+    kind: ClassVar[str] = "sparse_unet"
+
+    network: str = "mink34"
+    inputs: tuple[Input, ...] = ("intensity",)
+    voxels: VoxelConfig = field(default_factory=VoxelConfig)
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ValueError("a student needs at least one input")
+
+    def build(self, device: torch.device | str = "cpu") -> UNetStudent:
+        return UNetStudent(self, device)
+
+    @classmethod
+    def from_table(cls, table: dict[str, Any]) -> Self:
+        voxels = VoxelConfig(kind=table["voxels"]["kind"], size=tuple(table["voxels"]["size"]))
+        return cls(network=table["network"], inputs=tuple(table["inputs"]), voxels=voxels)
+
+    def voxel_size(self, domain: str) -> float:
+        return float(self.voxels.size[0])
+
+
+class UNetStudent(Student):
+    """`student(clouds)` gives the features of its voxels, float32 (V, channels), and the voxels."""
+
+    config: UNetConfig
+    has_decoder: ClassVar[bool] = True
+
+    def __init__(self, config: UNetConfig, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.config = config
+        self.network = SparseUNet(config.network, channels(config.inputs), device)
+        self.channels = self.network.channels
+
+    def forward(self, clouds: Clouds, turn: int = 0) -> tuple[Tensor, Voxels]:
+        features = point_features(clouds, self.inputs)
+        voxels = voxelise(clouds.xyz, features, clouds.scene, clouds.batch, self.config.voxels, turn=turn)
+        return self.network(voxels), voxels
+
+    def encode_joined(self, clouds: Clouds, domains: Sequence[str], turn: int = 0) -> tuple[Tensor, Cells]:
+        features, voxels = self(clouds, turn)
+        return features, Cells(inverse=voxels.inverse, representative=voxels.representative)
+
+    def read_out(self, encoded: Tensor, cells: Cells) -> Rows:
+        return Rows(features=encoded, inverse=cells.inverse, representative=cells.representative)
+
+    def cells(self, clouds: Clouds, domains: Sequence[str], turn: int = 0) -> Cells:
+        nothing = clouds.xyz.new_zeros(len(clouds.xyz), 0)
+        voxels = voxelise(clouds.xyz, nothing, clouds.scene, clouds.batch, self.config.voxels, turn=turn)
+        return Cells(inverse=voxels.inverse, representative=voxels.representative)
+
+    def new_decoder(self, config: PointDecoderConfig) -> nn.Module:
+        raise RecipeError("a sparse U-Net was pretrained together with a decoder of its own")
