@@ -47,9 +47,14 @@ def protocols() -> dict[str, type[Any]]:
     return {name: type(preset(name, ProbeConfig())) for name in preset_names()}
 
 
+def objectives() -> dict[str, type[Any]]:
+    """Objective -> its settings, of those that come with the project."""
+    return {name: cls for name, cls in CONFIGS.items() if cls.__module__.startswith("brickyard.")}
+
+
 DEFERRED: dict[tuple[type[Any], str], tuple[str, Callable[[], Mapping[str, type[Any]]]]] = {
     (SourceConfig, "options"): ("dataset", options),
-    (TrainSection, "objective"): ("name", lambda: CONFIGS),
+    (TrainSection, "objective"): ("name", objectives),
     (EvaluateConfig, "settings"): ("protocol", protocols),
     (Recipe, "train"): ("", lambda: {"": TrainSection}),
     (Recipe, "evaluate"): ("", lambda: {"": EvaluateConfig}),
@@ -71,7 +76,9 @@ def recipe_page() -> str:
     parts = [("The recipe", Recipe, ""), ("sources", SourceConfig, "Each entry of the list `sources`.")]
     parts += [(f"options of {name}", cls, "") for name, cls in options().items()]
     parts += [("train", TrainSection, "")]
-    parts += [(f"objective {name}", cls, f"`train.objective` with `name: {name}`.") for name, cls in CONFIGS.items()]
+    parts += [
+        (f"objective {name}", cls, f"`train.objective` with `name: {name}`.") for name, cls in objectives().items()
+    ]
     parts += [("evaluate", EvaluateConfig, "")]
     by_class: dict[type[Any], list[str]] = {}
     for name, cls in protocols().items():

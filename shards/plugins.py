@@ -1,4 +1,4 @@
-"""Parts that third parties bring, found by entry points.
+"""Parts by name, ours and those that third parties bring, found by entry points: sources, students, objectives.
 
 Our packages were once imported as `ingest`, `shards`, `train` ... A plugin that still does so is loaded with a warning:
 those names lead to `brickyard.ingest` and so on, unless something else of such a name is there and serves.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 OLD_NAMES = frozenset({"ingest", "curate", "shards", "train", "evaluate", "infra"})
 
@@ -21,6 +24,30 @@ OLD_NAMES = frozenset({"ingest", "curate", "shards", "train", "evaluate", "infra
 def plugin_names(group: str) -> list[str]:
     """Names of all installed parts of a kind, ours and third parties', such as of "brickyard.sources"."""
     return sorted({entry.name for entry in entry_points(group=group)})
+
+
+class Registry(Mapping[str, T]):
+    """The parts of a kind by name; one is imported when it is asked for, not before.
+
+    Args:
+        group: of entry points, such as "brickyard.objectives".
+    """
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def __getitem__(self, name: str) -> T:
+        found: T = find_plugin(self._group, name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(plugin_names(self._group))
+
+    def __len__(self) -> int:
+        return len(plugin_names(self._group))
+
+    def __contains__(self, name: object) -> bool:
+        return name in plugin_names(self._group)
 
 
 def find_plugin(group: str, name: str) -> Any:

@@ -5,16 +5,20 @@
     stream = Stream(corpus, objective.fields, prepare=objective.prepare, ...)
     loss = objective(objective.collate(items, device))
 
-To add one: a file with a config class that has `build`, and a line in `CONFIGS`.
+To add one: a config class that has `name` and `build`, and an entry point, here or in a package of your own:
+
+    [project.entry-points."brickyard.objectives"]
+    my_objective = "my_package:MyObjective"
 """
 
 from __future__ import annotations
 
+from brickyard.shards.plugins import Registry
 from brickyard.train.objectives.image_to_lidar import PPKT, SLidR, STSLidR
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
 from brickyard.train.objectives.sonata import Sonata
 
-CONFIGS: dict[str, type[ObjectiveConfig]] = {"ppkt": PPKT, "slidr": SLidR, "stslidr": STSLidR, "sonata": Sonata}
+CONFIGS: Registry[type[ObjectiveConfig]] = Registry("brickyard.objectives")
 """name in a recipe -> its settings."""
 
 __all__ = ["CONFIGS", "PPKT", "Loss", "Objective", "ObjectiveConfig", "SLidR", "STSLidR", "Sonata"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brickyard.train.students.base import Student
+from brickyard.train.students.base import Exported
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
@@ -43,7 +43,7 @@ class Objective(nn.Module):
     """
 
     fields: tuple[str, ...]
-    student: Student
+    student: Exported
     unusable: ClassVar[str] = "unusable_steps"
 
     def rate(self, parameter: str) -> float:

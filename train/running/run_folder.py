@@ -34,7 +34,7 @@ from brickyard.train.objectives.objective import ObjectiveConfig
 from brickyard.train.running.checkpoint import checkpoints, remove_leftovers
 from brickyard.train.running.distributed import Group
 from brickyard.train.running.records import CONFIG, SUMMARY, read_config, read_summary
-from brickyard.train.students.base import Student
+from brickyard.train.students.base import Exported
 from brickyard.train.students.export import export_student
 
 FREE = (
@@ -106,7 +106,7 @@ class RunFolder:
                 print(problem, file=sys.stderr, flush=True)
             return None
 
-    def finish(self, student: Student, summary: dict[str, Any]) -> None:
+    def finish(self, student: Exported, summary: dict[str, Any]) -> None:
         """Export the student, then say so."""
         if self.group.rank == 0:
             path = self.out / SUMMARY

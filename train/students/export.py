@@ -19,7 +19,7 @@ from brickyard.shards.documents import read_file, write_document
 from brickyard.shards.errors import NONSENSE, BrickyardError
 from brickyard.train.files import DIGESTS, check_digests, write_digests
 from brickyard.train.students.base import Exported, ExportedConfig, Student
-from brickyard.train.students.registry import student_config, student_kinds
+from brickyard.train.students.registry import KINDS
 
 WEIGHTS, SETTINGS = "student.safetensors", "student.json"
 _FIRST_KIND = "sparse_unet"  # the first exports had no kind
@@ -66,10 +66,10 @@ def _no_student(folder: Path) -> Callable[[str], BrickyardError]:
 def _read_config(table: dict[str, Any]) -> ExportedConfig:
     kind = table.pop("kind", _FIRST_KIND)
     try:
-        cls = student_config(str(kind))
+        cls = KINDS[str(kind)]
     except KeyError:
         raise BrickyardError(
-            f"unknown kind of student {kind!r}; installed: {', '.join(student_kinds())}; was it exported by a newer"
+            f"unknown kind of student {kind!r}; installed: {', '.join(KINDS)}; was it exported by a newer"
             " version, or with a plugin that is missing here?"
         ) from None
     return cls.from_table(table)
