@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 
 from brickyard.shards.batching import PointBudget, by_points
 from brickyard.shards.corpus import Corpus
-from brickyard.shards.errors import RecipeError
+from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.shards.stream import Stream
 from brickyard.shards.visits import Portion, Visits
+from brickyard.train.checks import check_suits
 from brickyard.train.objectives.objective import Objective, ObjectiveConfig
+from brickyard.train.optimiser import check_warmup
 from brickyard.train.running.allocator import keep_pages
 from brickyard.train.running.checkpoint import load_checkpoint, save_checkpoint
 from brickyard.train.running.distributed import Group
@@ -128,11 +130,14 @@ class _Run:
         if not len(self.rows):
             raise RecipeError("the selection holds no scene: there is nothing to train on")
         self.numbers = _numbers_of_passes(config, group)
-        self.steps = config.steps or _steps_of_epochs(config, corpus, self.rows)
+        self.steps = config.steps or max(1, math.ceil(config.epochs * _steps_of_an_epoch(config, corpus, self.rows)))
         torch.manual_seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - libraries may use the global generator
         self.objective: Objective = settings.build(group.device)
-        self.stepper = Stepper(config, self.objective, group, self._points)
+        check_suits(self.objective, corpus, self.rows)
+        check_warmup(config, self.steps)
+        epoch = _steps_of_an_epoch(config, corpus, self.rows) if config.schedule == "epoch_cosine" else 1.0
+        self.stepper = Stepper(config, self.objective, group, self._points, epoch)
         self.folder = RunFolder(out, group, config=config, settings=settings, corpus=corpus, rows=self.rows)
         self.seconds = self.waited = 0.0
         self.best: dict[str, float] | None = None
@@ -163,6 +168,11 @@ class _Run:
         base, before = start_measuring(self.group.device), self.seconds
         if first < self.steps:
             self._loop(first, stream)
+        if self.stepper.unusable >= self.steps:
+            raise BrickyardError(
+                f"all {self.steps} steps held nothing to learn from, so no student is exported: look at the pairs and"
+                " views of the selected scenes (`brickyard stats`, `brickyard show`)"
+            )
         self.group.barrier()
         memory = memory_report(self.objective, self.stepper.optimiser, self.group.device, base, self.stepper.largest)
         summary = {
@@ -291,12 +301,12 @@ def _numbers_of_passes(config: TrainConfig, group: Group) -> list[int]:
     return list(range(group.rank * share, (group.rank + 1) * share))
 
 
-def _steps_of_epochs(config: TrainConfig, corpus: Corpus, rows: NDArray[np.int64]) -> int:
-    """Steps of `epochs` passes over the rows; with a budget the first pass is planned and counted."""
+def _steps_of_an_epoch(config: TrainConfig, corpus: Corpus, rows: NDArray[np.int64]) -> float:
+    """Steps of a pass over the rows; with a budget the first pass is planned and counted."""
     if config.budget is None:
-        return max(1, math.ceil(config.epochs * len(rows) / (config.batch * config.accumulate)))
+        return len(rows) / (config.batch * config.accumulate)
     visits = Visits([Portion(corpus=corpus, rows=rows)], config.seed)
-    return max(1, math.ceil(config.epochs * sum(1 for _ in by_points(visits, config.budget, (0, 0), len(rows)))))
+    return float(sum(1 for _ in by_points(visits, config.budget, (0, 0), len(rows))))
 
 
 def _speed(report: Report, seconds: float, peak: int) -> dict[str, float]:

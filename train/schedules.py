@@ -41,10 +41,17 @@ def one_cycle(
     the form of torch's OneCycleLR: its `div_factor` is 1 / start_factor, its `final_div_factor` start_factor /
     final_factor.
     """
+    return two_cosines((start_factor * peak, peak, final_factor * peak), step, steps, warmup)
+
+
+def two_cosines(levels: tuple[float, float, float], step: int, steps: int, warmup: float) -> float:
+    """A cosine from the first of three levels to the second, the last of `warmup` steps, then one to the third, the last
+    of `steps`."""
+    start, peak, end = levels
     top, last = max(warmup - 1, 0.0), steps - 1
     if step < top:
-        return cosine(start_factor * peak, peak, step / top)
-    return cosine(peak, final_factor * peak, (step - top) / (last - top)) if last > top else peak
+        return cosine(start, peak, step / top)
+    return cosine(peak, end, (step - top) / (last - top)) if last > top else peak
 
 
 def layer_decay(block: int, blocks: int, decay: float) -> float:

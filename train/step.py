@@ -20,13 +20,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from brickyard.shards.errors import BrickyardError
+from brickyard.train.models.norms import synchronise
 from brickyard.train.objectives.objective import Loss, Objective
 from brickyard.train.optimiser import OptimiserConfig, build_optimiser, guarded_step, set_rates
 from brickyard.train.running.distributed import Group
 from brickyard.train.running.guards import LossWatch, Stopped, out_of_memory
 
 MAX_SKIPPED = 100
-_COUNTERS = ("unusable", "skipped", "in_a_row", "largest")
+_NOTHING = "nothing to learn from (scenes without pairs, or views that do not meet)"
+_COUNTERS = ("unusable", "unusable_in_a_row", "skipped", "in_a_row", "largest")
 _SMALLER = (
     "lower `budget.points` or `batch` (raise `budget.bins` or `accumulate` to keep the size of a step), crop the scenes"
     " to fewer points, or turn on the network's activation checkpointing"
@@ -42,12 +44,14 @@ class StepConfig(OptimiserConfig):
         bf16: autocast on CUDA (sparse convolutions stay in float32).
         compile: call the objective's `compile`, which is that of `nn.Module` unless the objective names the parts of
             itself for which `torch.compile` pays: those made of torch's own functions. Names of weights do not change.
+        sync_norms: batch norms see the rows of all ranks, as published; False takes each rank's own.
         explode_factor: stop when the loss is more than so many times the median of the last hundred, or None.
         seed: of initial weights, order and augmentations.
     """
 
     bf16: bool = True
     compile: bool = False
+    sync_norms: bool = True
     explode_factor: float | None = 10.0
     seed: int = 0
 
@@ -83,6 +87,7 @@ class Stepper:
 
     Args:
         points: of a scene, by its key.
+        epoch: steps of one.
 
     Attributes:
         watch: over the losses.
@@ -90,15 +95,23 @@ class Stepper:
         largest: points of the largest pass of this rank so far.
     """
 
-    def __init__(self, config: StepConfig, objective: Objective, group: Group, points: Callable[[str], int]) -> None:
-        self.config, self.objective, self.group, self.points = config, objective, group, points
+    def __init__(
+        self,
+        config: StepConfig,
+        objective: Objective,
+        group: Group,
+        points: Callable[[str], int],
+        epoch: float = 1.0,
+    ) -> None:
+        self.config, self.objective, self.group, self.points, self.epoch = config, objective, group, points, epoch
         if config.compile:
             objective.compile(dynamic=True)
+        synchronise(objective, config.sync_norms)
         group.equalise(objective)
         self.optimiser: Optimizer = build_optimiser(config, objective)
         self.trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         self.watch = LossWatch(config.explode_factor)
-        self.unusable = self.skipped = self.in_a_row = self.largest = 0
+        self.unusable = self.unusable_in_a_row = self.skipped = self.in_a_row = self.largest = 0
 
     def state(self) -> dict[str, Any]:
         """Counters and the last losses, as JSON for the checkpoint."""
@@ -121,7 +134,7 @@ class Stepper:
             Stopped: a loss or gradient that is not finite or explodes; on all ranks.
             BrickyardError: no memory; both name the scenes.
         """
-        rates = set_rates(self.config, self.optimiser, step, steps)
+        rates = set_rates(self.config, self.optimiser, step, steps, self.epoch)
         self.objective.begin_step(step, steps)
         self.optimiser.zero_grad(set_to_none=True)
         self.objective.train()
@@ -170,6 +183,12 @@ class Stepper:
             # on this rank alone: who started the ranks ends the others, which may wait for it within their pass
             text = out_of_memory(problem, step + 1, keys or (f"{len(items)} scenes",), self.points, _SMALLER)
             raise BrickyardError(text) from problem
+        except BrickyardError:
+            raise
+        except Exception as problem:
+            scenes = ", ".join(keys) or f"{len(items)} scenes, before they were joined"
+            text = f"a pass failed at step {step + 1} with {type(problem).__name__}: {problem}; scenes: {scenes}"
+            raise BrickyardError(text) from problem
         values = {k: v.detach() if torch.is_tensor(v) else v for k, v in {"loss": loss.total, **loss.metrics}.items()}
         return _Pass(keys=keys, values=values, usable=loss.usable, points=sum(map(self.points, keys)))
 
@@ -188,8 +207,11 @@ class Stepper:
         learned = False
         if finite:
             if not any(rank["usable"] for rank in ranks):
-                self.unusable += 1
+                self.unusable, self.unusable_in_a_row = self.unusable + 1, self.unusable_in_a_row + 1
+                if self.unusable_in_a_row >= MAX_SKIPPED:
+                    raise self._stop(f"{MAX_SKIPPED} steps in a row held {_NOTHING}", step, done, lambda _: True)
                 return False, {}
+            self.unusable_in_a_row = 0
             norm["gradient_norm"], learned = guarded_step(self.config, self.optimiser, step)
             if not math.isfinite(norm["gradient_norm"]) and self.config.nonfinite == "stop":
                 raise self._stop("the gradient is not finite", step, done, lambda _: True)

@@ -65,6 +65,7 @@ class Spy(ObjectiveConfig):
     cap: int | None = None
     poison: str = ""
     how: str = ""
+    idle: bool = False
 
     def build(self, device: torch.device | str = "cpu") -> SpyObjective:
         return SpyObjective(self).to(device)
@@ -124,12 +125,15 @@ class SpyObjective(Objective):
             total = total + self.seldom(said).square().mean()
         if self.config.poison in batch.keys:
             total = self._spoiled(total)
-        return Loss(total=total, metrics={"temperature": self.temperature, "said": said.square().mean()})
+        metrics = {"temperature": self.temperature, "said": said.square().mean()}
+        return Loss(total=total, metrics=metrics, usable=not self.config.idle)
 
     def _spoiled(self, total: Tensor) -> Tensor:
         how = self.config.how
         if how == "memory":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nlong advice")
+        if how == "error":
+            raise RuntimeError("size mismatch")
         if how == "constant":
             return torch.zeros(())
         if how == "gradient":  # a finite loss whose gradient is not

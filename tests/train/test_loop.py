@@ -199,10 +199,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_scenes(tmp_path: 
 
 
 def test_scenes_without_pairs_are_counted_and_never_hang(tmp_path: Path) -> None:
-    corpus = ring_corpus(tmp_path / "corpus", train=2, blind=2)
+    corpus = ring_corpus(tmp_path / "corpus", train=5, blind=4)
     summary = train(FAST, SETTINGS, corpus, tmp_path / "run")
-    assert summary["steps_without_pairs"] == 4
-    assert [line["scenes_without_pairs"] for line in read_metrics(tmp_path / "run")] == [2.0] * 4
+    lines = read_metrics(tmp_path / "run")
+    assert {line["scenes_without_pairs"] for line in lines} == {1.0, 2.0}
+    assert summary["steps_without_pairs"] == sum(line["scenes_without_pairs"] == 2.0 for line in lines)
+
+
+def test_scenes_without_what_an_objective_needs_are_refused_at_the_start(tmp_path: Path) -> None:
+    blind = ring_corpus(tmp_path / "blind", train=2, blind=2)
+    with pytest.raises(RecipeError, match=r"none of the 2 scenes to train on has views/\*/image, views/\*/pairs"):
+        train(FAST, SETTINGS, blind, tmp_path / "refused")
 
 
 def test_no_scenes_and_impossible_numbers_are_refused(tmp_path: Path, corpus: Corpus) -> None:

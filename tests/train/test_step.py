@@ -199,11 +199,11 @@ def fails_on_both(uri: str, out: str) -> None:
         raise SystemExit(7) from None
 
 
-def no_memory_on_one(uri: str, out: str) -> None:
+def fails_on_one(uri: str, out: str, how: str, message: str) -> None:
     try:
-        train(*poisoned("memory"), Corpus.open(uri), out)
+        train(*poisoned(how), Corpus.open(uri), out)
     except BrickyardError as problem:
-        assert "in a pass of 1 scenes with 960 points: rings/ring-003" in str(problem), problem
+        assert message in str(problem), problem
         raise SystemExit(7) from None
 
 
@@ -213,9 +213,23 @@ def constant(uri: str, out: str) -> None:
 
 def test_ranks_stop_together_and_never_wait_for_a_gradient_that_does_not_come(tmp_path: Path, corpus: Corpus) -> None:
     assert ranks(2, fails_on_both, corpus.store.uri, str(tmp_path / "nan")) == [7, 7]
-    codes = ranks(2, no_memory_on_one, corpus.store.uri, str(tmp_path / "memory"))
-    assert set(codes) == {1, 7}  # the other one loses its partner
+    for how, message in (
+        ("memory", "in a pass of 1 scenes with 960 points: rings/ring-003"),
+        ("error", "with RuntimeError: size mismatch; scenes: rings/ring-003"),
+    ):
+        codes = ranks(2, fails_on_one, corpus.store.uri, str(tmp_path / how), how, message)
+        assert set(codes) == {1, 7}  # the other one loses its partner
     assert ranks(2, constant, corpus.store.uri, str(tmp_path / "constant")) == [0, 0]
+
+
+def test_a_run_that_learned_nothing_is_an_error(tmp_path: Path, corpus: Corpus) -> None:
+    idle = replace(SPY, idle=True)
+    with pytest.raises(BrickyardError, match=r"all 12 steps held nothing to learn from, so no student is exported"):
+        train(CONFIG, idle, corpus, tmp_path / "short")
+    assert not (tmp_path / "short" / "final" / "summary.json").exists()
+    config = replace(CONFIG, steps=400, checkpoint_every=400)
+    with pytest.raises(BrickyardError, match=r"100 steps in a row held nothing .* at step 100; scenes: rings/"):
+        train(config, idle, corpus, tmp_path / "long")
 
 
 def test_compiling_changes_neither_the_numbers_nor_the_names(tmp_path: Path, whole: Path, corpus: Corpus) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from brickyard.shards.errors import RecipeError
 from brickyard.train.models import sparse
+from brickyard.train.models.norms import BatchNorm
 from brickyard.train.voxels import Voxels
 
 
@@ -148,7 +149,7 @@ class _ConvNorm(nn.Module):
 
     def __init__(self, convolution: nn.Module, channels: int, momentum: float, *, relu: bool = True) -> None:
         super().__init__()
-        self.convolution, self.norm, self.relu = convolution, nn.BatchNorm1d(channels, momentum=momentum), relu
+        self.convolution, self.norm, self.relu = convolution, BatchNorm(channels, momentum=momentum), relu
         weight = convolution.weight
         assert isinstance(weight, Tensor)
         # He initialisation, fan out, as MinkowskiEngine's networks: spconv's kernels are (outputs, k, k, k, inputs).
@@ -174,7 +175,7 @@ class _Block(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
-            norm = nn.BatchNorm1d(outputs, momentum=momentum)
+            norm = BatchNorm(outputs, momentum=momentum)
             self.shortcut = nn.Sequential(nn.Linear(inputs, outputs, bias=False), norm)
 
     def forward(self, x: Any) -> Any:

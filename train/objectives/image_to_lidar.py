@@ -30,6 +30,7 @@ from brickyard.train.models.sparse_unet import head
 from brickyard.train.objectives import contrastive
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
 from brickyard.train.objectives.paired import PairedBatch, PairedScene, collate, prepare
+from brickyard.train.precision import float32_island
 from brickyard.train.students.unet import UNetConfig, UNetStudent
 from brickyard.train.teachers import Teacher, TeacherConfig, load_teacher
 
@@ -72,6 +73,7 @@ class ImageToLidar(ObjectiveConfig):
     pixel_stride: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.temperature <= 0 or self.dimensions < 1 or self.max_pairs < 1:
             raise ValueError("temperature, dimensions and max_pairs must be positive")
         if not 0 < self.neighbour_share < 1:
@@ -119,7 +121,8 @@ class ImageToLidarObjective(Objective):
         super().__init__()
         self.config = config
         superpixels = ("views/*/superpixels",) if config.unit == "superpixel" else ()
-        self.fields = (*config.student.fields, "views/*/image", "views/*/pairs", *superpixels)
+        self.needed = ("points/xyz", "views/*/image", "views/*/pairs", *superpixels)
+        self.fields = (*config.student.fields, *self.needed[1:])
         self.student = UNetStudent(
             config.student, device
         )  # first, so that a seed gives the same one to every objective
@@ -139,17 +142,20 @@ class ImageToLidarObjective(Objective):
         return collate(items, self.config.student.inputs, device)
 
     def forward(self, batch: PairedBatch) -> Loss:
+        features, voxels = self.student(batch.clouds)  # also without pairs: other ranks wait in its batch norms
         if not len(batch.pair_point):
-            return Loss(total=self._zero(), metrics={"rows": 0.0, "scenes_without_pairs": batch.empty}, usable=False)
-        features, voxels = self.student(batch.clouds)
-        points = functional.normalize(self.point_head(features), dim=1)[voxels.inverse[batch.pair_point]]
+            nothing = self._zero() + features.sum() * 0
+            return Loss(total=nothing, metrics={"rows": 0.0, "scenes_without_pairs": batch.empty}, usable=False)
         seen = self.teacher(batch.images.float() / 255)
-        pixels = self._embed_pixels(seen)
-        if self.config.unit == "point":
-            keys, queries, descriptors = self._point_rows(batch, points, pixels, seen)
-        else:
-            keys, queries, descriptors = self._superpixel_rows(batch, points, pixels, seen)
-        loss, metrics = self._contrast(keys.float(), queries.float(), descriptors)
+        with float32_island(features.device):
+            points = functional.normalize(self.point_head(features.float()), dim=1)
+            points, seen = points[voxels.inverse[batch.pair_point]], seen.float()
+            pixels = self._embed_pixels(seen)
+            if self.config.unit == "point":
+                keys, queries, descriptors = self._point_rows(batch, points, pixels, seen)
+            else:
+                keys, queries, descriptors = self._superpixel_rows(batch, points, pixels, seen)
+            loss, metrics = self._contrast(keys, queries, descriptors)
         return Loss(total=loss, metrics=metrics | {"scenes_without_pairs": batch.empty}, usable=len(keys) > 1)
 
     def _embed_pixels(self, seen: Tensor) -> Tensor:

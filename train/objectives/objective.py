@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brickyard.train.checks import refuse_nonfinite
 from brickyard.train.students.base import Exported
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ class Objective(nn.Module):
 
     Attributes:
         fields: patterns for the stream.
+        needed: those of them without which a scene teaches nothing.
         student: what is exported.
         unusable: what the summary of a run calls the steps whose batches held nothing to learn from.
     """
 
     fields: tuple[str, ...]
+    needed: tuple[str, ...] = ()
     student: Exported
     unusable: ClassVar[str] = "unusable_steps"
 
@@ -75,6 +78,9 @@ class ObjectiveConfig:
     """Settings of an objective."""
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        refuse_nonfinite(self)
 
     def build(self, device: torch.device | str = "cpu") -> Objective:
         """The objective with freshly initialised networks (torch's random state decides)."""

@@ -93,6 +93,7 @@ class Sonata(ObjectiveConfig):
     images: ImageTerm | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         levels = len(self.student.sizes.channels)
         if not 0 <= self.upcast < levels:
             raise ValueError(f"upcast must be within 0..{levels - 1}, the network's levels")
@@ -174,6 +175,7 @@ class SonataObjective(Objective):
         self.config = config
         self.trained = _Network(config, device)
         self.teacher = copy.deepcopy(self.trained).requires_grad_(False).eval()
+        self.needed = ("points/xyz",)
         self.fields = (*self.student.fields, *(FIELDS if config.images else ()))
         self.predictor = None
         if config.images:

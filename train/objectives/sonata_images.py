@@ -20,6 +20,7 @@ from torch.nn import functional
 from brickyard.shards.errors import BrickyardError
 from brickyard.train.augment import CropConfig, crop_image, inside, move_pixels, random_box
 from brickyard.train.models.point_transformer import Encoded
+from brickyard.train.precision import float32_island
 from brickyard.train.teachers import Teacher, TeacherConfig, load_teacher
 from brickyard.train.views.views import Views
 
@@ -136,10 +137,11 @@ class ImagePredictor(nn.Module):
         down = pictures.pixel[pair] // teacher.stride
         cell = (pictures.image[pair] * height + down[:, 0]) * width + down[:, 1]
         patches, owner, sizes = torch.unique(cell, return_inverse=True, return_counts=True)
-        sums = features.new_zeros(len(patches), features.shape[1], dtype=torch.float32)
-        told = self.linear(sums.index_add(0, owner, features[row].float()) / sizes[:, None]).float()
         target = seen.permute(0, 2, 3, 1).reshape(-1, seen.shape[1])[patches].float()
-        loss = 1 - functional.cosine_similarity(told, target, dim=1)
+        with float32_island(cell.device):
+            sums = features.new_zeros(len(patches), features.shape[1], dtype=torch.float32)
+            told = self.linear(sums.index_add(0, owner, features[row].float()) / sizes[:, None])
+            loss = 1 - functional.cosine_similarity(told, target, dim=1)
         return loss.mean(), torch.tensor(float(len(patches)), device=loss.device)
 
 
