@@ -1,10 +1,13 @@
 """The stream: (corpora, rows, seed) -> batches, the same ones on any number of ranks and threads, resumable anywhere.
 
 Places 0, 1, 2, ... are visits to scenes (see `shards.visits`): each epoch is a true permutation, a mixture visits its
-portions by weight. Batches are the next so many places, or bins of a budget of points (see `shards.batching`), whatever
+portions by weight. Batches are the next so many places, or bins of a budget of cost (see `shards.batching`), whatever
 epoch they fall in; rank r of w takes the r-th of w equal slices. So every rank makes the same steps and the state is
-two numbers. Threads read, verify, decode and call `prepare` (all of which release the GIL); a scene whose bytes are
-damaged is replaced by another one that depends on its place alone, recorded, and counted against a budget.
+three numbers. Threads read, verify, decode and call `prepare` (all of which release the GIL); a scene whose bytes are
+damaged is replaced by another one that depends on its place alone, recorded, and counted against a limit.
+
+What is read of a scene can be chosen first: `choose` sees the scene's header and draws views or frames, and only their
+bytes are fetched. That costs a read of the header before the others; without `choose` all is one.
 
 Memory: let S = (ahead + 2) * batch / world be the scenes of this rank that are ahead or in the caller's hands, and D
 the bytes of one scene's asked fields, as stored plus decoded (plus float32 coordinates if somebody asks for those),
@@ -28,15 +31,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brickyard.shards.batching import Place, PointBudget, by_count, by_points
+from brickyard.shards.batching import Budget, Place, by_cost, by_count
 from brickyard.shards.buffers import BufferPool, Lease
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.encode import HEADER, SceneHeader
@@ -48,6 +51,7 @@ STATE_VERSION = 2
 _REPLACEMENTS = 8
 
 Prepare = Callable[["Sample", np.random.Generator], Any]
+Choose = Callable[["Sample", np.random.Generator], Iterable[str] | None]
 _Bins = list[list[tuple[int, "Future[tuple[Any, Lease]]"]]]
 """(place, item to come) of the scenes of each bin."""
 
@@ -63,11 +67,16 @@ class Sample:
         key: "dataset/scene_id".
         row: row in the index.
         position: place in the global order.
-        header: identity, cameras, poses.
+        step: of the training that the sample is for, from 0: the number of its global batch, or, where `accumulate`
+            batches make a step, of that step. The same on any number of ranks and after a restart.
+        header: identity, cameras, poses, and the specs of all fields, whether they are read or not.
     """
 
-    def __init__(self, key: str, row: int, position: int, header: SceneHeader, fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self, key: str, row: int, position: int, header: SceneHeader, fields: Mapping[str, Any], *, step: int = 0
+    ) -> None:
         self.key, self.row, self.position, self.header, self._fields = key, row, position, header, fields
+        self.step = step
 
     def __getitem__(self, field: str) -> Any:
         return self._fields[field]
@@ -77,7 +86,7 @@ class Sample:
 
     @property
     def fields(self) -> list[str]:
-        """Names of the fields that were asked for and are there."""
+        """Names of the fields that were asked for and are there; none in `choose`."""
         return list(self._fields)
 
     @property
@@ -87,18 +96,21 @@ class Sample:
 
 
 class Stream:
-    """Iterate over batches: lists of `prepare(sample, rng)`, or of samples where `prepare` is None. With a
-    `PointBudget`, a batch is a list of bins, each such a list.
+    """Iterate over batches: lists of `prepare(sample, rng)`, or of samples where `prepare` is None. With a `Budget`, a
+    batch is a list of bins, each such a list.
 
     Args:
         corpus: an open corpus, or the portions of a mixture.
         fields: names or patterns ("views/*/image"); only these are read. A field a scene does not have is left out.
-        batch: scenes in a global batch (over all ranks), or a budget of points; must be a multiple of `world`.
+        batch: scenes in a global batch (over all ranks), or a budget of cost; must be a multiple of `world`.
         seed: of the order and of the generators given to `prepare`.
         rows: rows of the index to use (a selection); all by default. Portions have their own.
         rank, world: this process among those that train together.
         threads: that read and decode.
         prepare: runs in those threads; its generator depends on (seed, place) alone.
+        choose: says which fields of a scene to read, as names or patterns like `fields`; None, or where it returns
+            None, reads `fields`. It is given the sample before anything but the header is read, and a generator in the
+            state that `prepare` will be given it in: what both draw in the same way is the same.
         epochs: end after so many (the last batch may be short, bins may be empty); None goes on for ever, which is the
             only thing a mixture can do.
         shuffle: False keeps the order of `rows`.
@@ -106,6 +118,7 @@ class Stream:
         bad_scenes: how many damaged scenes may be replaced before the stream raises `CorruptDataError`.
         ahead: batches prepared in advance.
         watchdog_s: longest wait for a batch, seconds; None waits for ever.
+        accumulate: batches that make a step, for `Sample.step`.
     """
 
     def __init__(
@@ -113,7 +126,7 @@ class Stream:
         corpus: Corpus | Sequence[Portion],
         fields: Sequence[str],
         *,
-        batch: int | PointBudget,
+        batch: int | Budget,
         seed: int = 0,
         rows: Sequence[int] | NDArray[np.int64] | None = None,
         rank: int = 0,
@@ -126,6 +139,8 @@ class Stream:
         bad_scenes: int = 0,
         ahead: int = 2,
         watchdog_s: float | None = 600.0,
+        choose: Choose | None = None,
+        accumulate: int = 1,
     ) -> None:
         if isinstance(corpus, Corpus):
             portions: Sequence[Portion] = [Portion(corpus=corpus, rows=None if rows is None else np.asarray(rows))]
@@ -134,17 +149,20 @@ class Stream:
         else:
             portions = corpus
         self.visits = Visits(portions, seed, shuffle=shuffle)
-        parts = batch.bins if isinstance(batch, PointBudget) else batch
+        parts = batch.bins if isinstance(batch, Budget) else batch
         if parts <= 0 or world <= 0 or parts % world or not 0 <= rank < world:
             raise ValueError(f"batch {batch} must be a positive multiple of world {world}, and rank {rank} below it")
         self.patterns, self.batch, self.seed = tuple(fields), batch, seed
-        self.rank, self.world, self.threads, self.prepare = rank, world, max(1, threads), prepare
-        self.bad_scenes, self.ahead, self.watchdog_s = bad_scenes, ahead, watchdog_s
+        if accumulate < 1:
+            raise ValueError(f"accumulate must be positive, found {accumulate}")
+        self.rank, self.world, self.threads, self.prepare, self.choose = rank, world, max(1, threads), prepare, choose
+        self.bad_scenes, self.ahead, self.watchdog_s, self.accumulate = bad_scenes, ahead, watchdog_s, accumulate
         self.replaced: dict[str, str] = {}
         self._end = None if epochs is None else epochs * self.visits.epoch_length
         self._lock = threading.Lock()
         self._pool = BufferPool()
         self._place: Place = (0, 0)
+        self._batches = 0  # handed out before this place
         self._doing: dict[int, tuple[str, str]] = {}  # place -> (what a thread does there, scene)
         self._field_cache: dict[tuple[str, ...], tuple[str, ...]] = {}
         if state is not None:
@@ -154,13 +172,11 @@ class Stream:
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands after the last batch it handed out; a few hundred bytes of JSON."""
-        return self._identity() | {"place": list(self._place)}
+        return self._identity() | {"place": list(self._place), "batches": self._batches}
 
     def _identity(self) -> dict[str, Any]:
-        batching = {}
-        if isinstance(self.batch, PointBudget):  # a window is planned from these; batches by count may change
-            batching = {name: getattr(self.batch, name) for name in ("points", "bins", "cap", "window")}
-        return {"version": STATE_VERSION} | self.visits.identity | {"budget": batching or None}
+        budget = self.batch.identity if isinstance(self.batch, Budget) else None  # batches by count may change
+        return {"version": STATE_VERSION} | self.visits.identity | {"budget": budget}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         for name, value in self._identity().items():
@@ -171,6 +187,15 @@ class Stream:
                 )
         place, step = state["place"]
         self._place = (int(place), int(step))
+        batches = state.get("batches")
+        self._batches = self._batches_before() if batches is None else int(batches)
+
+    def _batches_before(self) -> int:
+        """Batches before the place, counted: for states of versions that did not keep their number."""
+        if not isinstance(self.batch, Budget):
+            return -(-self._place[0] // self.batch)
+        steps = by_cost(self.visits, self.batch, (0, 0), self._end)
+        return sum(1 for _ in takewhile(lambda step: step[0] <= self._place, steps))
 
     @property
     def epoch(self) -> int:
@@ -179,9 +204,9 @@ class Stream:
 
     def plan(self) -> Iterator[tuple[Place, list[list[int]]]]:
         """(place after the batch, this rank's bins of places) of every batch to come; nothing is read."""
-        if isinstance(self.batch, PointBudget):
+        if isinstance(self.batch, Budget):
             share = self.batch.bins // self.world
-            for after, bins in by_points(self.visits, self.batch, self._place, self._end):
+            for after, bins in by_cost(self.visits, self.batch, self._place, self._end):
                 yield after, bins[self.rank * share : (self.rank + 1) * share]
             return
         share = self.batch // self.world
@@ -195,25 +220,27 @@ class Stream:
 
     def batches(self, skip: int = 0, every: int = 1) -> Generator[list[Any], None, None]:
         """The batches to come, from number `skip` on and of these every so many: for processes that take turns."""
-        pending: deque[tuple[Place, _Bins]] = deque()
+        pending: deque[tuple[int, Place, _Bins]] = deque()
         leases: list[Lease] = []
-        batches = islice(self.plan(), skip, None, every)
+        batches = islice(enumerate(self.plan(), self._batches), skip, None, every)
         workers, grace = Workers(self.threads, "brickyard-stream"), GRACE_S
         try:
             while True:
                 while len(pending) <= self.ahead and (work := next(batches, None)) is not None:
-                    after, places = work
-                    pending.append((after, [[(p, workers.submit(self._load, p)) for p in bin_] for bin_ in places]))
+                    number, (after, places) = work
+                    step = number // self.accumulate
+                    awaited = [[(p, workers.submit(self._load, p, step)) for p in bin_] for bin_ in places]
+                    pending.append((number, after, awaited))
                 if not pending:
                     return
-                after, awaited = pending.popleft()
+                number, after, awaited = pending.popleft()
                 results = self._collect(awaited)
                 leases = [lease for lease in leases if not lease.end()]
                 leases += [lease for bin_ in results for _, lease in bin_]
                 items: list[Any] = [[item for item, _ in bin_] for bin_ in results]
                 del results, awaited
-                self._place = after
-                if isinstance(self.batch, PointBudget):
+                self._place, self._batches = after, number + 1
+                if isinstance(self.batch, Budget):
                     yield items
                 else:
                     yield items.pop()
@@ -250,20 +277,20 @@ class Stream:
         print(f"brickyard: {text}; the threads are at:\n{stacks()}", file=sys.stderr, flush=True)
         return StalledError(f"{text}; the stacks of all threads are on stderr (the limit is `watchdog_s`)")
 
-    def _load(self, place: int) -> tuple[Any, Lease]:
+    def _load(self, place: int, step: int) -> tuple[Any, Lease]:
         """The item of a place, replaced if its scene is damaged."""
         try:
-            return self._attempts(place)
+            return self._attempts(place, step)
         finally:
             self._doing.pop(place, None)
 
-    def _attempts(self, place: int) -> tuple[Any, Lease]:
+    def _attempts(self, place: int, step: int) -> tuple[Any, Lease]:
         portion, row = self.visits.at(place)
         corpus = self.visits.corpora[portion]
         for attempt in range(_REPLACEMENTS):
             lease = Lease(self._pool)
             try:
-                sample = self._read(corpus, row, place, lease)
+                sample = self._read(corpus, row, place, step, lease)
             except CorruptDataError as problem:
                 lease.end()
                 self._count_bad(corpus.keys[row], problem)
@@ -272,29 +299,42 @@ class Stream:
             if self.prepare is None:
                 return sample, lease
             self._doing[place] = ("`prepare`", sample.key)
-            item = self.prepare(sample, np.random.default_rng((self.seed, place)))
+            item = self.prepare(sample, self._generator(place))
             del sample
             lease.end()
             return item, lease
         raise CorpusError(f"{_REPLACEMENTS} damaged scenes in a row at place {place}; run `brickyard verify`")
 
-    def _read(self, corpus: Corpus, row: int, place: int, lease: Lease) -> Sample:
+    def _generator(self, place: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, place))
+
+    def _read(self, corpus: Corpus, row: int, place: int, step: int, lease: Lease) -> Sample:
         key = corpus.keys[row]
         self._doing[place] = ("the read", key)
         places = corpus.addresses(row)
-        asked = {name: places[name] for name in (HEADER, *self._wanted(tuple(places))) if name in places}
-        ahead = corpus.fetch(row, asked, lease.allocate)
+        first = (HEADER, *(self._wanted(tuple(places)) if self.choose is None else ()))
+        ahead = corpus.fetch(row, {name: places[name] for name in first if name in places}, lease.allocate)
         header = corpus.header(row, ahead)
-        fields = {
-            name: corpus.read_field(row, header, name, places, lease.allocate, ahead=ahead)
-            for name in self._wanted(tuple(header.fields))
-        }
-        return Sample(key, row, place, header, fields)
+        if self.choose is None:
+            names = self._wanted(tuple(header.fields))
+        else:
+            names = self._chosen(Sample(key, row, place, header, {}, step=step))
+            ahead = corpus.fetch(row, {name: places[name] for name in names if name in places}, lease.allocate)
+        fields = {name: corpus.read_field(row, header, name, places, lease.allocate, ahead=ahead) for name in names}
+        return Sample(key, row, place, header, fields, step=step)
+
+    def _chosen(self, sample: Sample) -> tuple[str, ...]:
+        """Names of the fields that `choose` wants to read of a scene."""
+        assert self.choose is not None
+        self._doing[sample.position] = ("`choose`", sample.key)
+        chosen = self.choose(sample, self._generator(sample.position))
+        self._doing[sample.position] = ("the read", sample.key)
+        names = tuple(sample.header.fields)
+        return self._wanted(names) if chosen is None else matching(names, chosen)
 
     def _wanted(self, names: tuple[str, ...]) -> tuple[str, ...]:
         if names not in self._field_cache:
-            hits = tuple(n for n in names if any(fnmatch.fnmatchcase(n, p) for p in self.patterns))
-            self._field_cache[names] = hits
+            self._field_cache[names] = matching(names, self.patterns)
         return self._field_cache[names]
 
     def _count_bad(self, key: str, problem: CorruptDataError) -> None:
@@ -302,3 +342,10 @@ class Stream:
             self.replaced.setdefault(key, str(problem))
             if len(self.replaced) > self.bad_scenes:
                 raise problem
+
+
+def matching(names: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
+    """Those names that are among the patterns or match one, in their order."""
+    given = set(patterns)
+    wild = [pattern for pattern in given if any(sign in pattern for sign in "*?[")]
+    return tuple(name for name in names if name in given or any(fnmatch.fnmatchcase(name, p) for p in wild))

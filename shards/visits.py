@@ -43,6 +43,10 @@ class Visits:
     Args:
         portions: at least one; raises `CorpusError` for one without scenes.
         shuffle: False visits the rows of each portion in their own order.
+
+    Attributes:
+        corpora, rows: of each portion.
+        shares: of each portion, its visits among `sum(shares)`.
     """
 
     def __init__(self, portions: Sequence[Portion], seed: int, *, shuffle: bool = True) -> None:
@@ -55,12 +59,15 @@ class Visits:
         for corpus, rows in zip(self.corpora, self.rows, strict=True):
             if not len(rows):
                 raise CorpusError(f"the selection of {corpus.store.uri} is empty: there is nothing to stream")
+        if len(portions) > PATTERN:
+            raise ValueError(f"a mixture has at most {PATTERN} portions, found {len(portions)}")
         self._seeds = [seed if i == 0 else _derived(seed, i) for i in range(len(portions))]
         self.seed, self.shuffle = seed, shuffle
         weights = np.array([portion.weight for portion in portions], np.float64)
         if not (np.isfinite(weights).all() and (weights > 0).all()):
             raise ValueError(f"weights of a mixture must be positive, found {weights.tolist()}")
-        self._pattern, self._rank, self._share = _pattern(weights, seed)
+        self.shares = shares(weights)
+        self._pattern, self._rank = _pattern(self.shares, seed)
 
     @property
     def epoch_length(self) -> int:
@@ -73,28 +80,29 @@ class Visits:
         """(portion, row of its index) at a place."""
         cycle, within = divmod(place, len(self._pattern))
         portion = int(self._pattern[within])
-        local = cycle * int(self._share[portion]) + int(self._rank[within])
+        local = cycle * int(self.shares[portion]) + int(self._rank[within])
         rows = self.rows[portion]
         epoch, element = divmod(local, len(rows))
         if self.shuffle:
             element = permute(element, len(rows), self._seeds[portion], epoch)
         return portion, int(rows[element])
 
-    def points(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Points of the scenes at places start..stop-1, from the indices alone."""
+    def values(self, tables: Sequence[NDArray[np.int64]], start: int, stop: int) -> NDArray[np.int64]:
+        """What tables, for each portion one with an entry for every row of its index, hold of the scenes at places
+        start..stop-1."""
         places = np.arange(start, stop)
         cycle, within = np.divmod(places, len(self._pattern))
         portions = self._pattern[within]
         found = np.empty(len(places), np.int64)
         for portion, rows in enumerate(self.rows):
             mine = np.flatnonzero(portions == portion)
-            local = cycle[mine] * self._share[portion] + self._rank[within[mine]]
+            local = cycle[mine] * self.shares[portion] + self._rank[within[mine]]
             epoch, element = np.divmod(local, len(rows))
             if self.shuffle:
                 for one in np.unique(epoch):
                     chosen = epoch == one
                     element[chosen] = permute_many(element[chosen], len(rows), self._seeds[portion], int(one))
-            found[mine] = self.corpora[portion].points_per_scene[rows[element]]
+            found[mine] = tables[portion][rows[element]]
         return found
 
     def substitute(self, portion: int, place: int, attempt: int) -> int:
@@ -118,19 +126,26 @@ def _derived(seed: int, number: int) -> int:
     return xxhash.xxh3_64_intdigest(f"{seed}/{number}".encode()) >> 1
 
 
-def _pattern(weights: NDArray[np.float64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(portion at every place of the pattern, how often it came before, how often it comes in all)."""
+def shares(weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Places of each portion in a pattern of `PATTERN`; a single portion has a pattern of one."""
     if len(weights) == 1:
-        return np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.int64)
+        return np.ones(1, np.int64)
     exact = weights / weights.sum() * PATTERN
     share = np.maximum(np.floor(exact), 1).astype(np.int64)
     while share.sum() != PATTERN:  # the largest remainders get the places that rounding left over
         step = 1 if share.sum() < PATTERN else -1
         share[np.argmax(np.where(share + step >= 1, step * (exact - share), -np.inf))] += step
-    pattern = np.repeat(np.arange(len(weights)), share)
+    return share
+
+
+def _pattern(share: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(portion at every place of the pattern, how often it came before)."""
+    if len(share) == 1:
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
+    pattern = np.repeat(np.arange(len(share)), share)
     pattern = pattern[permute_many(np.arange(PATTERN), PATTERN, _derived(seed, 0), 0)]
     rank = np.empty(PATTERN, np.int64)
-    for portion in range(len(weights)):
+    for portion in range(len(share)):
         mine = pattern == portion
         rank[mine] = np.arange(int(mine.sum()))
-    return pattern, rank, share
+    return pattern, rank

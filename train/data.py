@@ -18,7 +18,7 @@ from typing import Any
 import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
-from brickyard.shards.batching import PointBudget
+from brickyard.shards.batching import Budget
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.stream import Stream
 
@@ -41,7 +41,7 @@ class StreamDataset(IterableDataset[Any]):
         corpus: Corpus,
         fields: Sequence[str],
         *,
-        batch: int | PointBudget,
+        batch: int | Budget,
         collate: Collate | None = None,
         rank: int | None = None,
         world: int | None = None,
@@ -99,8 +99,10 @@ class StreamDataset(IterableDataset[Any]):
     def state_after(self, batches: int) -> dict[str, Any]:
         """The state after so many batches of a pass, for any number of workers: it needs no data, only the index."""
         stream = self._stream(self._options.get("state"))
-        last = next(islice(stream.plan(), batches - 1, None), None) if batches else None
-        if batches and last is None:
-            raise ValueError(f"a pass has fewer than {batches} batches")
-        place = list(last[0]) if last else stream.state()["place"]
-        return {"stream": stream.state() | {"place": place}, "skip": None}
+        state = stream.state()
+        if batches:
+            last = next(islice(stream.plan(), batches - 1, None), None)
+            if last is None:
+                raise ValueError(f"a pass has fewer than {batches} batches")
+            state |= {"place": list(last[0]), "batches": state["batches"] + batches}
+        return {"stream": state, "skip": None}

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from brickyard.shards.batching import PointBudget
+from brickyard.shards.batching import Budget
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.order import permute_many
 from brickyard.shards.stream import Stream
@@ -67,7 +67,7 @@ def resume(corpus: Corpus, scenes: int = 1_000_000) -> list[dict[str, Any]]:
     opened = time.perf_counter() - begun
     rows = []
     largest = int(corpus.points_per_scene.max())
-    for batch in (8, PointBudget(points=4 * largest, bins=8)):
+    for batch in (8, Budget(points=4 * largest, bins=8)):
         for share in (0.1, 0.5, 0.9):
             place = int(share * scenes) // 8 * 8
             state = Stream(large, FIELDS, batch=batch, epochs=1).state() | {"place": [place, 0]}

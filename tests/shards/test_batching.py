@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brickyard.shards.batching import Place, PointBudget, by_count, by_points
+from brickyard.shards.batching import Place, Budget, by_count, by_cost
 from brickyard.shards.errors import CorpusError
 from brickyard.shards.stream import Stream
 from brickyard.shards.visits import Portion, Visits
@@ -50,9 +50,9 @@ sizes = st.lists(st.integers(0, 1000).map(lambda n: n if n < 3 else max(n, 100))
 def test_every_scene_once_an_epoch_and_no_bin_too_full(
     points: list[int], most: int, bins: int, window: int, epochs: int
 ) -> None:
-    budget, seed = PointBudget(points=most, bins=bins, window=window), most
+    budget, seed = Budget(points=most, bins=bins, window=window), most
     order = visits(points, seed)
-    steps = [batch for _, batch in by_points(order, budget, (0, 0), epochs * len(points))]
+    steps = [batch for _, batch in by_cost(order, budget, (0, 0), epochs * len(points))]
     assert all(len(batch) == bins for batch in steps)
     places = [place for batch in steps for bin_ in batch for place in bin_]
     assert sorted(places) == list(range(epochs * len(points)))
@@ -65,11 +65,11 @@ def test_every_scene_once_an_epoch_and_no_bin_too_full(
 @settings(deadline=None, max_examples=30)
 @given(sizes, st.integers(1, 8), st.integers(0, 40), st.integers(0, 99))
 def test_restarting_anywhere_goes_on_exactly_there(points: list[int], bins: int, stop: int, seed: int) -> None:
-    budget = PointBudget(points=2000, bins=bins, window=16)
-    steps = by_points(visits(points, seed), budget, (0, 0), None)
+    budget = Budget(points=2000, bins=bins, window=16)
+    steps = by_cost(visits(points, seed), budget, (0, 0), None)
     whole = [next(steps) for _ in range(stop + 5)]
     place: Place = whole[stop - 1][0] if stop else (0, 0)
-    again = by_points(visits(points, seed), budget, place, None)
+    again = by_cost(visits(points, seed), budget, place, None)
     assert [next(again) for _ in range(5)] == whole[stop:]
 
 
@@ -81,7 +81,7 @@ def test_bins_are_full(bins: int) -> None:
     lidar = rng.normal(34_000, 2500, 4000)
     for points, most in ((rooms, 1_600_000), (lidar, 1_040_000), (np.concatenate([rooms, lidar]), 1_600_000)):
         order = visits(points.astype(np.int64))
-        steps = by_points(order, PointBudget(points=most, bins=bins), (0, 0), None)
+        steps = by_cost(order, Budget(points=most, bins=bins), (0, 0), None)
         chosen = [next(steps)[1] for _ in range(256 // bins)]
         loads = [sum(int(points[order.at(p)[1]]) for p in bin_) for batch in chosen for bin_ in batch]
         assert np.mean(loads) / most >= 0.97
@@ -90,8 +90,8 @@ def test_bins_are_full(bins: int) -> None:
 def test_a_cap_counts_what_is_cropped() -> None:
     order = visits([5000, 10, 10, 10])
     with pytest.raises(ValueError, match="has 5000 points and a bin holds 1000"):
-        next(by_points(order, PointBudget(points=1000), (0, 0), None))
-    steps = by_points(order, PointBudget(points=1000, cap=900), (0, 0), 4)
+        next(by_cost(order, Budget(points=1000), (0, 0), None))
+    steps = by_cost(order, Budget(points=1000, cap=900), (0, 0), 4)
     assert sorted(place for _, ((bin_),) in steps for place in bin_) == [0, 1, 2, 3]
 
 
@@ -102,7 +102,7 @@ def test_batches_by_count_are_the_next_places() -> None:
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_ranks_share_the_bins(tmp_path: Path, world: int) -> None:
     corpus = toy_corpus(tmp_path)
-    budget = PointBudget(points=1200, bins=4, window=8)
+    budget = Budget(points=1200, bins=4, window=8)
 
     def key(sample: Any, rng: np.random.Generator) -> tuple[str, float]:
         return sample.key, rng.random()
@@ -121,7 +121,7 @@ def test_ranks_share_the_bins(tmp_path: Path, world: int) -> None:
     rest = list(Stream(corpus, ["points/xyz"], batch=budget, seed=5, prepare=key, epochs=2, state=state))
     assert [first, *rest] == whole
     with pytest.raises(CorpusError, match="another budget"):
-        Stream(corpus, ["points/xyz"], batch=PointBudget(points=1300, bins=4), seed=5, state=state)
+        Stream(corpus, ["points/xyz"], batch=Budget(points=1300, bins=4), seed=5, state=state)
 
 
 @settings(deadline=None)
@@ -138,8 +138,9 @@ def test_a_mixture_keeps_its_weights_and_its_epochs(portions: list[tuple[int, fl
         assert abs(len(rows) - 1000 * weight / total) <= len(portions) + 1
         for start in range(0, len(rows) - count + 1, count):
             assert sorted(rows[start : start + count]) == list(range(count))
-    assert mixture.points(0, 1000).tolist() == [row for _, row in found]  # a scene's points are its row here
-    assert mixture.points(371, 402).tolist() == [row for _, row in found[371:402]]
+    tables = [corpus.points_per_scene for corpus in mixture.corpora]
+    assert mixture.values(tables, 0, 1000).tolist() == [row for _, row in found]  # a scene's points are its row here
+    assert mixture.values(tables, 371, 402).tolist() == [row for _, row in found[371:402]]
     with pytest.raises(ValueError, match="no epochs"):
         _ = mixture.epoch_length
 
@@ -157,14 +158,14 @@ def test_streaming_a_mixture(tmp_path: Path) -> None:
         Stream([Portion(corpus=one, weight=0.0)], ["points/xyz"], batch=1)
 
 
-@pytest.mark.parametrize("budget", [8, PointBudget(points=400_000, bins=8)], ids=["count", "points"])
-def test_going_on_late_in_a_long_epoch_costs_no_more_than_early(budget: int | PointBudget) -> None:
+@pytest.mark.parametrize("budget", [8, Budget(points=400_000, bins=8)], ids=["count", "points"])
+def test_going_on_late_in_a_long_epoch_costs_no_more_than_early(budget: int | Budget) -> None:
     """Processor seconds to the first plan of two million scenes; nothing before the place is gone through."""
     scenes = visits(np.random.default_rng(0).integers(20_000, 100_000, 2_000_000))
 
     def spent(place: int) -> float:
         begun = time.process_time()
-        plan = by_points(scenes, budget, (place, 0), None) if isinstance(budget, PointBudget) else by_count(
+        plan = by_cost(scenes, budget, (place, 0), None) if isinstance(budget, Budget) else by_count(
             budget, (place, 0), None)  # fmt: skip
         (after, _), bins = next(iter(plan))
         assert place <= after and sum(map(len, bins)) >= 8

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from brickyard.shards.batching import PointBudget
+from brickyard.shards.batching import Budget
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.order import permute_many
 from brickyard.shards.stream import Sample, Stream
@@ -72,12 +72,12 @@ def flat(batches: list[Any]) -> list[Item]:
     return [one for batch in batches for part in batch for one in (part if isinstance(part, list) else [part])]
 
 
-def run(corpus: Any, parts: list[Stretch], batch: int | PointBudget, epochs: int | None, **options: Any) -> list[Any]:
+def run(corpus: Any, parts: list[Stretch], batch: int | Budget, epochs: int | None, **options: Any) -> list[Any]:
     """Global batches (the ranks' shares put together) of all stretches, then of one rank to the end of the epochs."""
     found: list[Any] = []
     state: dict[str, Any] | None = None
     for part in [*parts, *([Stretch(1, 2, 10**6)] if epochs else [])]:
-        size = batch.bins if isinstance(batch, PointBudget) else batch
+        size = batch.bins if isinstance(batch, Budget) else batch
         world = part.world if size % part.world == 0 else 1
         ranks = [
             Stream(corpus, ["points/color"], batch=batch, prepare=item, rank=rank, world=world, threads=part.threads,
@@ -162,11 +162,11 @@ def test_any_number_of_ranks_from_1_to_16_takes_over_from_any_other(
     epochs=st.integers(1, 4),
     seed=st.integers(0, 99),
 )
-def test_by_points_every_epoch_is_exact_and_no_bin_too_full(
+def test_by_cost_every_epoch_is_exact_and_no_bin_too_full(
     corpus: Corpus, *, parts: list[Stretch], bins: int, room: int, window: int, epochs: int, seed: int
 ) -> None:
     sizes = dict(zip(corpus.keys, corpus.points_per_scene.tolist(), strict=True))
-    budget = PointBudget(points=room * max(sizes.values()), bins=bins, window=window)
+    budget = Budget(points=room * max(sizes.values()), bins=bins, window=window)
     found = run(corpus, parts, budget, epochs, seed=seed)
     assert all(len(batch) == bins for batch in found)
     assert all(sum(sizes[key] for _, key, _ in bin_) <= budget.points for batch in found for bin_ in batch)

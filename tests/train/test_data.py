@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from brickyard.shards.batching import PointBudget
+from brickyard.shards.batching import Budget
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import CorpusError
 from brickyard.shards.stream import Sample, Stream
@@ -83,8 +83,8 @@ def test_resume_without_workers(corpus: Corpus, stop: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("batch", [5, PointBudget(points=1500, bins=1)])
-def test_state_after_so_many_batches(corpus: Corpus, workers: int, batch: int | PointBudget) -> None:
+@pytest.mark.parametrize("batch", [5, Budget(points=1500, bins=1)])
+def test_state_after_so_many_batches(corpus: Corpus, workers: int, batch: int | Budget) -> None:
     def join(items: list[Any]) -> dict[str, Any]:
         return collate(items if batch == 5 else [one for bin_ in items for one in bin_])
 
