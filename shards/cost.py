@@ -27,7 +27,7 @@ COLUMNS = tuple(f.name for f in METADATA if pa.types.is_integer(f.type) or pa.ty
 MAX_CHARACTERS = 500
 MAX_DEPTH = 16
 _TOKEN = re.compile(r"\s*(?:\d+(?:\.\d*)?(?:[eE]\+?\d{1,2})?|[A-Za-z_]\w*|[+*(),]|$)", re.ASCII)
-_FUNCTIONS = {"min": np.minimum, "max": np.maximum}
+_FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {"min": np.minimum, "max": np.maximum}
 
 Numbers = NDArray[np.float64]
 _Node = Callable[[Mapping[str, Numbers]], Any]

@@ -131,7 +131,7 @@ def shares(weights: NDArray[np.float64]) -> NDArray[np.int64]:
     if len(weights) == 1:
         return np.ones(1, np.int64)
     exact = weights / weights.sum() * PATTERN
-    share = np.maximum(np.floor(exact), 1).astype(np.int64)
+    share: NDArray[np.int64] = np.maximum(np.floor(exact), 1).astype(np.int64)
     while share.sum() != PATTERN:  # the largest remainders get the places that rounding left over
         step = 1 if share.sum() < PATTERN else -1
         share[np.argmax(np.where(share + step >= 1, step * (exact - share), -np.inf))] += step

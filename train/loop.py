@@ -13,8 +13,8 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brickyard.shards.batching import PointBudget, by_points
+from brickyard.shards.batching import Budget, by_cost
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.shards.stream import Stream
@@ -35,7 +35,7 @@ from brickyard.train.running.checkpoint import load_checkpoint, save_checkpoint
 from brickyard.train.running.distributed import Group
 from brickyard.train.running.memory import memory_report, peak_bytes, start_measuring
 from brickyard.train.running.metrics import METRICS, MetricsLog, ProgressLine, rows_until
-from brickyard.train.running.run_folder import RunFolder
+from brickyard.train.running.run_folder import DATA, RunFolder
 from brickyard.train.step import Report, StepConfig, Stepper
 
 
@@ -44,13 +44,13 @@ class TrainConfig(StepConfig):
     """How long, and on what; how a step is computed and weights are moved is in the classes this one extends.
 
     Attributes:
-        steps: optimiser steps; or None, then `epochs` decides.
+        steps: optimiser steps; or None, then `epochs` decides. A mixture of corpora needs it.
         epochs: passes over the selection.
         batch: scenes per forward pass, over all ranks.
         accumulate: forward passes per optimiser step.
-        budget: batches by points instead of `batch` and `accumulate`: each of its bins is a forward pass of one rank,
-            all of them together are an optimiser step. So memory stays bounded although scenes differ in size. Its
-            `cap` must be what the objective crops scenes to.
+        budget: batches by cost (points, or an expression) instead of `batch` and `accumulate`: each of its bins is a
+            forward pass of one rank, all of them together are an optimiser step. So memory stays bounded although
+            scenes differ in size. Its `cap` must be what the objective crops scenes to.
         dataset: train on this dataset of the corpus only.
         split: train on this split; None takes all.
         checkpoint_every: steps. keep_last: checkpoints kept. keep_best: also keep the one before which the mean loss
@@ -65,7 +65,7 @@ class TrainConfig(StepConfig):
     epochs: float = 50.0
     batch: int = 16
     accumulate: int = 1
-    budget: PointBudget | None = None
+    budget: Budget | None = None
     dataset: str | None = None
     split: str | None = "train"
     checkpoint_every: int = 500
@@ -90,7 +90,7 @@ class TrainConfig(StepConfig):
 def train(
     config: TrainConfig,
     settings: ObjectiveConfig,
-    corpus: Corpus,
+    corpus: Corpus | Sequence[Portion],
     out: str | Path,
     *,
     rows: NDArray[np.int64] | None = None,
@@ -100,6 +100,7 @@ def train(
 
     Args:
         settings: of the objective, an instance of a class in `train.objectives.CONFIGS`.
+        corpus: an open corpus, or the portions of a mixture; of one without rows, the configured dataset and split.
         out: folder of the run, made if need be; all ranks must see it.
         rows: of the corpus's index to train on (see `shards.selection`), instead of the configured dataset and split.
         resume: go on from the newest checkpoint; False refuses a folder that has one.
@@ -111,7 +112,25 @@ def train(
     with Group.join(config.device) as group:
         if group.device.type == "cpu":
             keep_pages()
-        return _Run(config, settings, corpus, Path(out), group, rows=rows).train(resume=resume)
+        return _Run(config, settings, portions_of(config, corpus, rows), Path(out), group).train(resume=resume)
+
+
+def portions_of(
+    config: TrainConfig, corpus: Corpus | Sequence[Portion], rows: NDArray[np.int64] | None = None
+) -> tuple[Portion, ...]:
+    """What is trained on, each portion with its rows; arguments and errors as of `train`."""
+    if isinstance(corpus, Corpus):
+        corpus = [Portion(corpus=corpus, rows=rows)]
+    elif rows is not None:
+        raise ValueError("the portions of a mixture have rows of their own")
+    found = tuple(p if p.rows is not None else replace(p, rows=_chosen(config, p.corpus)) for p in corpus)
+    for portion in found:
+        if not len(_rows(portion)):
+            where = f" of {portion.corpus.store.uri}" if len(found) > 1 else ""
+            raise RecipeError(f"the selection{where} holds no scene: there is nothing to train on")
+    if len(found) > 1 and config.steps is None:
+        raise RecipeError("a mixture has no epochs, as each of its corpora has its own: say how many `steps` to make")
+    return found
 
 
 class _Run:
@@ -119,26 +138,22 @@ class _Run:
         self,
         config: TrainConfig,
         settings: ObjectiveConfig,
-        corpus: Corpus,
+        portions: Sequence[Portion],
         out: Path,
         group: Group,
-        *,
-        rows: NDArray[np.int64] | None,
     ) -> None:
-        self.config, self.settings, self.corpus, self.group = config, settings, corpus, group
-        self.rows = _chosen(config, corpus) if rows is None else rows
-        if not len(self.rows):
-            raise RecipeError("the selection holds no scene: there is nothing to train on")
+        self.config, self.settings, self.portions, self.group = config, settings, portions, group
         self.numbers = _numbers_of_passes(config, group)
-        self.steps = config.steps or max(1, math.ceil(config.epochs * _steps_of_an_epoch(config, corpus, self.rows)))
+        self.steps = config.steps or max(1, math.ceil(config.epochs * _steps_of_an_epoch(config, portions)))
         torch.manual_seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - libraries may use the global generator
         self.objective: Objective = settings.build(group.device)
-        check_suits(self.objective, corpus, self.rows)
+        for portion in portions:
+            check_suits(self.objective, portion.corpus, _rows(portion))
         check_warmup(config, self.steps)
-        epoch = _steps_of_an_epoch(config, corpus, self.rows) if config.schedule == "epoch_cosine" else 1.0
+        epoch = _steps_of_an_epoch(config, portions) if config.schedule == "epoch_cosine" else 1.0
         self.stepper = Stepper(config, self.objective, group, self._points, epoch)
-        self.folder = RunFolder(out, group, config=config, settings=settings, corpus=corpus, rows=self.rows)
+        self.folder = RunFolder(out, group, config=config, settings=settings, portions=portions)
         self.seconds = self.waited = 0.0
         self.best: dict[str, float] | None = None
         self.since_checkpoint: list[float] = []
@@ -153,17 +168,18 @@ class _Run:
         if first >= self.steps and (done := self.folder.finished()):
             return done
         stream = Stream(
-            self.corpus,
+            self.portions,
             self.objective.fields,
             batch=self.config.budget or self.config.batch,
             seed=self.config.seed,
-            rows=self.rows,
             rank=self.group.rank,
             world=self.group.world,
             threads=self.config.threads,
             prepare=self.objective.prepare,
+            choose=self.objective.choose,
             state=place,
             bad_scenes=self.config.bad_scenes,
+            accumulate=self.config.accumulate,
         )
         base, before = start_measuring(self.group.device), self.seconds
         if first < self.steps:
@@ -178,7 +194,7 @@ class _Run:
         summary = {
             "objective": self.settings.name,
             "steps": self.steps,
-            "scenes": len(self.rows),
+            "scenes": sum(len(_rows(portion)) for portion in self.portions),
             "last_loss": self.last_loss,
             "best": self.best,
             self.objective.unusable: self.stepper.unusable,
@@ -187,8 +203,7 @@ class _Run:
             "seconds": round(before + time.monotonic() - started, 1),
             "data_wait": round(self.waited / max(self.seconds, 1e-9), 4),
             "memory": memory,
-            "corpus": self.corpus.fingerprint,
-            "selection": self.folder.identity["selection"],
+            **{name: self.folder.identity[name] for name in DATA if name in self.folder.identity},
         }
         self.folder.finish(self.objective.student, summary)
         return summary
@@ -228,9 +243,10 @@ class _Run:
                     yield from batch
 
     def _points(self, key: str) -> int:
-        row, cap = self.corpus.find(key), self.config.budget.cap if self.config.budget else None
-        points = 0 if row is None else int(self.corpus.points_per_scene[row])
-        return points if cap is None else min(points, cap)
+        budget, corpora = self.config.budget, [portion.corpus for portion in self.portions]
+        counts = [int(corpus.points_per_scene[row]) for corpus in corpora if (row := corpus.find(key)) is not None]
+        points = max(counts, default=0)  # corpora of a mixture may share a key
+        return points if budget is None or budget.points is None or budget.cap is None else min(points, budget.cap)
 
     # Checkpoints
 
@@ -244,7 +260,7 @@ class _Run:
         step = int(state["step"])
         if self.group.rank == 0:
             self._check_lines(step)
-        return step, state["stream"]
+        return step, {"batches": step * self.config.accumulate} | state["stream"]  # older versions did not keep it
 
     def _check_lines(self, step: int) -> None:
         """Say so where metrics.jsonl has lost lines; nothing but its curves depends on them."""
@@ -285,8 +301,16 @@ class _Run:
 def _chosen(config: TrainConfig, corpus: Corpus) -> NDArray[np.int64]:
     rows = corpus.select(dataset=config.dataset, split=config.split)
     if not len(rows):
-        raise RecipeError(f"the corpus has no scene of split {config.split!r} and dataset {config.dataset!r}")
+        raise RecipeError(
+            f"{corpus.store.uri} has no scene of split {config.split!r} and dataset {config.dataset!r}: there is"
+            " nothing to train on"
+        )
     return rows
+
+
+def _rows(portion: Portion) -> NDArray[np.int64]:
+    assert portion.rows is not None
+    return portion.rows
 
 
 def _numbers_of_passes(config: TrainConfig, group: Group) -> list[int]:
@@ -301,12 +325,14 @@ def _numbers_of_passes(config: TrainConfig, group: Group) -> list[int]:
     return list(range(group.rank * share, (group.rank + 1) * share))
 
 
-def _steps_of_an_epoch(config: TrainConfig, corpus: Corpus, rows: NDArray[np.int64]) -> float:
+def _steps_of_an_epoch(config: TrainConfig, portions: Sequence[Portion]) -> float:
     """Steps of a pass over the rows; with a budget the first pass is planned and counted."""
+    if len(portions) > 1:
+        raise RecipeError('a mixture has no epochs: schedule "epoch_cosine" has no meaning there, take another one')
+    visits = Visits(portions, config.seed)
     if config.budget is None:
-        return len(rows) / (config.batch * config.accumulate)
-    visits = Visits([Portion(corpus=corpus, rows=rows)], config.seed)
-    return float(sum(1 for _ in by_points(visits, config.budget, (0, 0), len(rows))))
+        return visits.epoch_length / (config.batch * config.accumulate)
+    return float(sum(1 for _ in by_cost(visits, config.budget, (0, 0), visits.epoch_length)))
 
 
 def _speed(report: Report, seconds: float, peak: int) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Scenes(lightning.LightningDataModule):
         super().__init__()
         self.model, self.batch = model, batch
         objective = model.objective
-        self.options = {"prepare": objective.prepare, "collate": self._collate, **options}
+        self.options = {"prepare": objective.prepare, "choose": objective.choose, "collate": self._collate, **options}
         self.corpus = corpus
 
     def _collate(self, items: list[Any]) -> Any:

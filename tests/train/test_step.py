@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brickyard.shards.batching import PointBudget
+from brickyard.shards.batching import Budget
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.train.loop import TrainConfig, train
@@ -24,7 +24,7 @@ from tests.killing import kill_after_line
 from tests.train.rings import ring_corpus
 from tests.train.spy import Spy, child, numbers, one_thread, passes, ranks, rewrite
 
-BUDGET = PointBudget(points=1500, bins=4, cap=700, window=8)
+BUDGET = Budget(points=1500, bins=4, cap=700, window=8)
 CONFIG = TrainConfig(
     steps=12, budget=BUDGET, optimiser="adamw", lr=0.01, schedule="one_cycle", warmup_share=0.2, weight_decay=0.04,
     weight_decay_end=0.2, clip=3.0, checkpoint_every=4, keep_last=3, threads=2, device="cpu", split=None,

@@ -2,7 +2,7 @@
 
     settings = CONFIGS["stslidr"](...)           # a frozen dataclass
     objective = settings.build("cuda")           # an `Objective`
-    stream = Stream(corpus, objective.fields, prepare=objective.prepare, ...)
+    stream = Stream(corpus, objective.fields, choose=objective.choose, prepare=objective.prepare, ...)
     loss = objective(objective.collate(items, device))
 
 To add one: a config class that has `name` and `build`, and an entry point, here or in a package of your own:

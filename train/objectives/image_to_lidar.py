@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -29,13 +30,13 @@ from brickyard.train.augment import CropConfig, CuboidConfig
 from brickyard.train.models.sparse_unet import head
 from brickyard.train.objectives import contrastive
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
-from brickyard.train.objectives.paired import PairedBatch, PairedScene, collate, prepare
+from brickyard.train.objectives.paired import PairedBatch, PairedScene, choose, collate, prepare
 from brickyard.train.precision import float32_island
 from brickyard.train.students.unet import UNetConfig, UNetStudent
 from brickyard.train.teachers import Teacher, TeacherConfig, load_teacher
 
 if TYPE_CHECKING:
-    from brickyard.shards.stream import Sample
+    from brickyard.shards.stream import Choose, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ class ImageToLidar(ObjectiveConfig):
         dimensions: of the common space.
         max_pairs: pairs drawn per batch where the unit is a point.
         visible_only: use only pairs that pass the depth test.
-        views: use at most so many images of a scene, chosen at random each time; None uses all.
+        views: use at most so many images of a scene, chosen at random each time; None uses all. Only these are read,
+            except with `visible_only`.
         pixel_stride: resolution of the pixel embeddings: 1 is the crop's own, as published; 4 costs a sixteenth.
     """
 
@@ -134,6 +136,10 @@ class ImageToLidarObjective(Objective):
     @property
     def teacher(self) -> Teacher:
         return self._frozen[0]
+
+    @property
+    def choose(self) -> Choose | None:
+        return None if self.config.views is None or self.config.visible_only else partial(choose, config=self.config)
 
     def prepare(self, sample: Sample, rng: np.random.Generator) -> PairedScene:
         return prepare(sample, rng, self.config)

@@ -14,7 +14,7 @@ from brickyard.train.checks import refuse_nonfinite
 from brickyard.train.students.base import Exported
 
 if TYPE_CHECKING:
-    from brickyard.shards.stream import Sample
+    from brickyard.shards.stream import Choose, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,15 @@ class Objective(nn.Module):
     def end_step(self, step: int, steps: int) -> None:
         """Called after the optimiser has made that step: for a teacher that follows the student."""
 
+    @property
+    def choose(self) -> Choose | None:
+        """What to read of a scene, for the stream (see `shards.stream.Stream`); None reads all of `fields`."""
+        return None
+
     def prepare(self, sample: Sample, rng: np.random.Generator) -> Any:
-        """One scene, in a thread of the stream: decode, crop, and draw every random number from `rng`."""
+        """One scene, in a thread of the stream: decode, crop, and draw every random number from `rng`. What follows a
+        schedule goes by `sample.step`; of how many steps `begin_step` has said before, which runs while later scenes
+        are prepared."""
         raise NotImplementedError
 
     def collate(self, items: Sequence[Any], device: torch.device) -> Any:

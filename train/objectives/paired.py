@@ -1,7 +1,8 @@
 """Scenes of points and images with pairs between them, on their way from the stream to the device.
 
-`prepare` runs in the stream's threads: it drops a cuboid of points, crops and flips the images with their superpixels
-and pairs, and draws the rotation of the cloud. `collate` joins scenes, moves them to the device and rotates there.
+`choose` draws the views of a scene before they are read. `prepare` runs in the stream's threads, too: it draws the same
+views, drops a cuboid of points, crops and flips the images with their superpixels and pairs, and draws the rotation of
+the cloud. `collate` joins scenes, moves them to the device and rotates there.
 Only images with pairs are kept, and only superpixels with points get a number: the others cannot be contrasted. A scene
 may end up without any; it stays in the batch and is counted.
 """
@@ -30,6 +31,7 @@ from brickyard.train.augment import (
 from brickyard.train.clouds import Cloud, Clouds, join_clouds, read_cloud
 
 if TYPE_CHECKING:
+    from brickyard.shards.encode import SceneHeader
     from brickyard.shards.stream import Sample
     from brickyard.train.objectives.image_to_lidar import ImageToLidar
 
@@ -91,13 +93,22 @@ class _View:
     superpixel: NDArray[np.int64]
 
 
+def choose(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> tuple[str, ...]:
+    """The student's fields and those of the views that `prepare` will draw; not for `visible_only`, as no header tells
+    how many pairs are visible."""
+    numbers = _drawn(_usable(sample.header, config), rng, config)
+    return (*config.student.fields, *(f"views/{v}/{part}" for v in numbers for part in _needed(config)))
+
+
 def prepare(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> PairedScene:
     """See the module's text; raises `BrickyardError` for a scene without points or with an image nobody can decode."""
     cloud = read_cloud(sample, config.student.inputs)
     xyz = cloud.xyz.numpy()
-    pairs = {number: _pairs(sample, number, visible_only=config.visible_only) for number in _usable(sample, config)}
-    pairs = {number: pair for number, pair in pairs.items() if len(pair[0])}
-    order = [list(pairs)[i] for i in rng.permutation(len(pairs))][: config.views]
+    usable = _usable(sample.header, config)
+    if config.visible_only:
+        usable = [number for number in usable if sample[f"views/{number}/pairs"].visible.any()]
+    order = _drawn(usable, rng, config)
+    pairs = {number: _pairs(sample, number, visible_only=config.visible_only) for number in order}
     keep = drop_cuboid(xyz, [pairs[number][0] for number in order], config.cuboid, rng)
     renumber = np.cumsum(keep) - 1
     views = []
@@ -156,10 +167,20 @@ def collate(items: Sequence[PairedScene], inputs: Sequence[str], device: torch.d
     )
 
 
-def _usable(sample: Sample, config: ImageToLidar) -> list[int]:
+def _needed(config: ImageToLidar) -> tuple[str, ...]:
+    """Fields that a view must have."""
+    return ("image", "pairs", "superpixels") if config.unit == "superpixel" else ("image", "pairs")
+
+
+def _usable(header: SceneHeader, config: ImageToLidar) -> list[int]:
     """Numbers of the views with an image, pairs, and superpixels where they are needed."""
-    needed = ("image", "pairs", "superpixels") if config.unit == "superpixel" else ("image", "pairs")
-    return [v for v in range(sample.views) if all(f"views/{v}/{part}" in sample for part in needed)]
+    fields = header.fields
+    whole = [v for v in range(len(header.views)) if all(f"views/{v}/{part}" in fields for part in _needed(config))]
+    return [v for v in whole if fields[f"views/{v}/pairs"].get("count") != 0]
+
+
+def _drawn(usable: list[int], rng: np.random.Generator, config: ImageToLidar) -> list[int]:
+    return [usable[i] for i in rng.permutation(len(usable))][: config.views]
 
 
 def _pairs(sample: Sample, number: int, *, visible_only: bool) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:

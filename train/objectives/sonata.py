@@ -35,6 +35,8 @@ from brickyard.train.objectives.sonata_images import (
     ImagePredictor,
     ImageTerm,
     ScenePictures,
+    draw_views,
+    fields_of,
     join_pictures,
     prepare_pictures,
 )
@@ -43,7 +45,7 @@ from brickyard.train.students.point import PointStudent, PointStudentConfig
 from brickyard.train.views.views import ViewConfig, Views, make_views
 
 if TYPE_CHECKING:
-    from brickyard.shards.stream import Sample
+    from brickyard.shards.stream import Choose, Sample
 
 Range = tuple[float, float]
 _COLLAPSED_RANK, _COLLAPSED_STEPS = 2.0, 100
@@ -217,9 +219,24 @@ class SonataObjective(Objective):
         follow(self.teacher, self.trained, cosine(*self.config.momentum, step / steps))
         self._watch(float(self._rank))
 
-    def prepare(self, sample: Sample, rng: np.random.Generator) -> SonataScene:
+    @property
+    def choose(self) -> Choose | None:
+        return self._choose if self.config.images else None
+
+    def _choose(self, sample: Sample, rng: np.random.Generator) -> tuple[str, ...]:
+        """The points, and the images that `prepare` will draw."""
+        _, numbers = self._drawn(sample, rng)
+        return (*self.student.fields, *fields_of(numbers))
+
+    def _drawn(self, sample: Sample, rng: np.random.Generator) -> tuple[int, list[int]]:
+        """(seed, views) of a scene, by its header alone."""
         seed = int(rng.integers(2**62))
-        pictures = prepare_pictures(sample, rng, self.config.images) if self.config.images else None
+        return seed, draw_views(sample.header, rng, self.config.images) if self.config.images else []
+
+    def prepare(self, sample: Sample, rng: np.random.Generator) -> SonataScene:
+        seed, numbers = self._drawn(sample, rng)
+        images = self.config.images
+        pictures = prepare_pictures(sample, numbers, rng, images) if images else None
         return SonataScene(cloud=self.student.scaled(self.student.read(sample)), seed=seed, pictures=pictures)
 
     def collate(self, items: Sequence[SonataScene], device: torch.device) -> SonataBatch:

@@ -25,6 +25,7 @@ from brickyard.train.teachers import Teacher, TeacherConfig, load_teacher
 from brickyard.train.views.views import Views
 
 if TYPE_CHECKING:
+    from brickyard.shards.encode import SceneHeader
     from brickyard.shards.stream import Sample
 
 FIELDS = ("views/*/image", "views/*/pairs")
@@ -38,7 +39,7 @@ class ImageTerm:
         teacher: the image network, frozen.
         weight: of the term beside the others.
         crop: of the images.
-        views: images of a scene, chosen at random each time, at most.
+        views: images of a scene, chosen at random each time, at most; only these are read.
         upcast: levels joined to the coarsest one for it.
     """
 
@@ -67,12 +68,25 @@ class ScenePictures:
     pixel: Tensor
 
 
-def prepare_pictures(sample: Sample, rng: np.random.Generator, config: ImageTerm) -> ScenePictures:
+def draw_views(header: SceneHeader, rng: np.random.Generator, config: ImageTerm) -> list[int]:
+    """Numbers of the views to learn from, of those that have pairs."""
+    every = range(len(header.views))
+    usable = [v for v in every if all(f"views/{v}/{part}" in header.fields for part in ("image", "pairs"))]
+    return [int(number) for number in rng.permutation(usable)[: config.views]]
+
+
+def fields_of(numbers: Sequence[int]) -> tuple[str, ...]:
+    """Those of some views that `prepare_pictures` reads."""
+    return tuple(pattern.replace("*", str(number)) for number in numbers for pattern in FIELDS)
+
+
+def prepare_pictures(
+    sample: Sample, numbers: Sequence[int], rng: np.random.Generator, config: ImageTerm
+) -> ScenePictures:
     """Some images of a scene, cropped; inside a stream's `prepare`."""
-    usable = [v for v in range(sample.views) if all(f"views/{v}/{part}" in sample for part in ("image", "pairs"))]
     images, points, pixels = [], [], []
-    for number in rng.permutation(usable)[: config.views]:
-        pairs, header = sample[f"views/{number}/pairs"], sample.header.view(int(number))
+    for number in numbers:
+        pairs, header = sample[f"views/{number}/pairs"], sample.header.view(number)
         seen, place = pairs.point[pairs.visible], pairs.pixel[pairs.visible]
         box = random_box(header.width, header.height, place, config.crop, rng)
         flip = bool(rng.random() < config.crop.flip)

@@ -1,6 +1,6 @@
 """The folder of a run: what it was made of, what it measured, what it left.
 
-    run/config.json        the whole configuration, and fingerprints of the corpus and of the selection
+    run/config.json        the whole configuration, and fingerprints of the corpora and of the selections
         environment.json   versions and hardware
         metrics.jsonl      one line per logged step; the same numbers are in tensorboard/
         checkpoints/       see `train.running.checkpoint`
@@ -18,6 +18,7 @@ import dataclasses
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from brickyard.shards.build import differences
-from brickyard.shards.corpus import Corpus
 from brickyard.shards.documents import write_document
 from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.shards.visits import Portion, shares
 from brickyard.train.objectives.objective import ObjectiveConfig
 from brickyard.train.running.checkpoint import checkpoints, remove_leftovers
 from brickyard.train.running.distributed import Group
@@ -40,6 +41,8 @@ from brickyard.train.students.export import export_student
 FREE = (
     "checkpoint_every", "keep_last", "keep_best", "log_every", "threads", "bad_scenes", "device", "explode_factor",
 )  # fmt: skip
+DATA = ("corpus", "selection", "shares")
+"""What config.json and the summary say of the data; the fingerprints of several corpora stand between slashes."""
 _PACKAGES = ("brickyard", "torch", "spconv-cu120", "spconv-cu126", "numpy", "pyarrow", "transformers", "pillow", "ray")
 
 
@@ -48,13 +51,25 @@ def selection_fingerprint(rows: NDArray[np.int64]) -> str:
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(rows, "<i8").tobytes())
 
 
+def _data(portions: Sequence[Portion]) -> dict[str, Any]:
+    """What is trained on, in which order and, of a mixture, how much of each, as JSON."""
+    rows = [np.arange(len(portion.corpus)) if portion.rows is None else portion.rows for portion in portions]
+    found: dict[str, Any] = {
+        "corpus": "/".join(portion.corpus.fingerprint for portion in portions),
+        "selection": "/".join(map(selection_fingerprint, rows)),
+    }
+    if len(portions) > 1:
+        found["shares"] = shares(np.array([portion.weight for portion in portions], np.float64)).tolist()
+    return found
+
+
 class RunFolder:
     """Only rank 0 writes.
 
     Args:
         out: the folder.
         config: the loop's settings, a dataclass with defaults.
-        rows: of the index, in their order, that are trained on.
+        portions: what is trained on; rows in their order.
     """
 
     def __init__(
@@ -64,16 +79,11 @@ class RunFolder:
         *,
         config: Any,
         settings: ObjectiveConfig,
-        corpus: Corpus,
-        rows: NDArray[np.int64],
+        portions: Sequence[Portion],
     ) -> None:
         self.out, self.group, self.checkpoints = out, group, out / "checkpoints"
         self._made_of = {"train": config, "objective": settings}
-        self.identity: dict[str, Any] = {
-            **_plain(self._made_of),
-            "corpus": corpus.fingerprint,
-            "selection": selection_fingerprint(rows),
-        }
+        self.identity: dict[str, Any] = {**_plain(self._made_of), **_data(portions)}
 
     def open(self, *, resume: bool) -> Path | None:
         """Make the folder if need be; the checkpoint to go on from, if there is one.

@@ -11,6 +11,7 @@ import pytest
 
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.shards.visits import Portion
 from brickyard.train.loop import TrainConfig
 from brickyard.train.objectives import Sonata, STSLidR
 from brickyard.train.running.distributed import Group
@@ -28,7 +29,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def folder(out: Path, corpus: Corpus, config: TrainConfig = CONFIG, rows: tuple[int, ...] = (0, 1)) -> RunFolder:
     with Group.join("cpu") as group:
-        return RunFolder(out, group, config=config, settings=SPY, corpus=corpus, rows=np.array(rows))
+        return RunFolder(
+            out, group, config=config, settings=SPY, portions=[Portion(corpus=corpus, rows=np.array(rows))]
+        )
 
 
 def saved(out: Path, corpus: Corpus) -> Path:
@@ -138,7 +141,9 @@ def test_paths_in_the_configuration(tmp_path: Path, corpus: Corpus) -> None:
     """A network may begin with the weights of a file."""
     settings = Sonata(student=PointStudentConfig(network="tiny", weights=Path("some/weights.pt")))
     with Group.join("cpu") as group:
-        run = RunFolder(tmp_path, group, config=CONFIG, settings=settings, corpus=corpus, rows=np.array([0]))
+        run = RunFolder(
+            tmp_path, group, config=CONFIG, settings=settings, portions=[Portion(corpus=corpus, rows=np.array([0]))]
+        )
     run.open(resume=True)
     assert json.loads((tmp_path / "config.json").read_text())["objective"]["student"]["weights"] == "some/weights.pt"
     assert recipe_differences(tmp_path, CONFIG, settings) == []
