@@ -75,7 +75,7 @@ def _load(folder: Path) -> Any:
     ]
     if wrong:
         raise RecipeError(
-            f"teacher {folder}: the weights are not those of its config.json: {'; '.join(wrong)}. If they have the names"
-            " of their authors (conv1.weight, patch_embed.proj.weight), give the file itself as the teacher's name"
+            f"teacher {folder}: the weights are not those of its config.json: {'; '.join(wrong)}. If they have their"
+            " authors' names (conv1.weight, patch_embed.proj.weight), give the file itself as the teacher's name"
         )
     return network

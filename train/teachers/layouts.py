@@ -1,8 +1,8 @@
 """Files of image networks as their authors publish them: where in the file the network is, and what else lies there.
 
-A layout is recognised by where the first layer is. What the authors keep beside the network (a classifier, a projection,
-a queue, the momentum copy) is left out by the names listed here; anything else is left over, and refused when the
-weights meet the network. Sources: the public code of each system, whose names these are.
+A layout is recognised by where the first layer is. What the authors keep beside the network (a classifier, a
+projection, a queue, the momentum copy) is left out by the names listed here; anything else is left over, and refused
+when the weights meet the network. Sources: the public code of each system, whose names these are.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ class Teacher(nn.Module):
     def check_size(self, height: int, width: int) -> None:
         """Raise `RecipeError`, with sizes that would do, for images that it cannot take."""
         if height % self.multiple or width % self.multiple:
-            do = " or ".join(f"{h} x {w}" for h, w in zip(self._near(height), self._near(width), strict=True))
+            near = zip(self._near(height), self._near(width), strict=True)
+            do = " or ".join(dict.fromkeys(f"{h} x {w}" for h, w in near))
             raise RecipeError(
                 f"images of {height} x {width} pixels: this teacher needs multiples of {self.multiple}, such as {do};"
                 " change the height and width of the crop"
