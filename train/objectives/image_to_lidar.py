@@ -128,7 +128,7 @@ class ImageToLidarObjective(Objective):
         self.student = UNetStudent(
             config.student, device
         )  # first, so that a seed gives the same one to every objective
-        teacher = load_teacher(config.teacher, device)
+        teacher = load_teacher(config.teacher, device, size=(config.crop.height, config.crop.width))
         self._frozen: tuple[Teacher] = (teacher,)  # in a tuple, so that torch does not see it
         self.point_head = head(self.student.channels, config.dimensions).to(device)
         self.pixel_head = nn.Conv2d(teacher.channels, config.dimensions, 1).to(device)

@@ -133,7 +133,7 @@ class ImagePredictor(nn.Module):
     def __init__(self, config: ImageTerm, channels: int, device: torch.device) -> None:
         super().__init__()
         self.config = config
-        teacher = load_teacher(config.teacher, device)
+        teacher = load_teacher(config.teacher, device, size=(config.crop.height, config.crop.width))
         self._frozen: tuple[Teacher] = (teacher,)  # in a tuple, so that torch does not see it
         self.linear = nn.Linear(channels, teacher.channels).to(device)
 
