@@ -47,7 +47,7 @@ class Budget:
         window: bins planned together; more fill better, fewer keep the order closer to the sequence.
         cost: of a scene: numbers, columns of the index, +, *, min and max, such as "n_points + 4096 * min(n_views, 4)";
             what comes out is rounded up, and is 1 at least. Columns: n_points, n_views (a clip's frames), n_pairs,
-            visible_share, raw_bytes, timestamp_ns.
+            visible_share, raw_bytes.
         most: of `cost` in a bin.
     """
 

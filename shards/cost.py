@@ -11,6 +11,7 @@ more to it. The text is parsed here, by hand, and every column in it is one that
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from typing import Any
@@ -21,8 +22,12 @@ from numpy.typing import NDArray
 
 from brickyard.shards.index import METADATA
 
-COLUMNS = tuple(f.name for f in METADATA if pa.types.is_integer(f.type) or pa.types.is_floating(f.type))
-"""The numbers of an index."""
+COLUMNS = tuple(
+    f.name
+    for f in METADATA
+    if (pa.types.is_integer(f.type) or pa.types.is_floating(f.type)) and f.name != "timestamp_ns"
+)
+"""The numbers of an index, but for times, which cost nothing."""
 
 MAX_CHARACTERS = 500
 MAX_DEPTH = 16
@@ -73,7 +78,8 @@ class Cost:
         while place < len(self.text):
             found = _TOKEN.match(self.text, place)
             if found is None:
-                raise self._error(f"{self.text[place:].lstrip()[0]!r} is none of its signs", place)
+                wrong = self.text[place:].lstrip(string.whitespace)[:1]
+                raise self._error(f"{wrong!r} is none of its signs", place)
             if token := found[0].strip():
                 yield token, found.end() - len(token)
             place = found.end()
