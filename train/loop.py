@@ -13,7 +13,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from brickyard.shards.batching import Budget, by_cost
 from brickyard.shards.corpus import Corpus
-from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.shards.errors import BrickyardError, Interrupted, RecipeError
 from brickyard.shards.stream import Stream
 from brickyard.shards.visits import Portion, Visits
 from brickyard.train.checks import check_suits
@@ -33,9 +33,13 @@ from brickyard.train.optimiser import check_warmup
 from brickyard.train.running.allocator import keep_pages
 from brickyard.train.running.checkpoint import load_checkpoint, save_checkpoint
 from brickyard.train.running.distributed import Group
+from brickyard.train.running.logs import Log, LogName, check_logs, open_logs
 from brickyard.train.running.memory import memory_report, peak_bytes, start_measuring
-from brickyard.train.running.metrics import METRICS, MetricsLog, ProgressLine, rows_until
+from brickyard.train.running.metrics import METRICS, MetricsLog, rows_until
+from brickyard.train.running.progress import ProgressLine
 from brickyard.train.running.run_folder import DATA, RunFolder
+from brickyard.train.running.stopping import listening
+from brickyard.train.running.watching import Watch
 from brickyard.train.step import Report, StepConfig, Stepper
 
 
@@ -53,9 +57,10 @@ class TrainConfig(StepConfig):
             scenes differ in size. Its `cap` must be what the objective crops scenes to.
         dataset: train on this dataset of the corpus only.
         split: train on this split; None takes all.
-        checkpoint_every: steps. keep_last: checkpoints kept. keep_best: also keep the one before which the mean loss
-            since its predecessor was lowest.
-        log_every: steps between lines of metrics.jsonl.
+        checkpoint_every: steps. keep_last: checkpoints kept. keep_best: also keep the one with the best score of what
+            is measured while training (see `train.running.watching`) or, where nothing is, the one before which the
+            mean loss since its predecessor was lowest, which says little of a self-supervised run.
+        log_every: steps between lines of metrics.jsonl. logs: where the numbers are shown besides.
         threads: of the stream.
         bad_scenes: damaged scenes that may be replaced before training stops.
         device: "auto" takes CUDA where there is one.
@@ -72,6 +77,7 @@ class TrainConfig(StepConfig):
     keep_last: int = 2
     keep_best: bool = True
     log_every: int = 1
+    logs: tuple[LogName, ...] = ("tensorboard",)
     threads: int = 4
     bad_scenes: int = 0
     device: str = "auto"
@@ -95,6 +101,8 @@ def train(
     *,
     rows: NDArray[np.int64] | None = None,
     resume: bool = True,
+    continue_with: str | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train until the last step; returns the summary that is also in `final/summary.json`.
 
@@ -104,15 +112,19 @@ def train(
         out: folder of the run, made if need be; all ranks must see it.
         rows: of the corpus's index to train on (see `shards.selection`), instead of the configured dataset and split.
         resume: go on from the newest checkpoint; False refuses a folder that has one.
+        continue_with: a name for going on with other settings of the loop than the run had, which is recorded.
+        watch: what is measured now and then.
 
     Raises:
+        Interrupted: somebody asked to stop; the newest checkpoint is that of the last step.
         RecipeError: an impossible configuration, or a folder of another run.
         BrickyardError: the loss is not finite or explodes, or memory is used up; the message names the scenes.
     """
     with Group.join(config.device) as group:
         if group.device.type == "cpu":
             keep_pages()
-        return _Run(config, settings, portions_of(config, corpus, rows), Path(out), group).train(resume=resume)
+        run = _Run(config, settings, portions_of(config, corpus, rows), Path(out), group, watch=watch)
+        return run.train(resume=resume, continue_with=continue_with)
 
 
 def portions_of(
@@ -141,8 +153,11 @@ class _Run:
         portions: Sequence[Portion],
         out: Path,
         group: Group,
+        *,
+        watch: Watch | None,
     ) -> None:
-        self.config, self.settings, self.portions, self.group = config, settings, portions, group
+        self.config, self.settings, self.portions, self.group, self.watch = config, settings, portions, group, watch
+        check_logs(config.logs)
         self.numbers = _numbers_of_passes(config, group)
         self.steps = config.steps or max(1, math.ceil(config.epochs * _steps_of_an_epoch(config, portions)))
         torch.manual_seed(config.seed)
@@ -151,6 +166,8 @@ class _Run:
         for portion in portions:
             check_suits(self.objective, portion.corpus, _rows(portion))
         check_warmup(config, self.steps)
+        if watch:
+            watch.check(self.objective, config.checkpoint_every)
         epoch = _steps_of_an_epoch(config, portions) if config.schedule == "epoch_cosine" else 1.0
         self.stepper = Stepper(config, self.objective, group, self._points, epoch)
         self.folder = RunFolder(out, group, config=config, settings=settings, portions=portions)
@@ -161,9 +178,9 @@ class _Run:
         self.log: MetricsLog | None = None
         self.lines: int | None = None  # of metrics.jsonl, when the restored checkpoint was written
 
-    def train(self, *, resume: bool) -> dict[str, Any]:
+    def train(self, *, resume: bool, continue_with: str | None) -> dict[str, Any]:
         started = time.monotonic()
-        checkpoint = self.folder.open(resume=resume)
+        checkpoint = self.folder.open(resume=resume, continue_with=continue_with)
         first, place = (0, None) if checkpoint is None else self._restore(checkpoint)
         if first >= self.steps and (done := self.folder.finished()):
             return done
@@ -211,27 +228,42 @@ class _Run:
     def _loop(self, first: int, stream: Stream) -> None:
         with contextlib.ExitStack() as stack:
             passes = stack.enter_context(contextlib.closing(self._passes(stream)))
-            chief = self.group.rank == 0
+            request = stack.enter_context(listening())
+            chief, logs = self.group.rank == 0, list[Log]()
             if chief:
                 log = MetricsLog(self.folder.out, first, lines=self.lines)
                 self.log = stack.enter_context(contextlib.closing(log))
+                logs = open_logs(self.config.logs, self.folder.out, first, self.folder.identity)
+                for one in logs:
+                    stack.enter_context(contextlib.closing(one))
             line = stack.enter_context(contextlib.closing(ProgressLine(self.steps, first))) if chief else None
             for step in range(first, self.steps):
                 begun = time.monotonic()
-                report = self.stepper.make(step, self.steps, passes, self.numbers)
+                report = self.stepper.make(step, self.steps, passes, self.numbers, stop=lambda: request.asked)
                 seconds = max(time.monotonic() - begun, 1e-9)
                 self.seconds, self.waited = self.seconds + seconds, self.waited + report.waited
                 if report.learned:
                     self.since_checkpoint.append(report.metrics["loss"])
                 self.last_loss = loss if math.isfinite(loss := report.metrics["loss"]) else None
                 done, peak = step + 1, peak_bytes(self.group.device)
-                if self.log and (done % self.config.log_every == 0 or done == self.steps):
-                    self.log.write(done, report.metrics | _speed(report, seconds, peak))
+                seen = self._look(done)
+                if self.log and (seen or report.stop or done % self.config.log_every == 0 or done == self.steps):
+                    numbers = report.metrics | seen | _speed(report, seconds, peak)
+                    for one in (self.log, *logs):
+                        one.write(done, numbers)
                 if line:
                     rate, wait = report.scenes / seconds, report.waited / seconds
                     line.update(done, report.metrics["loss"], rate, wait, peak)
-                if done % self.config.checkpoint_every == 0 or done == self.steps:
-                    self._save(done, stream)
+                if report.stop or done % self.config.checkpoint_every == 0 or done == self.steps:
+                    self._save(done, stream, seen)
+                if report.stop and done < self.steps:
+                    raise Interrupted(f"stopped after step {done} of {self.steps}; the same command goes on from there")
+
+    def _look(self, done: int) -> dict[str, float]:
+        """What is measured after so many steps, if anything; by rank 0, the others wait where they save."""
+        if self.watch is None or done % self.watch.every or self.group.rank != 0:
+            return {}
+        return self.watch.look(self.objective)
 
     def _passes(self, stream: Stream) -> Generator[list[Any], None, None]:
         """The items of each pass of this rank: those of a batch, or those of each bin of one."""
@@ -274,12 +306,11 @@ class _Run:
             text = f"{path} has {len(rows)} lines up to step {step} where there were {expected} or more"
             print(f"{text}: they are lost; the run goes on, its curves have a gap", file=sys.stderr, flush=True)
 
-    def _save(self, step: int, stream: Stream) -> None:
+    def _save(self, step: int, stream: Stream, seen: Mapping[str, float]) -> None:
         """Rank 0 writes; the others wait."""
         if self.since_checkpoint:
             mean = sum(self.since_checkpoint) / len(self.since_checkpoint)
-            if self.best is None or mean < self.best["loss"]:
-                self.best = {"step": step, "loss": mean}
+            self._judge({"step": step, "loss": mean}, seen)
             self.since_checkpoint = []
         if self.group.rank == 0:
             assert self.log is not None
@@ -296,6 +327,16 @@ class _Run:
                 best=int(self.best["step"]) if self.best and self.config.keep_best else None,
             )
         self.group.barrier()
+
+    def _judge(self, state: dict[str, float], seen: Mapping[str, float]) -> None:
+        """Remember a checkpoint that is the best so far: by its score or, where nothing is watched, by its loss."""
+        if self.watch is None:
+            if self.best is None or state["loss"] < self.best["loss"]:
+                self.best = state
+        elif seen:
+            score = self.watch.scored(seen)
+            if self.best is None or score > self.best.get("score", -math.inf):
+                self.best = state | {"score": score}
 
 
 def _chosen(config: TrainConfig, corpus: Corpus) -> NDArray[np.int64]:

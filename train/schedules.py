@@ -45,8 +45,8 @@ def one_cycle(
 
 
 def two_cosines(levels: tuple[float, float, float], step: int, steps: int, warmup: float) -> float:
-    """A cosine from the first of three levels to the second, the last of `warmup` steps, then one to the third, the last
-    of `steps`."""
+    """A cosine from the first of three levels to the second, at the last of `warmup` steps, then one to the third, at
+    the last of `steps`."""
     start, peak, end = levels
     top, last = max(warmup - 1, 0.0), steps - 1
     if step < top:

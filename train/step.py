@@ -65,6 +65,7 @@ class Report:
         learned: whether the weights were moved.
         waited: seconds that the slowest rank waited for data.
         scenes, points: over all ranks.
+        stop: whether any rank was asked to stop.
     """
 
     metrics: dict[str, float]
@@ -72,6 +73,7 @@ class Report:
     waited: float
     scenes: int
     points: int
+    stop: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +125,21 @@ class Stepper:
             setattr(self, name, int(state.get(name, 0)))
         self.watch = LossWatch(self.config.explode_factor, state.get("losses", ()))
 
-    def make(self, step: int, steps: int, passes: Iterator[list[Any]], numbers: Sequence[int]) -> Report:
+    def make(
+        self,
+        step: int,
+        steps: int,
+        passes: Iterator[list[Any]],
+        numbers: Sequence[int],
+        *,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Report:
         """Optimiser step `step` (from 0) of `steps`.
 
         Args:
             passes: the items of this rank's passes; as many are taken as there are `numbers`.
             numbers: of these passes among those of all ranks.
+            stop: whether this rank is asked to stop, see `Report.stop`.
 
         Raises:
             Stopped: a loss or gradient that is not finite or explodes; on all ranks.
@@ -155,6 +166,7 @@ class Stepper:
                 "waited": waited,
                 "scenes": sum(len(one.keys) for one in done),
                 "points": sum(one.points for one in done),
+                "stop": stop(),
             }
         )
         metrics = _means([rank["passes"] for rank in ranks])
@@ -167,6 +179,7 @@ class Stepper:
             waited=max(rank["waited"] for rank in ranks),
             scenes=sum(rank["scenes"] for rank in ranks),
             points=sum(rank["points"] for rank in ranks),
+            stop=any(rank["stop"] for rank in ranks),
         )
 
     def _pass(self, step: int, items: list[Any], count: int) -> _Pass:

@@ -24,7 +24,8 @@ from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives import PPKT, STSLidR
 from brickyard.train.objectives.image_to_lidar import ImageToLidarObjective
 from brickyard.train.objectives.objective import Loss
-from brickyard.train.running.metrics import MetricsLog, ProgressLine, read_metrics
+from brickyard.train.running.metrics import MetricsLog, read_metrics
+from brickyard.train.running.progress import ProgressLine
 from brickyard.train.students.export import load_student
 from brickyard.train.students.unet import UNetConfig
 from tests.killing import kill_after_line, kill_at_rename
@@ -224,11 +225,11 @@ def test_no_scenes_and_impossible_numbers_are_refused(tmp_path: Path, corpus: Co
 def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
-    log = MetricsLog(tmp_path, 1, tensorboard=False)
+    log = MetricsLog(tmp_path, 1)
     log.write(2, {"loss": 0.1 + 0.2})
     log.close()
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 0.1 + 0.2}]
-    log = MetricsLog(tmp_path, 2, lines=1, tensorboard=False)
+    log = MetricsLog(tmp_path, 2, lines=1)
     log.write(2, {"loss": math.nan})
     log.close()
     text = (tmp_path / "metrics.jsonl").read_text()
@@ -252,8 +253,10 @@ def two_ranks(uri: str, out: str) -> None:
     """Writes down the weights of each rank at the end."""
     from brickyard.train import loop
 
-    def spy(run: Any, step: int, stream: Any, save: Any = loop._Run._save) -> None:
-        save(run, step, stream)
+    save = loop._Run._save
+
+    def spy(run: Any, step: int, stream: Any, seen: Any) -> None:
+        save(run, step, stream, seen)
         flat = torch.cat([p.detach().flatten() for p in run.objective.parameters()]).double()
         line = {"sum": float(flat.sum()), "square": float(flat.square().sum()), "place": stream.state()["place"]}
         Path(f"{out}-{run.group.rank}.json").write_text(json.dumps(line))

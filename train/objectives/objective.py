@@ -49,6 +49,11 @@ class Objective(nn.Module):
     student: Exported
     unusable: ClassVar[str] = "unusable_steps"
 
+    @property
+    def networks(self) -> dict[str, Exported]:
+        """What can be measured while training: the student and, where one follows it, the teacher."""
+        return {"student": self.student}
+
     def rate(self, parameter: str) -> float:
         """Factor on the learning rate of a parameter, by its name in `named_parameters`."""
         del parameter

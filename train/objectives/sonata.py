@@ -41,6 +41,7 @@ from brickyard.train.objectives.sonata_images import (
     prepare_pictures,
 )
 from brickyard.train.schedules import cosine, layer_decay, linear_then_constant
+from brickyard.train.students.base import Exported
 from brickyard.train.students.point import PointStudent, PointStudentConfig
 from brickyard.train.views.views import ViewConfig, Views, make_views
 
@@ -191,6 +192,10 @@ class SonataObjective(Objective):
     def student(self) -> PointStudent:  # type: ignore[override]
         """The encoder that is exported: the student's, as in published evaluations."""
         return self.trained.encoder
+
+    @property
+    def networks(self) -> dict[str, Exported]:
+        return {"student": self.student, "teacher": self.teacher.encoder}
 
     def train(self, mode: bool = True) -> SonataObjective:
         super().train(mode)

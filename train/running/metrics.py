@@ -1,9 +1,9 @@
-"""Where the numbers of a run go: metrics.jsonl (one line per logged step), TensorBoard events, a line on stderr.
+"""The numbers of a run: metrics.jsonl, one line per logged step. (`train.running.logs` shows them elsewhere, too.)
 
 Lines are appended; a last one without its newline was cut off by a crash and is none. What stood before a checkpoint is
-on the disk when the checkpoint is. On resuming, lines and events of steps after the checkpoint are dropped (the file is
-written anew, whole or not at all), so a run that was killed has the same file as one that was not. A number that is not
-finite is null. On a terminal the progress is redrawn in place with a bar; elsewhere it is printed now and then.
+on the disk when the checkpoint is. On resuming, lines of steps after the checkpoint are dropped (the file is written
+anew, whole or not at all), so a run that was killed has the same file as one that was not. A number that is not finite
+is null.
 """
 
 from __future__ import annotations
@@ -13,12 +13,8 @@ import json
 import math
 import os
 import re
-import shutil
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
 
 from brickyard.shards.atomic import write_whole
 from brickyard.shards.documents import Every, read_document
@@ -29,9 +25,6 @@ METRICS = "metrics.jsonl"
 TIMINGS = ("data_wait", "scenes_per_second", "points_per_second", "peak_gib")
 """Metrics that differ from run to run; all others are equal, bit for bit, on a CPU."""
 
-_BAR = 20
-_PLAIN_SECONDS = 10.0
-
 
 class MetricsLog:
     """Writes into a run's folder.
@@ -40,34 +33,23 @@ class MetricsLog:
         folder: of the run.
         step: the step that was restored; later lines of metrics.jsonl go.
         lines: that the checkpoint of this step has seen, if that is known; the file is read no further.
-        tensorboard: write events too.
 
     Attributes:
         lines: in the file.
     """
 
-    def __init__(self, folder: Path, step: int = 0, *, lines: int | None = None, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, step: int = 0, *, lines: int | None = None) -> None:
         path = folder / METRICS
         kept = rows_until(path, step, lines)
         write_whole(path, "".join(_line(row) for row in kept).encode())
         self.lines = len(kept)
         self._file = path.open("a", encoding="utf-8")
-        self._board = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            if step == 0:
-                shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append a step; numbers are written exactly (shortest text that reads back equal)."""
         self._file.write(_line({"step": step, **values}))
         self._file.flush()
         self.lines += 1
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
         """Have the disk keep what was written; before a checkpoint that counts on it."""
@@ -75,8 +57,6 @@ class MetricsLog:
 
     def close(self) -> None:
         self._file.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -113,35 +93,3 @@ def _line(row: Mapping[str, float]) -> str:
 _LINE = Every((int, float, None))
 _NOT_FINITE = re.compile(rb"(: )(?:NaN|-?Infinity)(?=[,}])")
 """Older versions wrote what is no JSON."""
-
-
-class ProgressLine:
-    """The line on stderr: step, loss, scenes per second, share of time waited for data, peak memory, time left."""
-
-    def __init__(self, steps: int, done: int, stream: TextIO | None = None) -> None:
-        self._steps, self._first, self._stream = steps, done, stream if stream is not None else sys.stderr
-        self._terminal = self._stream.isatty()
-        self._start = time.monotonic()
-        self._printed = -1e9
-
-    def update(self, step: int, loss: float, scenes_per_second: float, data_wait: float, peak: int) -> None:
-        now = time.monotonic()
-        if step < self._steps and now - self._printed < (0.1 if self._terminal else _PLAIN_SECONDS):
-            return
-        self._printed = now
-        left = (now - self._start) / max(step - self._first, 1) * (self._steps - step)
-        text = (
-            f"step {step}/{self._steps}  loss {loss:.4f}  {scenes_per_second:.1f} scenes/s"
-            f"  waiting for data {data_wait:.0%}  peak {peak / 2**30:.1f} GiB"
-            f"  {int(left) // 60}:{int(left) % 60:02d} left"
-        )
-        if self._terminal:
-            filled = _BAR * step // max(self._steps, 1)
-            self._stream.write(f"\r\x1b[K[{'#' * filled}{'.' * (_BAR - filled)}] {text}")
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        if self._terminal:
-            self._stream.write("\n")

@@ -8,7 +8,8 @@
 
 Every file is written whole or not at all, but for metrics.jsonl, which grows by lines. Starting a run in a folder goes
 on from its newest checkpoint, if configuration, corpus and selection are the same; otherwise it is refused, with the
-difference. What does not decide the numbers (`FREE`) may change.
+difference. What does not decide the numbers (`FREE`) may change; other settings of the loop may, where the caller gives
+the change a name (a longer run, another learning rate), which is kept in config.json with the step it begins at.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ from brickyard.train.students.base import Exported
 from brickyard.train.students.export import export_student
 
 FREE = (
-    "checkpoint_every", "keep_last", "keep_best", "log_every", "threads", "bad_scenes", "device", "explode_factor",
+    "checkpoint_every", "keep_last", "keep_best", "log_every", "logs", "threads", "bad_scenes", "device",
+    "explode_factor",
 )  # fmt: skip
+FIXED = ("seed", "optimiser", "budget", "dataset", "split")
+"""Settings of the loop that no continuation changes: the optimiser's state and the order of scenes belong to them."""
+CONTINUATIONS = "continuations"
 DATA = ("corpus", "selection", "shares")
 """What config.json and the summary say of the data; the fingerprints of several corpora stand between slashes."""
 _PACKAGES = ("brickyard", "torch", "spconv-cu120", "spconv-cu126", "numpy", "pyarrow", "transformers", "pillow", "ray")
@@ -85,8 +90,11 @@ class RunFolder:
         self._made_of = {"train": config, "objective": settings}
         self.identity: dict[str, Any] = {**_plain(self._made_of), **_data(portions)}
 
-    def open(self, *, resume: bool) -> Path | None:
+    def open(self, *, resume: bool, continue_with: str | None = None) -> Path | None:
         """Make the folder if need be; the checkpoint to go on from, if there is one.
+
+        Args:
+            continue_with: the name of a continuation, in which settings of the loop differ.
 
         Raises:
             RecipeError: the folder holds another run, or any run if `resume` is False.
@@ -96,9 +104,16 @@ class RunFolder:
             raise RecipeError(f"{self.out} already holds a run; resume it, or choose another folder")
         if saved:
             before = {"selection": self.identity["selection"], **_aged(read_config(self.out), self._made_of)}
+            past = before.pop(CONTINUATIONS, [])
             changed = differences(_numerics(before), _numerics(self.identity))
-            if changed:
+            if changed and continue_with is None:
                 raise RecipeError(f"{self.out} holds another run; resuming would mix them:\n  " + "\n  ".join(changed))
+            if changed:
+                self._refuse_fixed(changed)
+                step = int(saved[-1].name.removeprefix("step-"))
+                past = [*past, {"name": continue_with, "step": step, "changed": changed}]
+                if self.group.rank == 0:
+                    write_document(self.out / CONFIG, {**self.identity, CONTINUATIONS: past})
         elif self.group.rank == 0:
             write_document(self.out / CONFIG, self.identity)
             write_document(self.out / "environment.json", environment(self.group))
@@ -106,6 +121,14 @@ class RunFolder:
             remove_leftovers(self.checkpoints)
         self.group.barrier()
         return saved[-1] if saved else None
+
+    def _refuse_fixed(self, changed: Sequence[str]) -> None:
+        fixed = tuple(f"train.{name}" for name in FIXED)
+        if bad := [line for line in changed if not line.startswith("train.") or line.startswith(fixed)]:
+            raise RecipeError(
+                f"{self.out}: a continuation may change settings of the loop, but not the objective, the data or"
+                f" {', '.join(FIXED)}:\n  " + "\n  ".join(bad)
+            )
 
     def finished(self) -> dict[str, Any] | None:
         """The summary of a run that is over. One that is damaged is none: it is made again, and so is the student."""
@@ -150,7 +173,8 @@ def _plain(made_of: dict[str, Any]) -> dict[str, Any]:
 
 
 def _aged(saved: dict[str, Any], current: Any) -> dict[str, Any]:
-    """A config.json of an older version: settings that it does not have were what they are by default.
+    """A config.json of an older version: settings that it does not have were what they are by default, or what a
+    field's metadata says they were "before" there was a choice.
 
     Args:
         current: configs (dataclasses, or mappings with them) that name the settings there are now.
@@ -171,7 +195,10 @@ def _aged(saved: dict[str, Any], current: Any) -> dict[str, Any]:
 
 def _default(field: dataclasses.Field[Any]) -> dict[str, Any]:
     """{name: default} of a setting, as it stands in config.json; nothing for one that has none."""
-    if field.default_factory is not dataclasses.MISSING:
+    default: Any
+    if "before" in field.metadata:
+        default = field.metadata["before"]
+    elif field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     elif field.default is not dataclasses.MISSING:
         default = field.default
