@@ -1,7 +1,7 @@
 """The command `brickyard`: one verb per job. Only the verb that runs is imported, so `--help` costs nothing.
 
 Exit codes: 0 done; 1 failed (the last line on stderr says why); 2 wrong usage, or a recipe that cannot be used; 3 done,
-but scenes were quarantined.
+but scenes were quarantined; 4 a training was asked to stop, and goes on with the same command.
 With --json, stdout carries one JSON object and nothing else; progress is on stderr always.
 """
 
@@ -64,7 +64,8 @@ def _main(words: Sequence[str]) -> int:
         with redirect_stdout(sys.stderr) if args.json else nullcontext():
             result, code = verb(args)
     except BrickyardError as problem:
-        return _fail(args, str(problem), USAGE if isinstance(problem, RecipeError) else FAILED)
+        code = USAGE if isinstance(problem, RecipeError) else getattr(problem, "exit_code", FAILED)
+        return _fail(args, str(problem), code)
     except ModuleNotFoundError as problem:
         if (hint := how_to_install(problem, args.verb)) is None:
             raise
@@ -186,10 +187,12 @@ def _add_training(verbs: Any) -> None:
     train = _verb(verbs, "train", "train a 3D encoder from a corpus; run it again to resume",
                   "brickyard train recipe.yaml --corpus corpus/ --out run/")  # fmt: skip
     _recipe(train)
-    train.add_argument("--corpus", required=True, help="folder or URI")
+    train.add_argument("--corpus", action="append", default=[], metavar="CORPUS[=WEIGHT]",
+                       help="folder or URI, instead of the recipe's `train.corpora`; several are mixed by weight")  # fmt: skip
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
     train.add_argument("--seed", type=_natural, default=None, help="instead of the recipe's")
-    train.add_argument("--selection", type=Path, default=None, help="train on the scenes that `select` chose")
+    train.add_argument("--selection", type=Path, action="append", default=[],
+                       help="train on the scenes that `select` chose (repeat for several corpora)")  # fmt: skip
     train.add_argument("--cache", default=None, help="local folder that keeps what was read from an object store")
     train.add_argument("--cache-gib", type=_positive, default=64, help="its size at most (default 64)")
     train.add_argument("--workers", type=_positive, default=None,

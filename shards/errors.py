@@ -24,10 +24,6 @@ NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, Syntax
 """What parsing raises when bytes say something impossible; turned into an error that names the place."""
 
 
-class Interrupted(BrickyardError):
-    """Work that was asked to stop, and did so where it can go on: the same command continues it."""
-
-
 class RecipeError(BrickyardError):
     """A recipe (YAML) that cannot be used: unknown key, wrong type, impossible value."""
 

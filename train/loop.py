@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from brickyard.shards.batching import Budget, by_cost
 from brickyard.shards.corpus import Corpus
-from brickyard.shards.errors import BrickyardError, Interrupted, RecipeError
+from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.shards.stream import Stream
 from brickyard.shards.visits import Portion, Visits
 from brickyard.train.checks import check_suits
@@ -38,7 +38,7 @@ from brickyard.train.running.memory import memory_report, peak_bytes, start_meas
 from brickyard.train.running.metrics import METRICS, MetricsLog, rows_until
 from brickyard.train.running.progress import ProgressLine
 from brickyard.train.running.run_folder import DATA, RunFolder
-from brickyard.train.running.stopping import listening
+from brickyard.train.running.stopping import Interrupted, listening
 from brickyard.train.running.watching import Watch
 from brickyard.train.step import Report, StepConfig, Stepper
 

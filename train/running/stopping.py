@@ -14,8 +14,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import ClassVar
+
+from brickyard.shards.errors import BrickyardError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Interrupted(BrickyardError):
+    """A training that was asked to stop, and did so where it can go on: the same command continues it.
+
+    Attributes:
+        exit_code: of the command line, so that a scheduler can tell it from a failure.
+    """
+
+    exit_code: ClassVar[int] = 4
 
 
 class StopRequest:

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from brickyard.shards.corpus import Corpus
-from brickyard.shards.errors import Interrupted, RecipeError
+from brickyard.shards.errors import RecipeError
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.running.checkpoint import checkpoints
 from brickyard.train.running.metrics import MetricsLog, read_metrics
 from brickyard.train.running.records import read_config
-from brickyard.train.running.stopping import SIGNALS, listening
+from brickyard.train.running.stopping import SIGNALS, Interrupted, listening
 from brickyard.train.running.watching import Watch
 from brickyard.train.students.base import Exported
 from tests.train.rings import ring_corpus
