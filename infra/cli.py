@@ -188,7 +188,7 @@ def _add_training(verbs: Any) -> None:
                   "brickyard train recipe.yaml --corpus corpus/ --out run/")  # fmt: skip
     _recipe(train)
     train.add_argument("--corpus", action="append", default=[], metavar="CORPUS[=WEIGHT]",
-                       help="folder or URI, instead of the recipe's `train.corpora`; several are mixed by weight")  # fmt: skip
+                       help="folder or URI, for the recipe's `train.corpora` (repeat to mix several)")  # fmt: skip
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
     train.add_argument("--seed", type=_natural, default=None, help="instead of the recipe's")
     train.add_argument("--selection", type=Path, action="append", default=[],

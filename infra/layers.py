@@ -2,7 +2,7 @@
 
     extends: ../common.yaml        mappings are merged key by key; what is no mapping (a list, too) is replaced
     --set train.lr=0.001           the value is YAML and replaces what was there; a number in the path counts in a list
-    root: ${DATA}/kitti            a variable of the environment, in roots of sources and nowhere else
+    root: ${DATA}/kitti            a variable of the environment, in roots of sources and corpora and nowhere else
 
 All of it happens to YAML nodes, before anything is converted: so a value keeps its place, and a complaint names the
 file and line, or the option, where it was given. A relative root is relative to the folder of the file it stands in.
@@ -28,6 +28,11 @@ _TEXT, _MAP = "tag:yaml.org,2002:str", "tag:yaml.org,2002:map"
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+Roots = frozenset[tuple[str, ...]]
+SOURCES: Roots = frozenset({("sources", "[]", "root")})
+CORPORA: Roots = frozenset({("train", "corpora", "[]", "root"), ("train", "corpora", "[]", "selection")})
+"""Keys that say where something lies: the raw data, and what is trained on."""
+
 
 def compose_recipe(path: Path, settings: Sequence[str] = ()) -> Deferred:
     """The recipe's file with what it extends below it and `settings` on top; variables are left as they are.
@@ -41,7 +46,7 @@ def compose_recipe(path: Path, settings: Sequence[str] = ()) -> Deferred:
     whole = _with_base(path, path.name, ())
     for setting in settings:
         whole = Deferred(node=_set(whole.node, setting), where=whole.where)
-    return _with_roots(whole, lambda at: at.node.value)  # variables elsewhere are refused
+    return _with_roots(whole, lambda at: at.node.value, SOURCES | CORPORA)  # variables elsewhere are refused
 
 
 def _with_base(path: Path, shown: str, above: tuple[Path, ...]) -> Deferred:
@@ -132,11 +137,12 @@ def _remark(node: yaml.Node, mark: yaml.Mark) -> None:
                     _remark(part, mark)
 
 
-def with_variables(recipe: Deferred, environment: Mapping[str, str] | None = None) -> Deferred:
+def with_variables(recipe: Deferred, environment: Mapping[str, str] | None = None, roots: Roots = SOURCES) -> Deferred:
     """Variables in roots replaced by their values.
 
     Args:
         environment: None takes the process's.
+        roots: which of them; the others stay as they are.
 
     Raises:
         RecipeError: one that is not set or empty, with its place.
@@ -156,7 +162,7 @@ def with_variables(recipe: Deferred, environment: Mapping[str, str] | None = Non
         remember(text)
         return text
 
-    return _with_roots(recipe, expand)
+    return _with_roots(recipe, expand, roots)
 
 
 def with_absolute_roots(recipe: Deferred, folder: Path) -> Deferred:
@@ -166,11 +172,11 @@ def with_absolute_roots(recipe: Deferred, folder: Path) -> Deferred:
         text: str = at.node.value
         return text if "://" in text or text.startswith(("/", "~", "${")) else str(folder / text)
 
-    return _with_roots(recipe, absolute)
+    return _with_roots(recipe, absolute, SOURCES | CORPORA)
 
 
-def _with_roots(recipe: Deferred, change: Callable[[Deferred], str]) -> Deferred:
-    """The recipe with the text of every source's root changed; refuses variables everywhere else."""
+def _with_roots(recipe: Deferred, change: Callable[[Deferred], str], roots: Roots) -> Deferred:
+    """The recipe with the text of these roots changed; refuses variables where there is none."""
 
     def walk(at: Deferred, path: tuple[str, ...]) -> yaml.Node:
         node = at.node
@@ -180,11 +186,12 @@ def _with_roots(recipe: Deferred, change: Callable[[Deferred], str]) -> Deferred
         if isinstance(node, yaml.SequenceNode):
             items = [walk(at.child(item, f"[{number}]"), (*path, "[]")) for number, item in enumerate(node.value)]
             return yaml.SequenceNode(node.tag, items, node.start_mark, node.end_mark)
-        if path == ("sources", "[]", "root") and isinstance(at.plain(), str):
-            text = change(at)
+        if path in SOURCES | CORPORA and isinstance(at.plain(), str):
+            text = change(at) if path in roots else node.value
             return node if text == node.value else yaml.ScalarNode(_TEXT, text, node.start_mark, node.end_mark, '"')
         if found := _VARIABLE.search(node.value):
-            raise at.error(f"{at.title}: {found[0]} stands here, but variables are for the roots of sources only")
+            where = "variables are for the roots of sources and corpora only"
+            raise at.error(f"{at.title}: {found[0]} stands here, but {where}")
         return node
 
     return Deferred(node=walk(recipe, ()), where=recipe.where)

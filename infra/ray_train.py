@@ -23,6 +23,7 @@ from brickyard.infra.cluster import cluster
 from brickyard.shards.cache import CacheConfig
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError
+from brickyard.shards.visits import Portion
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives.objective import ObjectiveConfig
 from brickyard.train.running.guards import Stopped
@@ -33,21 +34,39 @@ _FAILED = "failed.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A corpus of a training: `shards.visits.Portion`, where the corpus has to be opened.
+
+    Attributes:
+        corpus: folder or URI.
+        rows: of its index to train on, None for those the configuration chooses.
+        weight: share of the visits.
+    """
+
+    corpus: str
+    rows: NDArray[np.int64] | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What a worker needs to know.
 
     Attributes:
-        corpus: folder or URI. cache: of what is read from it.
-        rows: of its index to train on, None for those the configuration chooses.
+        parts: what is trained on. cache: of what is read from it.
         out: folder of the run, absolute.
     """
 
     config: TrainConfig
     settings: ObjectiveConfig
-    corpus: str
+    parts: tuple[Part, ...]
     out: str
-    rows: NDArray[np.int64] | None = None
     cache: CacheConfig | None = None
+
+    def portions(self) -> list[Portion]:
+        """The parts, opened."""
+        cache = self.cache
+        return [Portion(corpus=Corpus.open(p.corpus, cache=cache), rows=p.rows, weight=p.weight) for p in self.parts]
 
 
 def train_on_ray(training: Training, *, workers: int, address: str | None = None) -> dict[str, Any]:
@@ -110,13 +129,7 @@ def _worker(table: dict[str, Any]) -> None:
 
         config = dataclasses.replace(config, device=str(get_device()))
     try:
-        train(
-            config,
-            training.settings,
-            Corpus.open(training.corpus, cache=training.cache),
-            training.out,
-            rows=training.rows,
-        )
+        train(config, training.settings, training.portions(), training.out)
     except Stopped as problem:  # on all workers, so nobody waits for this one
         failed.write_text(str(problem))
     except BrickyardError as problem:

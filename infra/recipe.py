@@ -121,9 +121,14 @@ def resolved_recipe(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
 
 def source_root(source: SourceConfig, folder: Path) -> str:
     """The root as an absolute path or URI (a `Location`, fit to be shown)."""
-    if "://" in source.root:
-        return Location(source.root)
-    return str((folder / Path(source.root).expanduser()).resolve())
+    return absolute_root(source.root, folder)
+
+
+def absolute_root(root: str, folder: Path) -> str:
+    """A root as an absolute path, a relative one from `folder` on, or URI (a `Location`, fit to be shown)."""
+    if "://" in root:
+        return Location(root)
+    return str((folder / Path(root).expanduser()).resolve())
 
 
 def build_config(recipe: Recipe) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""`brickyard train`: the recipe's objective, on a corpus; in this process, under torchrun, or with Ray Train.
+"""`brickyard train`: the recipe's objective, on a corpus or several by weight; in this process, under torchrun, or with
+Ray Train.
 
-The run's folder keeps `recipe.yaml`: the recipe as it was used, with all that it extends, every option and every
-default of its `train` section written out. It makes the same run again.
+The run's folder keeps `recipe.yaml`: the recipe as it was used, with all that it extends, every option, the corpora and
+every default of its `train` section written out. It makes the same run again.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from brickyard.infra.config import Deferred, dump, to_yaml
-from brickyard.infra.recipe import load_recipe, resolved_recipe
+from brickyard.infra.corpora import CorpusConfig, from_arguments, open_portions
+from brickyard.infra.layers import CORPORA, compose_recipe, with_absolute_roots, with_variables
+from brickyard.infra.recipe import Recipe, load_recipe, resolved_recipe
 from brickyard.infra.verbs.text import duration
 from brickyard.shards.atomic import write_whole
 from brickyard.shards.cache import CacheConfig
-from brickyard.shards.corpus import Corpus
-from brickyard.shards.selection import read_selection
-from brickyard.shards.storage import Store
+from brickyard.shards.uri import redacted
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives import CONFIGS, ObjectiveConfig
 
@@ -34,28 +36,28 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     config, objective = training(recipe.train)
     if args.seed is not None:
         config = dataclasses.replace(config, seed=args.seed)
-    resolved = to_yaml(resolved_recipe(args.recipe, args.set) | {"train": section_of(config, objective)}).encode()
     cache = None if args.cache is None else CacheConfig(folder=args.cache, max_bytes=args.cache_gib << 30)
-    corpus, rows = Corpus.open(args.corpus, cache=cache), None
-    if args.selection is not None:
-        path = args.selection.resolve()
-        rows = read_selection(Store(path.parent), path.name).rows(corpus, config.seed)
+    given = from_arguments(args.corpus) or corpora_of(args.recipe, args.set)
+    used, portions = open_portions(given, args.selection, config, cache)
+    kept = resolved_recipe(args.recipe, args.set)
+    written = kept.get("train", {}).get("corpora")
+    corpora = written if written and not args.corpus and used == given else redacted(dump(used))
+    resolved = to_yaml(kept | {"train": section_of(config, objective) | {"corpora": corpora}}).encode()
     if chief and not any((args.out / "checkpoints").glob("step-*")):
         write_whole(args.out / RECIPE, resolved)
     if args.workers is not None or args.address is not None:
-        from brickyard.infra.ray_train import Training, train_on_ray
+        from brickyard.infra.ray_train import Part, Training, train_on_ray
 
         job = Training(
             config=config,
             settings=objective,
-            corpus=corpus.store.uri,
+            parts=tuple(Part(corpus=p.corpus.store.uri, rows=p.rows, weight=p.weight) for p in portions),
             out=str(args.out.resolve()),
-            rows=rows,
             cache=cache,
         )
         summary = train_on_ray(job, workers=args.workers or 1, address=args.address)
     else:
-        summary = train(config, objective, corpus, Path(args.out), rows=rows)
+        summary = train(config, objective, portions, Path(args.out))
     if chief:  # a run that went on may have other settings where they decide no number
         write_whole(args.out / RECIPE, resolved)
     if not args.json and chief:
@@ -72,9 +74,11 @@ class TrainSection(TrainConfig):
 
     Attributes:
         objective: `name` of an objective, and its settings.
+        corpora: what to train on, unless the command line says it; several are mixed by weight.
     """
 
     objective: Deferred
+    corpora: tuple[CorpusConfig, ...] = ()
 
 
 def training(section: Deferred) -> tuple[TrainConfig, ObjectiveConfig]:
@@ -83,6 +87,13 @@ def training(section: Deferred) -> tuple[TrainConfig, ObjectiveConfig]:
     _, objective = loaded.objective.choose("name", CONFIGS)
     loop = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(TrainConfig)}
     return TrainConfig(**loop), objective
+
+
+def corpora_of(path: Path, settings: Sequence[str] = ()) -> tuple[CorpusConfig, ...]:
+    """A recipe's `train.corpora`, with their variables replaced and absolute places; raises `RecipeError`."""
+    folder = path.resolve().parent
+    whole = with_absolute_roots(with_variables(compose_recipe(path, settings), roots=CORPORA), folder)
+    return tuple(entry.located(folder) for entry in whole.load(Recipe).train.load(TrainSection).corpora)
 
 
 def section_of(config: TrainConfig, objective: ObjectiveConfig) -> dict[str, Any]:

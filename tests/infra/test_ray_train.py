@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from brickyard.infra import ray_train
-from brickyard.infra.ray_train import Training, train_on_ray
+from brickyard.infra.ray_train import Part, Training, train_on_ray
 from brickyard.shards.errors import BrickyardError
+from brickyard.shards.visits import Portion
 from brickyard.train.loop import train
 from tests.train.rings import ring_corpus
 from tests.train.spy import numbers, one_thread
@@ -17,10 +19,14 @@ from tests.train.test_step import CONFIG, SPY, poisoned
 
 
 def test_two_workers_make_the_batches_of_one_process(tmp_path: Path) -> None:
-    corpus = ring_corpus(tmp_path / "corpus", train=9, val=2)
+    """Of a mixture of two corpora, one of them with a selection."""
+    corpora = [ring_corpus(tmp_path / "corpus", train=9, val=2), ring_corpus(tmp_path / "other", train=4)]
+    weights, rows = (1.0, 0.5), (None, np.array([3, 0]))
+    portions = [Portion(corpus=c, rows=r, weight=w) for c, r, w in zip(corpora, rows, weights, strict=True)]
+    parts = tuple(Part(corpus=p.corpus.store.uri, rows=p.rows, weight=p.weight) for p in portions)
     with one_thread():
-        train(CONFIG, SPY, corpus, tmp_path / "alone")
-    training = Training(config=CONFIG, settings=SPY, corpus=corpus.store.uri, out=str(tmp_path / "run"))
+        train(CONFIG, SPY, portions, tmp_path / "alone")
+    training = Training(config=CONFIG, settings=SPY, parts=parts, out=str(tmp_path / "run"))
     summary = train_on_ray(training, workers=2)
     assert summary["steps"] == 12
     for ours, theirs in zip(numbers(tmp_path / "run"), numbers(tmp_path / "alone"), strict=True):
@@ -31,7 +37,9 @@ def test_two_workers_make_the_batches_of_one_process(tmp_path: Path) -> None:
 def test_what_would_fail_again_is_not_tried_again(tmp_path: Path) -> None:
     corpus = ring_corpus(tmp_path / "corpus", train=9)
     config, settings = poisoned("nan")
-    training = Training(config=config, settings=settings, corpus=corpus.store.uri, out=str(tmp_path / "run"))
+    training = Training(
+        config=config, settings=settings, parts=(Part(corpus=corpus.store.uri),), out=str(tmp_path / "run")
+    )
     state = tmp_path / "run" / "ray"
     state.mkdir(parents=True)
 
