@@ -4,6 +4,10 @@ Coordinates every scene has; colour, normals and intensity it may lack. A missin
 zeros that look like black points: a network that takes "valid" gets the flags as further inputs, for one that does not,
 a scene without what it needs is refused. So datasets with and without colours can train one network, and training can
 withhold a modality (`train.views`), which is what makes the network work without it later.
+
+Intensities come in the scale a network asks for (`IntensityScale`). One scale for all datasets, 0..1, is what a network
+of several datasets needs. It is not what SLidR and ST-SLidR feed, nor does a batch norm make the two equal: behind
+inputs of 0..1 the first layer's variances are so small that its `eps` counts, and the outputs shrink.
 """
 
 from __future__ import annotations
@@ -23,12 +27,15 @@ if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
 
 Input = Literal["xyz", "color", "normal", "intensity", "height", "range", "valid"]
+IntensityScale = Literal["unit", "published"]
+"""0..1; or what the public loaders of SLidR and ST-SLidR feed: nuScenes' bytes as they are, 0..255, and SemanticKITTI's
+0..1 plus 1. Waymo's, which have no full scale, are taken through tanh in both, as is customary."""
+
 WIDTHS: dict[str, int] = {"xyz": 3, "color": 3, "normal": 3, "intensity": 1, "height": 1, "range": 1}
 MODALITIES = ("color", "normal", "intensity")
 """What a scene may lack, in the order of the flags."""
 
 _MAX_CELLS = (1 << 16) - 1
-_FULL_SCALE = {"unit": 1.0, "byte": 255.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +45,8 @@ class Cloud:
     Attributes:
         key: of the scene. domain: "indoor", "outdoor", ...
         xyz: float32 (N, 3), metres, z up.
-        values: modality -> float32 (N, width): "color" 0..1, unit "normal", "intensity" 0..1. Only what there is.
+        values: modality -> float32 (N, width): "color" 0..1, unit "normal", "intensity" in the scale it was read in.
+            Only what there is.
     """
 
     key: str
@@ -147,8 +155,13 @@ def channels(inputs: Sequence[str]) -> int:
     return sum(len(modalities(inputs)) if name == "valid" else WIDTHS[name] for name in inputs)
 
 
-def read_cloud(sample: Sample, inputs: Sequence[str]) -> Cloud:
+def read_cloud(sample: Sample, inputs: Sequence[str], intensity: IntensityScale = "unit") -> Cloud:
     """The cloud of a sample, in new memory; inside a stream's `prepare`.
+
+    Args:
+        sample: of the stream.
+        inputs: of the network, see `Input`.
+        intensity: the scale of intensities.
 
     Raises:
         BrickyardError: a scene without points; or, unless "valid" is among the inputs, without a modality that is taken
@@ -158,8 +171,9 @@ def read_cloud(sample: Sample, inputs: Sequence[str]) -> Cloud:
         raise BrickyardError(f"scene {sample.key} has no points, which this student needs; leave it out by selection")
     values = {}
     for name in modalities(inputs):
-        if f"points/{name}" in sample and not ("valid" in inputs and name == "intensity" and _scale(sample) is None):
-            values[name] = torch.from_numpy(_read(sample, name))
+        if f"points/{name}" in sample and not ("valid" in inputs and name == "intensity" and _unit(sample) is None):
+            stored = _read_intensity(sample, intensity) if name == "intensity" else _read(sample, name)
+            values[name] = torch.from_numpy(stored)
         elif "valid" not in inputs:
             raise BrickyardError(
                 f"scene {sample.key} has no {name}, which this student needs; select other scenes, take {name!r} out of"
@@ -174,30 +188,33 @@ def read_cloud(sample: Sample, inputs: Sequence[str]) -> Cloud:
 
 
 def _read(sample: Sample, name: str) -> NDArray[np.float32]:
-    stored, scale = sample[f"points/{name}"], 255.0 if name == "color" else 1.0
-    if name == "intensity":
-        known = _scale(sample)
-        if known is None:
-            unit = (sample.header.points or {}).get("intensity_unit")
-            raise BrickyardError(
-                f"scene {sample.key} has intensity in unit {unit!r}, this student needs one of {sorted(_FULL_SCALE)};"
-                " select other scenes, take 'intensity' out of the student's inputs, or add 'valid' to them"
-            )
-        scale = known
+    stored = sample[f"points/{name}"]
     values = stored.dequantise() if hasattr(stored, "dequantise") else np.asarray(stored)
     result: NDArray[np.float32] = values.reshape(len(values), WIDTHS[name]).astype(np.float32)
-    if scale == 0:
-        return np.tanh(result)
-    return result if scale == 1.0 else result / np.float32(scale)
+    return result / np.float32(255) if name == "color" else result
 
 
-def _scale(sample: Sample) -> float | None:
-    """What intensities are divided by; 0 for Waymo's, which have no full scale and are taken through tanh, as is
-    customary; None where nobody knows."""
+def _read_intensity(sample: Sample, scale: IntensityScale) -> NDArray[np.float32]:
+    values, unit = _read(sample, "intensity"), _unit(sample)
+    if unit is None:
+        unit = (sample.header.points or {}).get("intensity_unit")
+        raise BrickyardError(
+            f"scene {sample.key} has intensity in unit {unit!r}, this student needs one of ['byte', 'unit']; select"
+            " other scenes, take 'intensity' out of the student's inputs, or add 'valid' to them"
+        )
+    if unit == "waymo":
+        return np.tanh(values)
+    if scale == "published":
+        return values if unit == "byte" else values + np.float32(1)
+    return values / np.float32(255) if unit == "byte" else values
+
+
+def _unit(sample: Sample) -> str | None:
+    """Of intensities: "byte", "unit", or "waymo", whose raw ones everybody knows; None where nobody does."""
     unit = (sample.header.points or {}).get("intensity_unit")
     if unit == "raw" and sample.header.identity.dataset.startswith("waymo"):
-        return 0.0
-    return _FULL_SCALE.get(str(unit))
+        return "waymo"
+    return unit if unit in ("byte", "unit") else None
 
 
 def join_clouds(clouds: Sequence[Cloud], inputs: Sequence[str], device: torch.device | str) -> Clouds:

@@ -28,7 +28,8 @@ from tests.train.spy import Spy, numbers, one_thread
 
 CONFIG = TrainConfig(steps=8, batch=2, lr=0.05, warmup=2, clip=5.0, threads=2, device="cpu", seed=3)
 SMALL: dict[str, Any] = {
-    "student": UNetConfig(network="tiny"), "crop": CropConfig(height=32, width=64, min_pairs=20), "pixel_stride": 4,
+    "student": UNetConfig(network="tiny", intensity="unit"), "crop": CropConfig(height=32, width=64, min_pairs=20),
+    "pixel_stride": 4,
 }  # fmt: skip
 
 

@@ -15,13 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from brickyard.shards.errors import BrickyardError
+from brickyard.shards.errors import NONSENSE, BrickyardError
 from brickyard.train.models.point_decoder import PointDecoder
 from brickyard.train.models.point_transformer import PointTransformer
+from brickyard.train.weights_files import check_fit, read_file
 
 KEYS = {
     r"mask_token": "embedding.mask_token",
@@ -83,17 +82,7 @@ def load_sonata(network: PointTransformer | PointDecoder, state: Mapping[str, Te
         given.setdefault(_TOKEN, expected[_TOKEN])
     else:
         given.pop(_TOKEN, None)
-    wrong = sorted(given.keys() ^ expected.keys())
-    if wrong:
-        where = "missing" if wrong[0] in expected else "not in this network"
-        raise BrickyardError(
-            f"{len(wrong)} weights do not fit, the first, {wrong[0]!r}, is {where}; were they made for other sizes?"
-        )
-    for name, value in expected.items():
-        if given[name].shape != value.shape:
-            raise BrickyardError(
-                f"{name!r} has shape {tuple(given[name].shape)}, this network needs {tuple(value.shape)}"
-            )
+    check_fit(expected, given, "these weights were made for other sizes or are not whole")
     values = {}
     for ours in network.state_dict():
         value = given[sonata_name(ours, decoder=decoder)]
@@ -107,14 +96,27 @@ def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         BrickyardError: where there is no encoder, or no decoder either.
     """
+    found = _inside(state)
+    if found:
+        return found
+    raise BrickyardError(
+        f"no weight is called {_PROBE!r} or the like, wrapped or not: these are not weights in Sonata's layout"
+    )
+
+
+def _inside(state: Mapping[str, Any]) -> dict[str, Any]:
     for wrapping in _WRAPPINGS:
         starts = tuple(wrapping + part for part in (*_ENCODER, *_DECODER))
         found = {name.removeprefix(wrapping): v for name, v in state.items() if name.startswith(starts)}
         if found:
             return found
-    raise BrickyardError(
-        f"no weight is called {_PROBE!r} or the like, wrapped or not: these are not weights in Sonata's layout"
-    )
+    return {}
+
+
+def holds_sonata(table: Mapping[str, Any]) -> bool:
+    """Whether what a file holds looks like weights in this layout."""
+    state = table.get("state_dict", table)
+    return isinstance(state, Mapping) and bool(_inside(state))
 
 
 def part_of(state: Mapping[str, Tensor], *, decoder: bool) -> dict[str, Tensor]:
@@ -132,20 +134,12 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises:
         BrickyardError: where there is no such file, or it holds something else.
     """
-    path = Path(path)
+    table, metadata = read_file(path)
+    state = table.get("state_dict", table)
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-                config = json.loads((file.metadata() or {}).get("config", "{}"))
-        else:
-            table = torch.load(path, map_location="cpu", weights_only=True)
-            state, config = table.get("state_dict", table), table.get("config", {})
-    except Exception as problem:  # the unpickler's own error has no common base with the others
-        raise BrickyardError(
-            f"{path} holds no weights that can be read without running code: {problem}; from a training checkpoint,"
-            ' save its "state_dict" alone'
-        ) from problem
+        config = json.loads(metadata["config"]) if "config" in metadata else table.get("config", {})
+    except NONSENSE as problem:
+        raise BrickyardError(f"{path}: the config in its metadata is no JSON: {problem}") from problem
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BrickyardError(f'{path} holds no table of weights, neither as "state_dict" nor as the whole')
     return dict(state), dict(config) if isinstance(config, Mapping) else {}

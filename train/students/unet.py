@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from brickyard.shards.errors import RecipeError
-from brickyard.train.clouds import Clouds, Input, channels, point_features
+from brickyard.train.clouds import Cloud, Clouds, Input, IntensityScale, channels, point_features, read_cloud
+from brickyard.train.models.mink_weights import load_mink, read_mink
 from brickyard.train.models.point_decoder import PointDecoderConfig
 from brickyard.train.models.sparse_unet import SparseUNet
 from brickyard.train.students.base import Cells, Rows, Student, StudentConfig
 from brickyard.train.voxels import VoxelConfig, Voxels, voxelise
+
+if TYPE_CHECKING:
+    from brickyard.shards.stream import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +28,12 @@ class UNetConfig(StudentConfig):
 
     Attributes:
         network: name in `train.models.sparse_unet.CONFIGS`.
-        inputs: features of a point; "intensity" is the published one (nuScenes' bytes are divided by 255, which the
-            first batch norm makes equal to using them raw).
+        inputs: features of a point; SLidR's and ST-SLidR's is intensity alone.
         voxels: the grid.
+        intensity: "published" for nuScenes' bytes as they are and SemanticKITTI's 0..1 plus 1, as those systems feed
+            them, or "unit" for 0..1 whatever the dataset, see `train.clouds.IntensityScale`.
+        weights: a checkpoint of SLidR, ST-SLidR or PPKT to begin with, instead of random weights; see
+            `train.models.mink_weights`.
     """
 
     kind: ClassVar[str] = "sparse_unet"
@@ -33,10 +41,14 @@ class UNetConfig(StudentConfig):
     network: str = "mink34"
     inputs: tuple[Input, ...] = ("intensity",)
     voxels: VoxelConfig = field(default_factory=VoxelConfig)
+    intensity: IntensityScale = field(default="published", metadata={"before": "unit"})
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ValueError("a student needs at least one input")
+        if self.intensity not in get_args(IntensityScale):
+            raise ValueError(f"intensity must be one of {', '.join(get_args(IntensityScale))}, not {self.intensity!r}")
 
     def build(self, device: torch.device | str = "cpu") -> UNetStudent:
         return UNetStudent(self, device)
@@ -44,7 +56,12 @@ class UNetConfig(StudentConfig):
     @classmethod
     def from_table(cls, table: dict[str, Any]) -> Self:
         voxels = VoxelConfig(kind=table["voxels"]["kind"], size=tuple(table["voxels"]["size"]))
-        return cls(network=table["network"], inputs=tuple(table["inputs"]), voxels=voxels)
+        return cls(
+            network=table["network"],
+            inputs=tuple(table["inputs"]),
+            voxels=voxels,
+            intensity=table.get("intensity", "unit"),  # the only scale there was when the setting was not
+        )
 
     def voxel_size(self, domain: str) -> float:
         return float(self.voxels.size[0])
@@ -58,9 +75,15 @@ class UNetStudent(Student):
 
     def __init__(self, config: UNetConfig, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self.config = config
+        # What is exported needs the file of its first weights no more.
+        self.config = replace(config, weights=None)
         self.network = SparseUNet(config.network, channels(config.inputs), device)
+        if config.weights is not None:
+            load_mink(self.network, read_mink(config.weights), str(config.weights))
         self.channels = self.network.channels
+
+    def read(self, sample: Sample) -> Cloud:
+        return read_cloud(sample, self.inputs, self.config.intensity)
 
     def forward(self, clouds: Clouds, turn: int = 0) -> tuple[Tensor, Voxels]:
         features = point_features(clouds, self.inputs)
