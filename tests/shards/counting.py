@@ -57,12 +57,12 @@ def six_views(folder: Path, scenes: int) -> Corpus:
     store, fingerprint = Store(folder), {"six": scenes}
     build = fingerprint_digest(fingerprint)
     start_build(store, fingerprint)
-    commit_task(store, 0, build, [encode_scene(_heavy(toy_scene(i, views=6))) for i in range(scenes)], [])
+    commit_task(store, 0, build, [encode_scene(heavy(toy_scene(i, views=6))) for i in range(scenes)], [])
     finish_build(store, 1, build, [], {})
     return Corpus.open(store)
 
 
-def _heavy(scene: Scene) -> Scene:
+def heavy(scene: Scene) -> Scene:
     """Its images with 100 kB of text inside."""
     views = []
     for view in scene.views:
