@@ -191,6 +191,8 @@ def _add_training(verbs: Any) -> None:
                        help="folder or URI, for the recipe's `train.corpora` (repeat to mix several)")  # fmt: skip
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
     train.add_argument("--seed", type=_natural, default=None, help="instead of the recipe's")
+    train.add_argument("--continue-with", default=None, metavar="NAME",
+                       help="go on with other settings of the loop than the run had, under this name")  # fmt: skip
     train.add_argument("--selection", type=Path, action="append", default=[],
                        help="train on the scenes that `select` chose (repeat for several corpora)")  # fmt: skip
     train.add_argument("--cache", default=None, help="local folder that keeps what was read from an object store")

@@ -55,6 +55,7 @@ class Training:
     Attributes:
         parts: what is trained on. cache: of what is read from it.
         out: folder of the run, absolute.
+        continue_with: see `train.loop.train`.
     """
 
     config: TrainConfig
@@ -62,6 +63,7 @@ class Training:
     parts: tuple[Part, ...]
     out: str
     cache: CacheConfig | None = None
+    continue_with: str | None = None
 
     def portions(self) -> list[Portion]:
         """The parts, opened."""
@@ -129,7 +131,7 @@ def _worker(table: dict[str, Any]) -> None:
 
         config = dataclasses.replace(config, device=str(get_device()))
     try:
-        train(config, training.settings, training.portions(), training.out)
+        train(config, training.settings, training.portions(), training.out, continue_with=training.continue_with)
     except Stopped as problem:  # on all workers, so nobody waits for this one
         failed.write_text(str(problem))
     except BrickyardError as problem:

@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
             parts=tuple(Part(corpus=p.corpus.store.uri, rows=p.rows, weight=p.weight) for p in portions),
             out=str(args.out.resolve()),
             cache=cache,
+            continue_with=args.continue_with,
         )
         summary = train_on_ray(job, workers=args.workers or 1, address=args.address)
     else:
-        summary = train(config, objective, portions, Path(args.out))
+        summary = train(config, objective, portions, Path(args.out), continue_with=args.continue_with)
     if chief:  # a run that went on may have other settings where they decide no number
         write_whole(args.out / RECIPE, resolved)
     if not args.json and chief:

@@ -249,5 +249,9 @@ def test_the_recipe_in_a_run_makes_the_same_run_again(tmp_path: Path, capsys: py
     assert (run / "recipe.yaml").read_text() == kept, "a run that is refused is not renamed"
     assert main(["train", str(path), *words, str(run), *changes, "--set", "train.log_every=3"]) == 0
     assert "log_every: 3" in (run / "recipe.yaml").read_text()
+    assert (
+        main(["train", str(path), *words, str(run), *changes, "--set", "train.steps=2", "--continue-with", "more"]) == 0
+    )
+    assert "steps: 2" in (run / "recipe.yaml").read_text() and '"more"' in (run / "config.json").read_text()
     assert main(["train", str(path), "--corpus", str(tmp_path / "no"), "--out", str(tmp_path / "none"), *changes]) == 1
     assert not (tmp_path / "none").exists()
