@@ -121,10 +121,18 @@ class Clouds:
         shift = torch.cat(((low[:, :2] + high[:, :2]) / 2, low[:, 2:]), dim=1)
         return replace(self, xyz=self.xyz - shift[self.scene])
 
-    def cells(self, size: float) -> Tensor:
-        """int64 (N, 3): the cell of every point, counted from its scene's least coordinates; in float64, so that GPU
-        and CPU agree. Raises `BrickyardError` where a scene spans 65,535 cells or more."""
-        cells = ((self.xyz.double() - self.extreme("amin").double()[self.scene]) / size).floor()
+    def cells(self, size: float, *, multiples: bool = False) -> Tensor:
+        """int64 (N, 3): the cell of every point, in float64, so that GPU and CPU agree.
+
+        The grid begins at the scene's least coordinates; with `multiples`, cells end at multiples of `size` from the
+        origin, whichever the scene's first is, and are counted from that. Raises `BrickyardError` where a scene spans
+        65,535 cells or more.
+        """
+        lowest = self.extreme("amin").double()
+        if multiples:  # floor is monotonous: the least coordinate is in the first cell
+            cells = (self.xyz.double() / size).floor() - (lowest / size).floor()[self.scene]
+        else:
+            cells = ((self.xyz.double() - lowest[self.scene]) / size).floor()
         if len(cells) and not float(cells.max()) < _MAX_CELLS:
             raise BrickyardError(
                 f"a scene spans {float(cells.max()):.0f} cells of {size} m, more than {_MAX_CELLS - 1}; scale it down,"

@@ -182,7 +182,7 @@ def test_a_released_file_becomes_a_student(tmp_path: Path) -> None:
     torch.save({"config": settings(), "state_dict": ENCODER_STATE}, tmp_path / "sonata.pth")
     student, decoder = load_published(tmp_path / "sonata.pth")
     assert decoder is None
-    assert student.config == PointStudentConfig(network="tiny", patch=512, drop_path=0.3)
+    assert student.config == PointStudentConfig(network="tiny", patch=512, drop_path=0.3, published="grid")
     assert all(torch.equal(v, ENCODER_STATE[name]) for name, v in to_sonata(student.network).items())
 
 

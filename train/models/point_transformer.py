@@ -9,8 +9,8 @@ LayerNorm before each, no batch statistics anywhere. What comes out is one featu
 `base` is Sonata's encoder (108 million parameters), `small` the stock V3 shape (39 million). Forward and backward of
 `tiny` on 4 clouds of 2,000 points: 0.3 s on one CPU core.
 
-With `published="off"` a scene's features in evaluation do not depend on its batch-mates, nor on the order of its
-points. The released code differs in ways that do: see `PointTransformerConfig.published`.
+With `published` "off" or "grid" a scene's features in evaluation do not depend on its batch-mates, nor on the order of
+its points. The released code differs in ways that do: see `PointTransformerConfig.published`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from brickyard.train.models.point_blocks import Pool, Projection, drop_paths, in
 from brickyard.train.models.point_levels import Level, Walking, coarser, finest
 from brickyard.train.models.serialization import ORDERS, Order
 
-Published = Literal["off", "flash", "plain"]
+Published = Literal["off", "grid", "flash", "plain"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,13 @@ class PointTransformerConfig:
         mask_token: whether there is a learned vector that stands for masked points.
         checkpoint: compute each block a second time in the backward pass instead of keeping what it computed: about a
             third more time for the memory of all blocks but one.
-        published: "off", or "flash" for what the released code does with flash attention and "plain" for what it does
-            without. Both count the cells of all scenes from the minimum of the batch and give all curves the bits of
-            the largest scene, so batch-mates move a scene's grid and turn its curves, and both shuffle the orders in
-            evaluation too; "plain" also shrinks all patches to the smallest scene of the batch, at every level. (Its
-            patches never reach across scenes either.) A single scene without shuffling is the same in all three.
+        published: "off"; "grid" for the cells that the released code makes of a scene, see `PointStudent`, and no
+            other difference here; "flash" for these and what that code does with flash attention, "plain" without.
+            Both count the cells of all scenes from the minimum of the batch where no cells are given, and give all
+            curves the bits of the largest scene, so batch-mates move a scene's grid and turn its curves, and both
+            shuffle the orders in evaluation too; "plain" also shrinks all patches to the smallest scene of the batch,
+            at every level. (Its patches never reach across scenes either.) A single scene with given cells, without
+            shuffling, is the same in all four.
             Where points share a cell, the released code gives the convolution several rows for it, with a result left
             to chance; here it sees their mean in every mode.
     """
@@ -197,10 +199,10 @@ class PointTransformer(nn.Module):
 
     def _walking(self) -> Walking:
         config, orders = self.config, self.config.orders
-        if config.shuffle and (self.training or config.published != "off"):
+        shared = config.published in ("flash", "plain")
+        if config.shuffle and (self.training or shared):
             orders = tuple(orders[i] for i in torch.randperm(len(orders)).tolist())
-        published = config.published
-        return Walking(orders=orders, patch=config.patch, shared=published != "off", shrink=published == "plain")
+        return Walking(orders=orders, patch=config.patch, shared=shared, shrink=config.published == "plain")
 
 
 def find_config(name: str) -> PointTransformerConfig:

@@ -3,6 +3,10 @@
 The cloud is scaled to the metric of the network (an outdoor scan is shrunk, so that a cell means as much there as
 indoors), and one point speaks for each cell. Features of the coarser levels are handed down to their children and
 joined (`Encoded.upcast`), which needs no parameter: the classifier of a probe sees every scale.
+
+Where the grid begins decides which points share a cell. Ours begins at the scene's least coordinates; the released code
+centres the scene and rounds coordinates over the cell's size down, so that its cells end at multiples of the size from
+the middle (`published`). Released weights want the cells they were trained on.
 """
 
 from __future__ import annotations
@@ -44,7 +48,8 @@ class PointStudentConfig(StudentConfig):
         upcast: levels joined to the finest of them; 4 reaches the cells themselves, None all.
         patch, drop_path: instead of the network's own.
         checkpoint: compute each block a second time in the backward pass instead of keeping what it computed.
-        published: see `PointTransformerConfig.published`.
+        published: cells as in the released code ("grid"), and further differences ("flash", "plain"), see
+            `PointTransformerConfig.published`.
         decoder: a decoder behind the encoder, whose output at the cells then is the student's instead of joined levels:
             the U-Net that Sonata does without, for comparison.
         weights: a checkpoint in the public Sonata layout to begin with, instead of random weights; see
@@ -167,7 +172,7 @@ class PointStudent(Student):
         """The clouds in the metric of the network, the cell of every point, and those that are occupied."""
         factors = torch.tensor([self.config.scale.get(domain, 1.0) for domain in domains], device=clouds.xyz.device)
         clouds = replace(clouds, xyz=clouds.xyz * factors[clouds.scene][:, None]).centred()
-        coordinates = clouds.cells(self.config.size)
+        coordinates = clouds.cells(self.config.size, multiples=self.config.published != "off")
         inverse, chosen = representatives(clouds.cell_codes(coordinates), turn)
         return clouds, coordinates, Cells(inverse=inverse, representative=chosen, turn=turn)
 

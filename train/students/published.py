@@ -38,7 +38,7 @@ _BUILT_IN = {
 def load_published(
     path: str | Path, *, inputs: Sequence[Input] | None = None, device: torch.device | str = "cpu"
 ) -> tuple[PointStudent, PointDecoder | None]:
-    """The student of a checkpoint in the public layout, and its decoder.
+    """The student of a checkpoint in the public layout, on the cells of the released code, and its decoder.
 
     Args:
         path: see `read_checkpoint`.
@@ -66,6 +66,7 @@ def load_published(
             inputs=_INPUTS[width] if inputs is None else tuple(inputs),
             patch=_patch(settings, path),
             drop_path=settings.get("drop_path"),
+            published="grid",
         )
         student = PointStudent(config, device)
     except (TypeError, ValueError) as problem:

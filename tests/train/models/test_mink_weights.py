@@ -1,5 +1,5 @@
-"""Released SLidR, ST-SLidR and PPKT networks: their names and shapes, written down here by themselves, and their features
-against convolutions in MinkowskiEngine's own order."""
+"""Released SLidR, ST-SLidR and PPKT networks: their names and shapes, written down here by themselves, and their
+features against convolutions in MinkowskiEngine's own order."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save({"model_points": {"conv1.weight": torch.zeros(2)}}, tmp_path / "a.pt")
-    with pytest.raises(BrickyardError, match="holds no weight called 'conv0p1s1.kernel'"):
+    with pytest.raises(BrickyardError, match=r"holds no weight called 'conv0p1s1\.kernel'"):
         read_mink(tmp_path / "a.pt")
     with pytest.raises(BrickyardError, match="neither of a Sonata encoder nor of the MinkUNet"):
         load_released(tmp_path / "a.pt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from brickyard.shards.errors import BrickyardError
 from brickyard.train.clouds import Cloud
+from brickyard.train.models.point_transformer import Published
 from brickyard.train.students.export import export_student, load_student
 from brickyard.train.students.point import PointStudent, PointStudentConfig
 
@@ -134,3 +136,52 @@ def test_too_large_a_scene_is_refused() -> None:
     scene = replace(cloud(2, 0), xyz=torch.tensor([[0.0, 0, 0], [1e5, 0, 0]]))
     with pytest.raises(BrickyardError, match="spans"):
         student().encode([scene])
+
+
+def public_cells(xyz: np.ndarray, size: float) -> np.ndarray:
+    """The released code's transforms, from their definition: the middle of the box over x and y and the lowest point go
+    to 0, then coordinates over the size are rounded down and counted from the least."""
+    low, high = xyz.min(0), xyz.max(0)
+    centred = xyz - np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]], np.float32)
+    cells = np.floor(centred.astype(np.float64) / size).astype(np.int64)
+    return cells - cells.min(0)
+
+
+@pytest.mark.parametrize("published", ["grid", "flash", "plain"])
+def test_published_cells_are_those_of_the_released_code(published: Published) -> None:
+    config = replace(CONFIG, published=published, size=0.02, scale={"outdoor": 0.4})
+    net = student(config)
+    scenes = [rough(700, 0), rough(400, 1, domain="outdoor"), rough(1, 2)]
+    seen: list[tuple[Tensor, Tensor]] = []
+    forward = net.network.forward
+    net.network.forward = lambda *a, **k: (seen.append((a[1], k["cells"])), forward(*a, **k))[1]  # type: ignore[method-assign]
+    with torch.no_grad():
+        rows = net.encode(scenes)
+    ((_, cells),) = seen
+    start, first = 0, 0
+    moved = False
+    for scene in scenes:
+        scaled = scene.xyz.numpy() * np.float32(config.scale.get(scene.domain, 1.0))
+        expected = public_cells(scaled, config.size)
+        distinct, inverse = np.unique(expected, axis=0, return_inverse=True)
+        got = rows.inverse[start : start + len(expected)].numpy() - first
+        assert np.array_equal(got, inverse.reshape(-1))
+        assert np.array_equal(cells[first : first + len(distinct)].numpy(), distinct)
+        ours = np.floor((scaled.astype(np.float64) - scaled.min(0).astype(np.float64)) / config.size)
+        moved |= len(np.unique(ours, axis=0)) != len(distinct)
+        start, first = start + len(expected), first + len(distinct)
+    assert moved and first == len(cells)  # the grid that begins at the least coordinates is another one
+
+
+def test_published_cells_do_not_depend_on_batch_mates() -> None:
+    net = student(replace(CONFIG, published="grid"))
+    scenes = [rough(300, 0), rough(200, 1)]
+    for alone, together in zip(scenes, points(net, *scenes), strict=True):
+        torch.testing.assert_close(points(net, alone)[0], together, atol=1e-5, rtol=1e-4)
+
+
+def rough(points: int, seed: int, domain: str = "indoor") -> Cloud:
+    """Coordinates that are multiples of nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    xyz = torch.rand(points, 3, generator=generator) * torch.tensor([0.31, 0.23, 0.17]) + 5
+    return replace(cloud(points, seed, domain), xyz=xyz)

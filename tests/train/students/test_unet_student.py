@@ -24,7 +24,7 @@ from brickyard.train.files import write_digests
 from brickyard.train.objectives import SLidR
 from brickyard.train.students.export import SETTINGS, WEIGHTS, export_student, load_student
 from brickyard.train.students.unet import UNetConfig, UNetStudent
-from brickyard.train.voxels import cells, voxelise
+from brickyard.train.voxels import cells
 from tests.train.minkowski import convolve, field_of, rows_of
 from tests.train.rings import ring_scene
 
