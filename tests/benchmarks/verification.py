@@ -45,7 +45,7 @@ def least(corpus: Corpus, repeats: int) -> dict[str, float]:
                 lease = Lease(stream._pool)
                 with ways[way]():
                     begun = time.thread_time()
-                    sample = stream._read(corpus, row, row, lease)
+                    sample = stream._read(corpus, row, row, 0, lease)
                     took = time.thread_time() - begun
                 del sample
                 lease.end()
