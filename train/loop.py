@@ -292,7 +292,7 @@ class _Run:
         step = int(state["step"])
         if self.group.rank == 0:
             self._check_lines(step)
-        return step, {"batches": step * self.config.accumulate} | state["stream"]  # older versions did not keep it
+        return step, state["stream"] | {"batches": step * self.config.accumulate}  # older versions did not keep it
 
     def _check_lines(self, step: int) -> None:
         """Say so where metrics.jsonl has lost lines; nothing but its curves depends on them."""

@@ -69,6 +69,7 @@ def test_settings_that_an_older_version_did_not_have_were_the_defaults(tmp_path:
     path = tmp_path / "config.json"
     table = json.loads(path.read_text())
     del table["train"]["nonfinite"], table["train"]["skip_after"], table["selection"]
+    del table["train"]["budget"]["cost"], table["train"]["budget"]["most"]
     path.write_text(json.dumps(table))
     assert folder(tmp_path, corpus).open(resume=True) == checkpoint
     with pytest.raises(RecipeError, match=r'train\.nonfinite: was "stop", is "skip"'):
