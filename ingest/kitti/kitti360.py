@@ -30,45 +30,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from brickyard.ingest.clips import ClipOptions
-from brickyard.ingest.kitti.calibration import inverse
-from brickyard.ingest.kitti.clips import Frame, plan_clips, read_clip, role
+from brickyard.ingest.kitti.clips import Frame, plan_clips, read_clip
 from brickyard.ingest.kitti.folders import LICENCE, Folders, check_cameras, lost_frames, root_of
-from brickyard.ingest.kitti.images import read_view
-from brickyard.ingest.kitti.kitti360_labels import label_roles, read_image_labels
+from brickyard.ingest.kitti.kitti360_labels import label_roles
 from brickyard.ingest.kitti.kitti360_listing import (
     CAMERA_FOLDERS,
     DATASET,
     DIGITS,
+    VERSION,
     Listing,
     list_drive,
     pose_files,
     pose_path,
 )
 from brickyard.ingest.kitti.kitti360_rig import read_rig
-from brickyard.ingest.kitti.kitti360_windows import (
-    list_windows,
-    read_window,
-    window_losses,
-    window_points,
-    window_views,
-)
-from brickyard.ingest.kitti.poses import read_pose
+from brickyard.ingest.kitti.kitti360_views import read_posed_view, timestamp_of, world_from_velo
+from brickyard.ingest.kitti.kitti360_windows import plan_windows, read_window_scene
 from brickyard.ingest.kitti.siblings import tell_lacks
-from brickyard.ingest.kitti.timestamps import guess_seconds, parse_timestamp
+from brickyard.ingest.kitti.timestamps import guess_seconds
 from brickyard.ingest.kitti.velodyne import POINT_BYTES, IntensityUnit, check_unit, read_scan
 from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef, Source
 from brickyard.shards.errors import RawDataError, RecipeError
-from brickyard.shards.scene import Float64, Identity, Scene, View
+from brickyard.shards.scene import Identity, Scene
 from brickyard.shards.storage import Store
 
-VERSION = "2021"
 _DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_(\d{4})_sync/", re.ASCII)
 _TRAIN = {"0000", "0002", "0003", "0004", "0005", "0006", "0007", "0009", "0010"}
 _TEST = {"0008", "0018"}
@@ -171,8 +162,12 @@ def _plan_drive(folders: Folders, drive: str, options: Options) -> Iterator[Scen
         lost = [frame for frame in listing.promised if frame % options.every == 0]
         yield from lost_frames(DATASET, drive, lost, DIGITS, wrong)
         return
-    plan_items = _plan_windows if windows else _plan_drive_clips if options.clips else _plan_frames
-    yield from plan_items(folders.store, drive, listing, calibration, options)
+    if windows:
+        asked, views = drive in options.drives, options.window_views
+        yield from plan_windows(folders.store, drive, listing, calibration, asked=asked, views=views)
+    else:
+        plan_items = _plan_drive_clips if options.clips else _plan_frames
+        yield from plan_items(folders.store, drive, listing, calibration, options)
     if listing.trajectory.problem:
         yield Notice(dataset=DATASET, scene_id=pose_path(drive), reason=listing.trajectory.problem)
 
@@ -278,41 +273,6 @@ def _plan_drive_clips(
         yield from plan_clips(ref, camera, frames, options.clips or ClipOptions(), more=more)
 
 
-def _plan_windows(
-    store: Store, drive: str, listing: Listing, calibration: dict[str, Any], options: Options
-) -> Iterator[SceneRef | Missing]:
-    try:
-        windows = list(list_windows(store, drive, DATASET))
-    except RawDataError as problem:
-        yield Missing(dataset=DATASET, scene_id=drive, reason=f"{problem}; this costs all windows of the drive")
-        return
-    if not windows and drive in options.drives:
-        reason = "the drive has no accumulated clouds (data_3d_semantics)"
-        yield Missing(dataset=DATASET, scene_id=drive, reason=reason)
-    for window in windows:
-        used = {"points": window.file}
-        views, seen = [], window_views(window, listing, options.window_views)
-        for frame, camera in seen:
-            used[role(frame, camera)] = listing.images[camera][frame]
-            if frame in listing.labels.get(camera, {}):
-                used |= label_roles(role(frame, camera), listing.labels[camera][frame])
-            time = listing.image_times[camera].get(frame)
-            views.append(
-                {"frame": frame, "camera": camera, "timestamp": time, "pose": listing.trajectory.places[frame]}
-            )
-        yield SceneRef(
-            dataset=DATASET,
-            scene_id=f"{drive}/static/{window.first:0{DIGITS}d}_{window.last:0{DIGITS}d}",
-            split=window.split,
-            sequence=drive,
-            root=root_of(store),
-            files={name: found.path for name, found in used.items()} | (pose_files(listing, drive) if views else {}),
-            details={"window": views, "dropped": window_losses(window, listing, seen), **calibration},
-            points_estimate=window_points(window),
-            bytes_estimate=sum(found.size for found in used.values()),
-        )
-
-
 def read(ref: SceneRef) -> Scene:
     """One frame, clip or window; the scene frame is the velodyne's, that of a window has the axes of the world.
 
@@ -326,21 +286,21 @@ def read(ref: SceneRef) -> Scene:
             files,
             ref.details["camera"],
             version=VERSION,
-            world_from_velo=lambda frame: _world_from_velo(files, frame["pose"]),
-            timestamp=lambda frame: _timestamp(files, folder, frame["timestamp"], frame["frame"]),
+            world_from_velo=lambda frame: world_from_velo(files, frame["pose"]),
+            timestamp=lambda frame: timestamp_of(files, folder, frame["timestamp"], frame["frame"]),
         )
     if "window" in ref.details:
-        return _read_window_scene(files)
+        return read_window_scene(files)
     points, dropped = read_scan(files, ref.files["points"])
     views = tuple(
-        _read_camera(files, name, name, camera, timestamp=camera["timestamp"], frame=ref.details["frame"])
+        read_posed_view(files, name, name, camera, timestamp=camera["timestamp"], frame=ref.details["frame"])
         for name, camera in ref.details["cameras"].items()
     )
-    world_from_scene = _world_from_velo(files, ref.details["pose"])
+    world_from_scene = world_from_velo(files, ref.details["pose"])
     folder = f"data_3d_raw/{ref.sequence}/velodyne_points"
     identity = Identity(
         dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
-        timestamp_ns=_timestamp(files, folder, ref.details["timestamp"], ref.details["frame"]),
+        timestamp_ns=timestamp_of(files, folder, ref.details["timestamp"], ref.details["frame"]),
         domain="outdoor", licence=LICENCE, sources=files.sources(),
     )  # fmt: skip
     return Scene(
@@ -350,64 +310,6 @@ def read(ref: SceneRef) -> Scene:
         views=views,
         dropped=dropped | dict(ref.details["dropped"]),
     ).validate()
-
-
-def _read_window_scene(files: RawFiles) -> Scene:
-    ref = files.ref
-    points, world_from_scene, dropped = read_window(files, ref.files["points"])
-    views = []
-    for entry in ref.details["window"]:
-        name, frame = entry["camera"], entry["frame"]
-        view = _read_camera(
-            files, name, role(frame, name), ref.details["cameras"][name], timestamp=entry["timestamp"], frame=frame
-        )
-        velo = _world_from_velo(files, entry["pose"])
-        if velo is not None and view.scene_from_camera is not None:
-            view = replace(view, scene_from_camera=inverse(world_from_scene) @ velo @ view.scene_from_camera)
-        views.append(view)
-    identity = Identity(
-        dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
-        timestamp_ns=None, domain="outdoor", licence=LICENCE, sources=files.sources(),
-    )  # fmt: skip
-    return Scene(
-        identity=identity,
-        world_from_scene=world_from_scene,
-        points=points,
-        views=tuple(views),
-        dropped=dropped | dict(ref.details["dropped"]),
-    ).validate()
-
-
-def _read_camera(
-    files: RawFiles, name: str, key: str, camera: dict[str, Any], *, timestamp: str | None, frame: int
-) -> View:
-    """The view of an image at its calibrated place in the velodyne frame; `key` is its role in `SceneRef.files`."""
-    width, height = camera["size"]
-    view = read_view(
-        files,
-        name,
-        files.ref.files[key],
-        intrinsics=np.array(camera["intrinsics"], np.float64),
-        scene_from_camera=np.array(camera["scene_from_camera"], np.float64),
-        size=(width, height),
-        timestamp_ns=_timestamp(files, f"data_2d_raw/{files.ref.sequence}/{name}", timestamp, frame),
-        camera_model=camera["model"],
-        distortion=tuple(camera["distortion"]),
-    )
-    return replace(view, **read_image_labels(files, key, (width, height)))
-
-
-def _world_from_velo(files: RawFiles, place: dict[str, Any] | None) -> Float64 | None:
-    if place is None:
-        return None
-    imu_from_velo = np.array(files.ref.details["imu_from_velo"], np.float64)
-    return np.asarray(read_pose(files, files.ref.files["pose"], place) @ imu_from_velo)
-
-
-def _timestamp(files: RawFiles, folder: str, text: str | None, frame: int) -> int | None:
-    if text is None:
-        return None
-    return parse_timestamp(text, frame, partial(files.error, f"{folder}/timestamps.txt"))
 
 
 SOURCE = Source(dataset=DATASET, options=Options, plan=plan, read=read)

@@ -11,6 +11,7 @@ from brickyard.ingest.kitti.timestamps import list_timestamps
 from brickyard.shards.errors import RawDataError
 
 DATASET = "kitti360"
+VERSION = "2021"
 DIGITS = 10
 CAMERA_FOLDERS = {"image_00": "data_rect", "image_01": "data_rect", "image_02": "data_rgb", "image_03": "data_rgb"}
 

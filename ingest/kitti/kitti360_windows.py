@@ -15,19 +15,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brickyard.ingest.blank import blank_records
-from brickyard.ingest.kitti.folders import Found
-from brickyard.ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of
-from brickyard.ingest.kitti.kitti360_listing import Listing
+from brickyard.ingest.kitti.calibration import inverse
+from brickyard.ingest.kitti.clips import role
+from brickyard.ingest.kitti.folders import LICENCE, Found, root_of
+from brickyard.ingest.kitti.kitti360_labels import TAXONOMY, classes_of, instances_of, label_roles
+from brickyard.ingest.kitti.kitti360_listing import DATASET, DIGITS, VERSION, Listing, pose_files
+from brickyard.ingest.kitti.kitti360_views import read_posed_view, world_from_velo
 from brickyard.ingest.kitti.tables import ends_inside
-from brickyard.ingest.source import RawFiles
+from brickyard.ingest.source import Missing, RawFiles, SceneRef
 from brickyard.shards.errors import RawDataError
-from brickyard.shards.scene import Float64, Points
+from brickyard.shards.scene import Float64, Identity, Points, Scene
 from brickyard.shards.storage import Store
 
 _POINT_BYTES = {"train": 28, "val": 28, "test": 16}
@@ -41,7 +45,7 @@ _VALIDATION = "data_3d_semantics/train/2013_05_28_drive_val.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class _Window:
     """A file of accumulated points and the frames it covers, both ends included.
 
     `listed` is False where the list of validation windows is absent, so that "train" may be "val".
@@ -54,15 +58,55 @@ class Window:
     listed: bool
 
 
-def list_windows(store: Store, drive: str, dataset: str) -> Iterator[Window]:
+def plan_windows(
+    store: Store, drive: str, listing: Listing, calibration: dict[str, Any], *, asked: bool, views: int
+) -> Iterator[SceneRef | Missing]:
+    """The accumulated clouds of a drive in order, each with at most `views` posed frames.
+
+    Args:
+        calibration: of `kitti360_rig.read_rig`.
+        asked: the drive was asked for by name, so one without any cloud is `Missing`.
+    """
+    try:
+        windows = list(_list_windows(store, drive))
+    except RawDataError as problem:
+        yield Missing(dataset=DATASET, scene_id=drive, reason=f"{problem}; this costs all windows of the drive")
+        return
+    if not windows and asked:
+        reason = "the drive has no accumulated clouds (data_3d_semantics)"
+        yield Missing(dataset=DATASET, scene_id=drive, reason=reason)
+    for window in windows:
+        used = {"points": window.file}
+        entries, seen = [], _choose_views(window, listing, views)
+        for frame, camera in seen:
+            used[role(frame, camera)] = listing.images[camera][frame]
+            if frame in listing.labels.get(camera, {}):
+                used |= label_roles(role(frame, camera), listing.labels[camera][frame])
+            time = listing.image_times[camera].get(frame)
+            pose = listing.trajectory.places[frame]
+            entries.append({"frame": frame, "camera": camera, "timestamp": time, "pose": pose})
+        yield SceneRef(
+            dataset=DATASET,
+            scene_id=f"{drive}/static/{window.first:0{DIGITS}d}_{window.last:0{DIGITS}d}",
+            split=window.split,
+            sequence=drive,
+            root=root_of(store),
+            files={name: found.path for name, found in used.items()} | (pose_files(listing, drive) if entries else {}),
+            details={"window": entries, "dropped": _losses(window, listing, seen), **calibration},
+            points_estimate=_guess_points(window),
+            bytes_estimate=sum(found.size for found in used.values()),
+        )
+
+
+def _list_windows(store: Store, drive: str) -> Iterator[_Window]:
     """The static windows of a drive in order; raises `RawDataError` for a damaged list of validation windows."""
     size = store.size(_VALIDATION) or 0
     if size > _MAX_LIST:
-        raise RawDataError(f"{size} bytes are too many for a list of windows", dataset=dataset, path=_VALIDATION)
+        raise RawDataError(f"{size} bytes are too many for a list of windows", dataset=DATASET, path=_VALIDATION)
     data = store.read(_VALIDATION) if size else b""
     if b"\0" in data or ends_inside(data):
         problem = "a part of it is lost (zero bytes or half a line): which windows are for validation cannot be told"
-        raise RawDataError(problem, dataset=dataset, path=_VALIDATION, hint="download it again")
+        raise RawDataError(problem, dataset=DATASET, path=_VALIDATION, hint="download it again")
     listed = data.decode("ascii", errors="replace").split()
     validation = {"/".join(line.split("/")[-3:]) for line in listed}
     for split in ("train", "test"):
@@ -72,7 +116,7 @@ def list_windows(store: Store, drive: str, dataset: str) -> Iterator[Window]:
             if match:
                 chosen = "val" if f"{drive}/static/{name}" in validation else split
                 first, last = (int(word) for word in match.groups())
-                yield Window(
+                yield _Window(
                     file=Found(f"{folder}/{name}", bytes_),
                     first=first,
                     last=last,
@@ -81,12 +125,12 @@ def list_windows(store: Store, drive: str, dataset: str) -> Iterator[Window]:
                 )
 
 
-def window_points(window: Window) -> int:
+def _guess_points(window: _Window) -> int:
     """Points of a window, guessed from the size of its file."""
     return max(1, window.file.size // _POINT_BYTES[window.split])
 
 
-def window_views(window: Window, listing: Listing, count: int) -> list[tuple[int, str]]:
+def _choose_views(window: _Window, listing: Listing, count: int) -> list[tuple[int, str]]:
     """(frame, camera) of the views of a window: evenly spaced posed frames that have an image, every camera of each."""
     places = listing.trajectory.places
     posed = [f for f in sorted(places) if window.first <= f <= window.last and "before" not in places[f]]
@@ -95,7 +139,7 @@ def window_views(window: Window, listing: Listing, count: int) -> list[tuple[int
     return [(frame, camera) for frame in chosen for camera, found in listing.images.items() if frame in found]
 
 
-def window_losses(window: Window, listing: Listing, views: list[tuple[int, str]]) -> dict[str, int]:
+def _losses(window: _Window, listing: Listing, views: list[tuple[int, str]]) -> dict[str, int]:
     """What the choice of views had to do without."""
     frames = {frame for frame, _ in views}
     gaps = sum(max(a, window.first - 1) + 1 < min(b, window.last + 1) for a, b in listing.trajectory.gaps)
@@ -106,7 +150,38 @@ def window_losses(window: Window, listing: Listing, views: list[tuple[int, str]]
     return {reason: count for reason, count in counts.items() if count}
 
 
-def read_window(files: RawFiles, path: str) -> tuple[Points, Float64, dict[str, int]]:
+def read_window_scene(files: RawFiles) -> Scene:
+    """A window with its views; the scene's frame has the axes of the world.
+
+    Raises:
+        RawDataError: the cloud, an image or a pose is missing or damaged.
+    """
+    ref = files.ref
+    points, world_from_scene, dropped = _read_points(files, ref.files["points"])
+    views = []
+    for entry in ref.details["window"]:
+        name, frame = entry["camera"], entry["frame"]
+        view = read_posed_view(
+            files, name, role(frame, name), ref.details["cameras"][name], timestamp=entry["timestamp"], frame=frame
+        )
+        velo = world_from_velo(files, entry["pose"])
+        if velo is not None and view.scene_from_camera is not None:
+            view = replace(view, scene_from_camera=inverse(world_from_scene) @ velo @ view.scene_from_camera)
+        views.append(view)
+    identity = Identity(
+        dataset=DATASET, version=VERSION, split=ref.split, sequence=ref.sequence, scene_id=ref.scene_id,
+        timestamp_ns=None, domain="outdoor", licence=LICENCE, sources=files.sources(),
+    )  # fmt: skip
+    return Scene(
+        identity=identity,
+        world_from_scene=world_from_scene,
+        points=points,
+        views=tuple(views),
+        dropped=dropped | dict(ref.details["dropped"]),
+    ).validate()
+
+
+def _read_points(files: RawFiles, path: str) -> tuple[Points, Float64, dict[str, int]]:
     """Points of a window, world_from_scene (a translation by whole metres), and what was dropped.
 
     Raises:
