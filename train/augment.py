@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +60,16 @@ class CuboidConfig:
     """Removal of the points in a random cuboid.
 
     Attributes:
-        extent: edges are up to this share of the cloud's extent, drawn per axis; 0 turns it off.
-        min_pairs: accepted if every image keeps at least this many pairs (or lost none).
-        tries: then nothing is removed.
+        extent: edges are up to this share of the cloud's extent; 0 turns it off.
+        shares: "each": drawn for every axis; "one": one share for all axes, as SLidR's code does.
+        turned: remove it from the cloud as it is after rotation and flips, as SLidR's code does.
+        min_pairs: accepted if every image keeps at least this many pairs, or lost none (there SLidR's code gives up).
+        tries: then nothing is removed; SLidR's code tries once.
     """
 
     extent: float = 0.2
+    shares: Literal["each", "one"] = "each"
+    turned: bool = False
     min_pairs: int = 1024
     tries: int = 10
 
@@ -102,7 +107,7 @@ def drop_cuboid(
     """bool (N,): the points to keep. The cuboid's centre is a point of the cloud.
 
     Args:
-        xyz: (N, 3).
+        xyz: (N, 3), turned already where the config says so.
         pairs: the point index of every pair, per image.
     """
     everything = np.ones(len(xyz), bool)
@@ -110,7 +115,7 @@ def drop_cuboid(
         return everything
     extent = np.ptp(xyz, axis=0)
     for _ in range(config.tries):
-        half = rng.uniform(0, config.extent, 3) * extent / 2
+        half = rng.uniform(0, config.extent, 3 if config.shares == "each" else 1) * extent / 2
         centre = xyz[rng.integers(len(xyz))]
         keep = (np.abs(xyz - centre) > half).any(axis=1)
         left = [int(keep[point].sum()) for point in pairs]

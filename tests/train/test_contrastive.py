@@ -49,7 +49,7 @@ def test_loss_equals_the_dense_reference(exclusion: c.Exclusion, setting: str, b
         "similarity": c.similarity_weights(similar),
         "neighbours": c.neighbour_weights(similar, 0.1),
     }[setting]
-    anchors = c.balance_weights(similar) if balance else None
+    anchors = c.balance_by_votes(c.votes(similar)) if balance else None
     got = c.info_nce(keys, queries, 0.07, weights=weights, exclusion=exclusion, anchor_weights=anchors)
     expected = [1.0] * 40 if anchors is None else anchors.tolist()
     assert float(got) == pytest.approx(
@@ -134,17 +134,17 @@ def test_similarity_weights_have_a_diagonal_of_one() -> None:
 
 def test_balance_weights_lie_in_0_1_with_a_zero_for_the_most_common() -> None:
     common, rare = torch.tensor([[1.0, 0.0]]).repeat(30, 1), torch.tensor([[0.0, 1.0]]).repeat(3, 1)
-    weights = c.balance_weights(c.similarity(torch.cat((common, rare))))
+    weights = c.balance_by_votes(c.votes(c.similarity(torch.cat((common, rare)))))
     assert weights[:30].tolist() == [0.0] * 30
     assert weights[30:].tolist() == [1.0] * 3
-    drawn = c.balance_weights(c.similarity(unit(200, 4)))
+    drawn = c.balance_by_votes(c.votes(c.similarity(unit(200, 4))))
     assert float(drawn.min()) == 0
     assert 0 < float(drawn.max()) <= 1
-    assert c.balance_weights(torch.ones(5, 5)).tolist() == [1.0] * 5
-    assert c.balance_weights(torch.ones(0, 0)).shape == (0,)
+    assert c.balance_by_votes(c.votes(torch.ones(5, 5))).tolist() == [1.0] * 5
+    assert c.balance_by_votes(c.votes(torch.ones(0, 0))).shape == (0,)
 
 
 def test_similarities_below_half_give_no_votes() -> None:
     similar = torch.tensor([[1.0, 0.6, 0.4], [0.6, 1.0, 0.4], [0.4, 0.4, 1.0]])
-    torch.testing.assert_close(c.balance_weights(similar), torch.tensor([0.0, 0.0, 1.0]))
-    assert c.balance_weights(similar, threshold=0.3).tolist()[2] == pytest.approx(1.0)
+    torch.testing.assert_close(c.balance_by_votes(c.votes(similar)), torch.tensor([0.0, 0.0, 1.0]))
+    assert c.balance_by_votes(c.votes(similar, threshold=0.3)).tolist()[2] == pytest.approx(1.0)

@@ -104,7 +104,8 @@ def test_superpixel_rows_equal_a_loop_over_superpixels(corpus: Corpus) -> None:
         points = functional.normalize(built.point_head(features), dim=1)[voxels.inverse][batch.pair_point]
         seen = built.teacher(batch.images.float() / 255)
         pixels = built._embed_pixels(seen)
-        keys, queries, descriptors = built._superpixel_rows(batch, points, pixels, seen)
+        rows = built._superpixel_rows(batch, points, pixels, seen)
+        keys, queries, descriptors = rows.keys, rows.queries, rows.descriptors
         assert descriptors is not None
         assert len(keys) == batch.superpixels
         cells = functional.interpolate(seen, size=pixels.shape[-2:], mode="nearest")
@@ -137,8 +138,8 @@ def test_what_trains_gets_gradients_and_the_teacher_none(corpus: Corpus, cls: ty
 
 def test_settings_are_those_of_the_papers() -> None:
     slidr, st, ppkt = SLidR(), STSLidR(), PPKT()
-    assert (slidr.unit, slidr.weighting, slidr.balance, slidr.temperature) == ("superpixel", "none", False, 0.07)
-    assert (st.unit, st.weighting, st.balance, st.neighbour_share) == ("superpixel", "neighbours", True, 0.01)
+    assert (slidr.unit, slidr.weighting, slidr.balance, slidr.temperature) == ("superpixel", "none", "none", 0.07)
+    assert (st.unit, st.weighting, st.balance, st.neighbour_share) == ("superpixel", "neighbours", "votes", 0.01)
     assert (ppkt.unit, ppkt.max_pairs, ppkt.teacher.output_stride) == ("point", 4096, 32)
     for config in (slidr, st, ppkt):
         assert config.student.network == "mink34"
@@ -150,15 +151,15 @@ def test_ppkt_draws_pairs_without_replacement_by_the_scenes_seed(corpus: Corpus)
     built, batch = batch_of(corpus, PPKT(student=SMALL, crop=CROP, max_pairs=100))
     points = torch.arange(len(batch.pair_point), dtype=torch.float32)[:, None]
     pixels, seen = torch.zeros(len(batch.images), 64, 48, 80), torch.zeros(0)
-    rows = [built._point_rows(batch, points, pixels, seen)[0] for _ in range(2)]
+    rows = [built._point_rows(batch, points, pixels, seen).keys for _ in range(2)]
     assert torch.equal(rows[0], rows[1])
     assert len(torch.unique(rows[0])) == 100
-    other = built._point_rows(replace(batch, seed=batch.seed + 1), points, pixels, seen)[0]
+    other = built._point_rows(replace(batch, seed=batch.seed + 1), points, pixels, seen).keys
     assert not torch.equal(rows[0], other)
 
 
 def test_st_weights_work_with_points_as_units(corpus: Corpus) -> None:
-    config = PPKT(student=SMALL, crop=CROP, max_pairs=200, weighting="similarity", balance=True)
+    config = PPKT(student=SMALL, crop=CROP, max_pairs=200, weighting="similarity", balance="votes")
     built, batch = batch_of(corpus, config)
     assert torch.isfinite(built(batch).total)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from tests.train.spy import one_thread
 CROP = CropConfig(height=32, width=64, min_pairs=20)
 PAIRED: dict[str, Any] = {"student": UNetConfig(network="tiny"), "crop": CROP, "pixel_stride": 4}
 OBJECTIVES = {
-    "ppkt": PPKT(**PAIRED, weighting="neighbours", balance=True),
+    "ppkt": PPKT(**PAIRED, weighting="neighbours", balance="votes"),
     "slidr": SLidR(**PAIRED),
     "stslidr": STSLidR(**PAIRED),
     "stslidr-alpha": STSLidR(**PAIRED, weighting="similarity"),

@@ -33,7 +33,7 @@ from brickyard.train.clouds import Cloud, Clouds, join_clouds, read_cloud
 if TYPE_CHECKING:
     from brickyard.shards.encode import SceneHeader
     from brickyard.shards.stream import Sample
-    from brickyard.train.objectives.image_to_lidar import ImageToLidar
+    from brickyard.train.objectives.distillation import Distillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class PairedScene:
 
     Attributes:
         cloud: its points, less those dropped.
+        parts: how many of its points, one sweep after another, are clouds of their own; all where sweeps are together.
         transform: float32 (3, 3), to be applied to xyz.
         images: uint8 (V, 3, h, w).
         labels: int64 (V, h, w), superpixels with pairs numbered 0..superpixels-1 over all images, -1 elsewhere;
@@ -51,6 +52,7 @@ class PairedScene:
     """
 
     cloud: Cloud
+    parts: tuple[int, ...]
     transform: Tensor
     images: Tensor
     labels: Tensor
@@ -67,6 +69,7 @@ class PairedBatch:
     """As `PairedScene`, all scenes joined; indices count over the whole batch.
 
     Attributes:
+        clouds: of all scenes, or of all their sweeps.
         empty: scenes without a pair.
     """
 
@@ -93,24 +96,28 @@ class _View:
     superpixel: NDArray[np.int64]
 
 
-def choose(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> tuple[str, ...]:
+def choose(sample: Sample, rng: np.random.Generator, config: Distillation) -> tuple[str, ...]:
     """The student's fields and those of the views that `prepare` will draw; not for `visible_only`, as no header tells
     how many pairs are visible."""
     numbers = _drawn(_usable(sample.header, config), rng, config)
-    return (*config.student.fields, *(f"views/{v}/{part}" for v in numbers for part in _needed(config)))
+    sweeps = ("points/sweep",) if config.sweeps == "apart" else ()
+    return (*config.student.fields, *sweeps, *(f"views/{v}/{part}" for v in numbers for part in _needed(config)))
 
 
-def prepare(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> PairedScene:
+def prepare(sample: Sample, rng: np.random.Generator, config: Distillation) -> PairedScene:
     """See the module's text; raises `BrickyardError` for a scene without points or with an image nobody can decode."""
-    cloud = read_cloud(sample, config.student.inputs)
-    xyz = cloud.xyz.numpy()
+    cloud = read_cloud(sample, config.student.inputs, config.student.intensity)
     usable = _usable(sample.header, config)
     if config.visible_only:
         usable = [number for number in usable if sample[f"views/{number}/pairs"].visible.any()]
     order = _drawn(usable, rng, config)
     pairs = {number: _pairs(sample, number, visible_only=config.visible_only) for number in order}
+    turn = _turn(rng, config) if config.cuboid.turned else None
+    xyz = cloud.xyz.numpy() if turn is None else cloud.xyz.numpy() @ turn.T
     keep = drop_cuboid(xyz, [pairs[number][0] for number in order], config.cuboid, rng)
-    renumber = np.cumsum(keep) - 1
+    kept, parts = _by_sweep(sample, np.flatnonzero(keep), config)
+    renumber = np.full(len(keep), -1)
+    renumber[kept] = np.arange(len(kept))
     views = []
     for number in order:
         point, pixel = pairs[number]
@@ -118,13 +125,14 @@ def prepare(sample: Sample, rng: np.random.Generator, config: ImageToLidar) -> P
         view = _view(sample, number, (renumber[point[stays]], pixel[stays]), config, rng)
         if len(view.point):
             views.append(view)
-    crop, labelled = config.crop, config.unit == "superpixel"
+    crop, labelled = config.crop, config.superpixels
     label_size = (crop.height, crop.width) if labelled else (0, 0)
     starts = np.cumsum([0, *(view.superpixels for view in views)])
     labels = [np.where(v.labels >= 0, v.labels + start, -1) for v, start in zip(views, starts, strict=False)]
     return PairedScene(
-        cloud=cloud.take(torch.from_numpy(keep)),
-        transform=torch.from_numpy(rotation_and_flips(rng)),
+        cloud=cloud.take(torch.from_numpy(kept)),
+        parts=parts,
+        transform=torch.from_numpy(_turn(rng, config) if turn is None else turn),
         images=_stack([view.image for view in views], (3, crop.height, crop.width), np.uint8),
         labels=_stack(labels, label_size, np.int64),
         superpixels=int(starts[-1]),
@@ -141,8 +149,8 @@ def collate(items: Sequence[PairedScene], inputs: Sequence[str], device: torch.d
     points = _starts([len(item.cloud.xyz) for item in items])
     images = _starts([len(item.images) for item in items])
     superpixels = _starts([item.superpixels for item in items])
-    clouds = join_clouds([item.cloud for item in items], inputs, device)
-    transform = torch.stack([item.transform for item in items]).to(device)
+    clouds = join_clouds([part for item in items for part in _parts(item)], inputs, device)
+    transform = torch.stack([item.transform for item in items for _ in item.parts]).to(device)
     turned = torch.einsum("nij,nj->ni", transform[clouds.scene], clouds.xyz)
     clouds = replace(clouds, xyz=turned)
 
@@ -167,20 +175,59 @@ def collate(items: Sequence[PairedScene], inputs: Sequence[str], device: torch.d
     )
 
 
-def _needed(config: ImageToLidar) -> tuple[str, ...]:
+def _needed(config: Distillation) -> tuple[str, ...]:
     """Fields that a view must have."""
-    return ("image", "pairs", "superpixels") if config.unit == "superpixel" else ("image", "pairs")
+    return ("image", "pairs", "superpixels") if config.superpixels else ("image", "pairs")
 
 
-def _usable(header: SceneHeader, config: ImageToLidar) -> list[int]:
+def _usable(header: SceneHeader, config: Distillation) -> list[int]:
     """Numbers of the views with an image, pairs, and superpixels where they are needed."""
     fields = header.fields
     whole = [v for v in range(len(header.views)) if all(f"views/{v}/{part}" in fields for part in _needed(config))]
     return [v for v in whole if fields[f"views/{v}/pairs"].get("count") != 0]
 
 
-def _drawn(usable: list[int], rng: np.random.Generator, config: ImageToLidar) -> list[int]:
-    return [usable[i] for i in rng.permutation(len(usable))][: config.views]
+def _drawn(usable: list[int], rng: np.random.Generator, config: Distillation) -> list[int]:
+    """Some of the views, in an order of chance."""
+    order = [usable[i] for i in rng.permutation(len(usable))][: config.views]
+    if config.camera_drop == 0:
+        return order
+    stays = rng.random(len(order)) >= config.camera_drop
+    return [number for number, here in zip(order, stays, strict=True) if here] or order[:1]
+
+
+def _turn(rng: np.random.Generator, config: Distillation) -> NDArray[np.float32]:
+    """float32 (3, 3): rotation, flips, and a scale if one is asked for."""
+    turn = rotation_and_flips(rng)
+    return turn * np.float32(1 + rng.uniform(-config.scale, config.scale)) if config.scale else turn
+
+
+def _by_sweep(
+    sample: Sample, kept: NDArray[np.int64], config: Distillation
+) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """(the points that are kept, one sweep after another; how many of each), or as they are where sweeps stay together.
+
+    Raises:
+        BrickyardError: a scene that does not say which sweep a point is of.
+    """
+    if config.sweeps == "together":
+        return kept, (len(kept),)
+    if "points/sweep" not in sample:
+        raise BrickyardError(
+            f"scene {sample.key} does not say which sweep its points are of, which `sweeps: apart` needs: build the"
+            " corpus with several sweeps (an option of its source), or take `sweeps: together`"
+        )
+    sweep = np.asarray(sample["points/sweep"])[kept]
+    _, counts = np.unique(sweep, return_counts=True)
+    return kept[np.argsort(sweep, kind="stable")], tuple(counts.tolist()) or (0,)
+
+
+def _parts(item: PairedScene) -> list[Cloud]:
+    """The clouds that are encoded on their own."""
+    if len(item.parts) == 1:
+        return [item.cloud]
+    ends = np.cumsum(item.parts)
+    return [item.cloud.take(torch.arange(end - n, end)) for n, end in zip(item.parts, ends, strict=True)]
 
 
 def _pairs(sample: Sample, number: int, *, visible_only: bool) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
@@ -194,7 +241,7 @@ def _view(
     sample: Sample,
     number: int,
     pairs: tuple[NDArray[Any], NDArray[np.uint16]],
-    config: ImageToLidar,
+    config: Distillation,
     rng: np.random.Generator,
 ) -> _View:
     point, pixel = pairs
@@ -209,7 +256,7 @@ def _view(
     except BrickyardError as problem:
         raise BrickyardError(f"scene {sample.key}, view {header.name}: {problem}") from problem
     labels, superpixel, count = np.empty((0, 0), np.int64), np.zeros(len(place), np.int64), 0
-    if config.unit == "superpixel":
+    if config.superpixels:
         cropped = crop_labels(sample[f"views/{number}/superpixels"], box, crop, flip=flip)
         table = np.full(int(cropped.max()) + 1, -1, np.int64)
         present = np.unique(cropped[place[:, 0], place[:, 1]])
