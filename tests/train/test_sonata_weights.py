@@ -19,6 +19,7 @@ from brickyard.train.models.sonata_weights import load_sonata, read_checkpoint, 
 from brickyard.train.students.export import export_student, load_student
 from brickyard.train.students.point import PointStudent, PointStudentConfig
 from brickyard.train.students.published import load_published, save_published
+from brickyard.train.students.released import load_released, save_released
 
 Shapes = dict[str, tuple[int, ...]]
 TINY = CONFIGS["tiny"]
@@ -184,6 +185,15 @@ def test_a_released_file_becomes_a_student(tmp_path: Path) -> None:
     assert decoder is None
     assert student.config == PointStudentConfig(network="tiny", patch=512, drop_path=0.3, published="grid")
     assert all(torch.equal(v, ENCODER_STATE[name]) for name, v in to_sonata(student.network).items())
+
+
+def test_released_files_are_told_apart(tmp_path: Path) -> None:
+    torch.save({"config": settings(), "state_dict": ENCODER_STATE | DECODER_STATE}, tmp_path / "sonata.pth")
+    student = load_released(tmp_path / "sonata.pth")
+    assert isinstance(student, PointStudent)
+    assert student.config.published == "grid" and student.decoder is None
+    save_released(tmp_path / "again.pth", student)
+    assert read_checkpoint(tmp_path / "again.pth")[0].keys() == ENCODER_STATE.keys()
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])

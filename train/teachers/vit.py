@@ -83,10 +83,8 @@ class ViT(nn.Module):
         eps = 1e-5 if rotary else 1e-6
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, self.channels, self.patch, self.patch)})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.channels))
-        if rotary:
-            self.rope_embed = nn.Module()
-            self.rope_embed.register_buffer("periods", torch.zeros(_HEAD // 4))
-        else:
+        self.rope_embed = _Periods() if rotary else None
+        if not rotary:
             self.pos_embed = nn.Parameter(torch.zeros(1, _positions(weights, what), self.channels))
         self.registers = next((n for n in ("register_tokens", "storage_tokens") if n in weights), None)
         if self.registers is not None:
@@ -100,7 +98,7 @@ class ViT(nn.Module):
         rows, columns = patches.shape[-2:]
         x = patches.flatten(2).transpose(1, 2)
         turn = None
-        if hasattr(self, "rope_embed"):
+        if self.rope_embed is not None:
             turn = _rotation(rows, columns, self.rope_embed.periods)
         else:
             x = x + self._placed(rows, columns)
@@ -112,7 +110,8 @@ class ViT(nn.Module):
         return x.transpose(1, 2).reshape(len(images), self.channels, rows, columns)
 
     def _first_token(self) -> Tensor:
-        return self.cls_token if hasattr(self, "rope_embed") else self.cls_token + self.pos_embed[:, :1]
+        token: Tensor = self.cls_token if self.rope_embed is not None else self.cls_token + self.pos_embed[:, :1]
+        return token
 
     def _placed(self, rows: int, columns: int) -> Tensor:
         """The learned positions resized to a grid, (1, rows * columns, channels)."""
@@ -127,6 +126,13 @@ class ViT(nn.Module):
             scale = ((rows + 0.1) / edge, (columns + 0.1) / edge)
             grid = functional.interpolate(grid, scale_factor=scale, mode="bicubic")
         return grid.flatten(2).transpose(1, 2)
+
+
+class _Periods(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.periods: Tensor
+        self.register_buffer("periods", torch.zeros(_HEAD // 4))
 
 
 class _Block(nn.Module):
@@ -188,7 +194,8 @@ class _Gated(nn.Module):
         self.w3, self.joined = nn.Linear(hidden, channels), joined
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.w12(x).chunk(2, dim=-1) if self.joined else (self.w1(x), self.w2(x))
+        layers: Any = self._modules
+        gate, value = layers["w12"](x).chunk(2, dim=-1) if self.joined else (layers["w1"](x), layers["w2"](x))
         out: Tensor = self.w3(functional.silu(gate) * value)
         return out
 
