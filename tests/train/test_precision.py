@@ -14,7 +14,7 @@ from torch import nn
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.stream import Stream
 from brickyard.train.augment import CropConfig
-from brickyard.train.objectives import PPKT, Loss, Objective, SLidR, Sonata, STSLidR
+from brickyard.train.objectives import PPKT, Loss, Objective, ScaLR, SLidR, Sonata, STSLidR
 from brickyard.train.objectives.prototypes import PrototypeHead
 from brickyard.train.objectives.sonata_images import ImageTerm
 from brickyard.train.precision import float32_island
@@ -32,6 +32,8 @@ OBJECTIVES = {
     "slidr": SLidR(**PAIRED),
     "stslidr": STSLidR(**PAIRED),
     "stslidr-alpha": STSLidR(**PAIRED, weighting="similarity"),
+    "adaptive": STSLidR(**PAIRED, weighting="adaptive", balance="clusters"),
+    "scalr": ScaLR(student=PAIRED["student"], crop=CROP),
     "sonata": Sonata(
         student=PointStudentConfig(network="tiny", inputs=("xyz", "intensity"), size=0.2),
         views=ViewConfig(crop=CropViewConfig(points=600)), prototypes=32, hidden=32, dimensions=16, upcast=1,
