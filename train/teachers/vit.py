@@ -106,8 +106,8 @@ class ViT(nn.Module):
         x = torch.cat((*(token.expand(len(x), -1, -1) for token in extra), x), dim=1)
         for block in self.blocks:
             x = block(x, turn)
-        x = self.norm(x[:, -rows * columns :])
-        return x.transpose(1, 2).reshape(len(images), self.channels, rows, columns)
+        tokens: Tensor = self.norm(x[:, -rows * columns :])
+        return tokens.transpose(1, 2).reshape(len(images), self.channels, rows, columns)
 
     def _first_token(self) -> Tensor:
         token: Tensor = self.cls_token if self.rope_embed is not None else self.cls_token + self.pos_embed[:, :1]

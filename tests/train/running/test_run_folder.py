@@ -17,6 +17,7 @@ from brickyard.train.objectives import Sonata, STSLidR
 from brickyard.train.running.distributed import Group
 from brickyard.train.running.run_folder import RunFolder, processor, recipe_differences, selection_fingerprint
 from brickyard.train.students.point import PointStudentConfig
+from brickyard.train.students.unet import UNetConfig
 from tests.train.rings import ring_corpus
 from tests.train.spy import SpyStudent
 from tests.train.test_step import CONFIG, SPY
@@ -74,6 +75,21 @@ def test_settings_that_an_older_version_did_not_have_were_the_defaults(tmp_path:
     assert folder(tmp_path, corpus).open(resume=True) == checkpoint
     with pytest.raises(RecipeError, match=r'train\.nonfinite: was "stop", is "skip"'):
         folder(tmp_path, corpus, replace(CONFIG, nonfinite="skip")).open(resume=True)
+
+
+def test_a_setting_may_have_been_another_before_there_was_a_choice(tmp_path: Path, corpus: Corpus) -> None:
+    """Intensities were 0..1 before students could take the published scale, which is the default now."""
+    unit = STSLidR(student=UNetConfig(network="tiny", intensity="unit"))
+    with Group.join("cpu") as group:
+        portions = [Portion(corpus=corpus, rows=np.array([0]))]
+        RunFolder(tmp_path, group, config=CONFIG, settings=unit, portions=portions).open(resume=True)
+    path = tmp_path / "config.json"
+    table = json.loads(path.read_text())
+    del table["objective"]["student"]["intensity"]
+    path.write_text(json.dumps(table))
+    assert recipe_differences(tmp_path, CONFIG, unit) == []
+    now = STSLidR(student=UNetConfig(network="tiny"))
+    assert recipe_differences(tmp_path, CONFIG, now) == ['objective.student.intensity: was "unit", is "published"']
 
 
 def test_the_summary_is_written_last(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
