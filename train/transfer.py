@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,4 +23,4 @@ def send(values: Tensor, device: torch.device) -> Tensor:
 
 def send_table(rows: Sequence[Any], device: torch.device) -> Tensor:
     """int64 numbers, or rows of them, on a device."""
-    return send(torch.tensor(rows, dtype=torch.int64), device)
+    return send(torch.from_numpy(np.array(rows, dtype=np.int64)), device)

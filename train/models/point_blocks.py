@@ -157,17 +157,17 @@ class _ToPatches(torch.autograd.Function):
     filling, which therefore has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, slot: Tensor, borrowed: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, slot, borrowed)
+    def forward(ctx: Any, x: Tensor, rows: Tensor, slot: Tensor, borrowed: Tensor, lent: Tensor) -> Tensor:
+        ctx.save_for_backward(slot, borrowed, lent)
         return x.index_select(0, rows)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        rows, slot, borrowed = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        slot, borrowed, lent = ctx.saved_tensors
         result = grad.index_select(0, slot)
-        lent = rows[borrowed]
-        result[lent] = result[lent] + grad[borrowed]
-        return result, None, None, None
+        if len(lent):
+            result.index_add_(0, lent, grad.index_select(0, borrowed))  # a row is lent once: in no particular order
+        return result, None, None, None, None
 
 
 class _FromPatches(torch.autograd.Function):
@@ -188,8 +188,8 @@ class _FromPatches(torch.autograd.Function):
 
 
 def _to_patches(x: Tensor, walk: Walk) -> Tensor:
-    rows = torch.cat((walk.full.flatten(), walk.short.flatten()))
-    result: Tensor = _ToPatches.apply(x, rows, walk.slot, walk.borrowed)  # type: ignore[no-untyped-call]
+    way = (walk.rows, walk.slot, walk.borrowed, walk.lent)
+    result: Tensor = _ToPatches.apply(x, *way)  # type: ignore[no-untyped-call]
     return result
 
 

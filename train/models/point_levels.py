@@ -10,24 +10,32 @@ batch-mates. The published code takes the grid's origin and the bits from the wh
 
 Rows keep the order of the points at the finest level and are sorted by scene and cell above it. Points may share a
 cell: their order along a walk is decided by their coordinates, so it does not depend on the order they came in. Four
-clouds of 20,000 points and four walks take 0.1 s for five levels on one CPU core; a GPU waits once or twice a level.
+clouds of 20,000 points and four walks take 0.1 s for five levels on one CPU core.
+
+The host must know how many rows every scene has at every level, and asks the device once: along the z-order curve cells
+of all levels are runs of equal beginnings, so one sort of the points tells the rows of all levels to come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.train.models import sparse
-from brickyard.train.models.serialization import BITS, Order, encode
+from brickyard.train.models.serialization import BITS, Order, encode_all, z_code
 from brickyard.train.models.sparse_unet import padded
+from brickyard.train.transfer import send, send_table
 
 _MAX_SCENES = (1 << 15) - 1
+_LEVELS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +47,14 @@ class Groups:
         members: int64 (V,), the rows, one group after another.
         place: int64 (V,), where each row stands in `members`.
         sizes: int64 (groups,).
+        first: int64 (groups,), the first member of each.
     """
 
     inverse: Tensor
     members: Tensor
     place: Tensor
     sizes: Tensor
+    first: Tensor
 
     def reduce(self, values: Tensor, how: str) -> Tensor:
         """Maximum ("max") or mean ("mean") of each group, (V, C) -> (groups, C); the same bits in every run."""
@@ -66,15 +76,18 @@ class Walk:
             out of rows, it borrows those at the same places of the patch before, as further context.
         short: int64 (S, L), the scenes with fewer rows, a patch each, filled up with their own last row.
         real: bool (S, L), False where `short` is such filling, to which nobody may attend; None where there is none.
-        slot: int64 (V,), where each row stands for itself in `full` and `short`, flattened one after the other.
-        borrowed: int64 (B,), the slots of borrowed rows; no row is borrowed twice.
+        rows: int64 (slots,), `full` and `short` flattened one after the other.
+        slot: int64 (V,), where each row stands for itself in `rows`.
+        borrowed: int64 (B,), the slots of borrowed rows; no row is borrowed twice. lent: int64 (B,), these rows.
     """
 
     full: Tensor
     short: Tensor
     real: Tensor | None
+    rows: Tensor
     slot: Tensor
     borrowed: Tensor
+    lent: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +100,7 @@ class Level:
             views are matched), or None.
         cells: int64 (V, 3), from 0.
         scene: int64 (V,), ascending.
-        counts: rows of every scene.
+        counts: rows of every scene. ahead: those of the coarser levels, as far as they were counted.
         extents: int64 (scenes, 3) on the CPU, the last cell of every scene.
         children: rows of the next finer level grouped into those of this one; None at the finest level.
         shared: rows grouped by distinct cells, or None where every row has a cell for itself.
@@ -100,6 +113,7 @@ class Level:
     cells: Tensor
     scene: Tensor
     counts: tuple[int, ...]
+    ahead: tuple[tuple[int, ...], ...]
     extents: Tensor
     children: Groups | None
     shared: Groups | None
@@ -133,6 +147,7 @@ def finest(
     size: float,
     cells: Tensor | None = None,
     origin: Tensor | None = None,
+    levels: int = _LEVELS,
 ) -> Level:
     """The level of the points themselves.
 
@@ -143,6 +158,7 @@ def finest(
         size: edge of a cell, metres.
         cells: integers (N, 3), the cells if they are already known, from 0; instead of those that `xyz` gives.
         origin: see `Level`.
+        levels: how many there will be, with this one; the device is asked once for the rows of all of them.
 
     Raises:
         BrickyardError: without points, where counts and points disagree, or coordinates are not finite.
@@ -153,28 +169,31 @@ def finest(
             f"{len(counts)} scenes with {sum(counts)} points, but {len(xyz)} coordinates: the numbers must agree, with"
             f" at least one point and at most {_MAX_SCENES} scenes"
         )
-    device = xyz.device
-    scene = torch.repeat_interleave(torch.tensor(counts, device=device), output_size=len(xyz))
+    scene = torch.repeat_interleave(send_table(counts, xyz.device), output_size=len(xyz))
     if cells is None:
-        cells, extents = _cells(xyz, scene, counts, size, walking.shared)
+        cells, span = _cells(xyz, scene, len(counts), size, walking.shared)
+        span, ahead = _ask(span, _distinct(cells, scene, counts, levels), counts)
+        extents = _checked(span, size)
     else:
         cells = cells.long()
-        extents = _extreme(cells, scene, len(counts), "amax").cpu()
-        if int(cells.min()) < 0 or int(extents.max()) + 1 >= 1 << BITS:
-            raise RecipeError(f"cells must be in 0..{(1 << BITS) - 2}, not {int(cells.min())}..{int(extents.max())}")
-    groups, distinct = _group(scene, cells)
+        reach = torch.stack([_extreme(cells, scene, len(counts), how) for how in ("amin", "amax")])
+        reach, ahead = _ask(reach, _distinct(cells, scene, counts, levels), counts)
+        extents = reach[1].long()
+        if int(reach.min()) < 0 or int(reach.max()) + 1 >= 1 << BITS:
+            raise RecipeError(f"cells must be in 0..{(1 << BITS) - 2}, not {int(reach.min())}..{int(reach.max())}")
     shared, ties = None, None
-    if len(distinct) < len(cells):
-        ties = _ties(xyz, groups)
-        shared = _groups(groups.inverse, groups.sizes, ties)
-    else:
-        distinct = torch.cat((scene[:, None], cells), dim=1)
+    distinct = torch.cat((scene[:, None], cells), dim=1)
+    if sum(ahead[0]) < len(xyz):
+        ties = _lexicographic(xyz)
+        shared = _group(scene, cells, sum(ahead[0]), ties)
+        distinct = distinct[shared.first]
     return Level(
         xyz=xyz.float(),
         origin=None if origin is None else origin.float(),
         cells=cells,
         scene=scene,
         counts=tuple(counts),
+        ahead=ahead[1:],
         extents=extents,
         children=None,
         shared=shared,
@@ -186,35 +205,47 @@ def finest(
 @torch.no_grad()
 def coarser(level: Level, walking: Walking) -> Level:
     """The level with cells twice as large; its rows are the occupied cells, sorted by scene, x, y, z."""
-    children, distinct = _group(level.scene, level.cells >> 1)
-    scene, cells = distinct[:, 0].contiguous(), distinct[:, 1:].contiguous()
-    counts = tuple(torch.bincount(scene, minlength=len(level.counts)).tolist())
+    cells = level.cells >> 1
+    ahead = level.ahead
+    if not ahead:
+        nothing = level.xyz.new_zeros(len(level.counts), 3)
+        _, ahead = _ask(nothing, _distinct(cells, level.scene, level.counts, _LEVELS), level.counts)
+    children = _group(level.scene, cells, sum(ahead[0]))
+    scene, cells = level.scene[children.first], cells[children.first]
     extents = level.extents >> 1
     return Level(
         xyz=children.reduce(level.xyz, "mean"),
         origin=None if level.origin is None else children.reduce(level.origin, "mean"),
         cells=cells,
         scene=scene,
-        counts=counts,
+        counts=ahead[0],
+        ahead=ahead[1:],
         extents=extents,
         children=children,
         shared=None,
-        walks=_walks(cells, scene, counts, extents, walking=walking),
-        voxels=_voxels(distinct, extents),
+        walks=_walks(cells, scene, ahead[0], extents, walking=walking),
+        voxels=_voxels(torch.cat((scene[:, None], cells), dim=1), extents),
     )
 
 
-def _cells(xyz: Tensor, scene: Tensor, counts: Sequence[int], size: float, shared: bool) -> tuple[Tensor, Tensor]:
-    """Cells (N, 3) counted from each scene's minimum, and the last cell of every scene (scenes, 3) on the CPU.
+# Cells and groups
+
+
+def _cells(xyz: Tensor, scene: Tensor, scenes: int, size: float, shared: bool) -> tuple[Tensor, Tensor]:
+    """Cells (N, 3) counted from each scene's minimum, and what every scene spans, float64 (scenes, 3) metres.
 
     In float64, so that GPU and CPU agree.
     """
     exact = xyz.double()
-    lowest = _extreme(exact, scene, len(counts), "amin")
+    lowest = _extreme(exact, scene, scenes, "amin")
     if shared:
         lowest = exact.amin(0).expand_as(lowest)
-    span = (_extreme(exact, scene, len(counts), "amax") - lowest).cpu()
-    span = torch.where(torch.tensor(counts)[:, None] > 0, span, 0.0)
+    span = _extreme(exact, scene, scenes, "amax") - lowest
+    return ((exact - lowest[scene]) / size).floor().long(), span
+
+
+def _checked(span: Tensor, size: float) -> Tensor:
+    """The last cell of every scene, int64 (scenes, 3), from what it spans, both on the CPU."""
     if not bool(span.isfinite().all()):
         raise BrickyardError("a coordinate is not a finite number")
     extents = (span / size).floor()
@@ -224,7 +255,31 @@ def _cells(xyz: Tensor, scene: Tensor, counts: Sequence[int], size: float, share
             f"scene {worst} of the batch spans {float(span.max()):.1f} m, {float(extents.max()) + 1:.0f} cells of"
             f" {size} m; at most {(1 << BITS) - 1} are possible: crop the scene or use a larger grid size"
         )
-    return ((exact - lowest[scene]) / size).floor().long(), extents.long()
+    return extents.long()
+
+
+def _distinct(cells: Tensor, scene: Tensor, counts: Sequence[int], levels: int) -> Tensor:
+    """int64 (levels, scenes): distinct cells of every scene, at this level and at coarser ones; anything for a scene
+    without rows, or where a cell is not within 0..65535."""
+    low = (1 << BITS) - 1
+    code = (scene << 3 * BITS | z_code(cells & low)).sort().values
+    digits = send(3 * torch.arange(levels), cells.device)
+    begins = (code[1:] ^ code[:-1]) >> digits[:, None] != 0  # a row begins another cell than the one before
+    before = functional.pad(begins.cumsum(1), (1, 0))
+    ends = np.cumsum(counts)
+    first = np.minimum(ends - np.array(counts), len(cells) - 1)
+    place = send_table([first, np.maximum(ends - 1, 0)], cells.device)
+    found = before[:, place]
+    return found[:, 1] - found[:, 0] + 1
+
+
+def _ask(values: Tensor, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
+    """(values as float64 on the CPU, 0 for scenes without rows; rows of every scene at every level), in one go."""
+    fetched = torch.cat((values.double().flatten(), rows.double().flatten())).cpu()
+    there = torch.tensor(counts) > 0
+    number = torch.where(there, fetched[values.numel() :].view(rows.shape), 0).long()
+    values = fetched[: values.numel()].view(values.shape)
+    return torch.where(there[:, None], values, 0), tuple(tuple(level) for level in number.tolist())
 
 
 def _extreme(values: Tensor, scene: Tensor, scenes: int, how: str) -> Tensor:
@@ -233,42 +288,38 @@ def _extreme(values: Tensor, scene: Tensor, scenes: int, how: str) -> Tensor:
     return values.new_zeros(scenes, 3).scatter_reduce_(0, index, values, how, include_self=False)
 
 
-def _group(scene: Tensor, cells: Tensor) -> tuple[Groups, Tensor]:
-    """Rows grouped by scene and cell, and these: int64 (groups, 4), sorted."""
+def _group(scene: Tensor, cells: Tensor, groups: int, ties: Tensor | None = None) -> Groups:
+    """Rows grouped by scene and cell, of which there are `groups`, in this order; members in the order of `ties`, or of
+    their numbers."""
     code = scene
     for axis in range(3):
         code = code << BITS | cells[:, axis]
-    code, inverse, sizes = torch.unique(code, return_inverse=True, return_counts=True)
-    low = (1 << BITS) - 1
-    distinct = torch.stack([code >> 3 * BITS, code >> 2 * BITS & low, code >> BITS & low, code & low], dim=1)
-    return _groups(inverse, sizes, None), distinct
-
-
-def _groups(inverse: Tensor, sizes: Tensor, ties: Tensor | None) -> Groups:
-    members = _sort(inverse, ties)
-    place = torch.empty_like(members)
-    place[members] = torch.arange(len(members), device=members.device)
-    return Groups(inverse=inverse, members=members, place=place, sizes=sizes)
-
-
-def _ties(xyz: Tensor, groups: Groups) -> Tensor:
-    """All points; those that share a cell in the order of their coordinates."""
-    several = groups.sizes[groups.inverse] > 1
-    sharing = several.nonzero()[:, 0]
-    return torch.cat(((~several).nonzero()[:, 0], sharing[_lexicographic(xyz[sharing])]))
+    code, members = _sort(code, ties)
+    group = functional.pad((code[1:] != code[:-1]).cumsum(0), (1, 0))
+    number = torch.arange(len(code) + 1, device=code.device)
+    begin = torch.searchsorted(group, number[: groups + 1])
+    inverse, place = torch.empty_like(members), torch.empty_like(members)
+    inverse[members], place[members] = group, number[:-1]
+    return Groups(inverse=inverse, members=members, place=place, sizes=begin.diff(), first=members[begin[:-1]])
 
 
 def _lexicographic(xyz: Tensor) -> Tensor:
     """The order of points by x, then y, then z."""
     order = xyz[:, 2].argsort(stable=True)
     for axis in (1, 0):
-        order = _sort(xyz[:, axis], order)
+        order = _sort(xyz[:, axis], order)[1]
     return order
 
 
-def _sort(key: Tensor, ties: Tensor | None) -> Tensor:
-    """Rows by ascending key; rows with equal keys in the order of `ties`, or of their numbers."""
-    return key.argsort(stable=True) if ties is None else ties[key[ties].argsort(stable=True)]
+def _sort(key: Tensor, ties: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(sorted keys (..., N), rows by ascending key); rows with equal keys in the order of `ties`, or of their
+    numbers."""
+    key = key if ties is None else key[..., ties]
+    if key.dim() > 1 and key.device.type == "cpu":  # there, radix sort is for single rows
+        key, order = (torch.stack(part) for part in zip(*(row.sort(stable=True) for row in key), strict=True))
+    else:
+        key, order = key.sort(dim=-1, stable=True)
+    return key, order if ties is None else ties[order]
 
 
 def _voxels(distinct: Tensor, extents: Tensor) -> Any:
@@ -277,6 +328,26 @@ def _voxels(distinct: Tensor, extents: Tensor) -> Any:
         padded((a, b, c), 1, len(extents))
     nothing = torch.zeros(len(distinct), 1, device=distinct.device)
     return sparse.sparse_tensor(nothing, distinct.int(), (a, b, c), len(extents))
+
+
+# Walks
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """How any walk of a level is cut, counted along it.
+
+    Attributes:
+        order: int64 (slots,), the place along the walk of what stands in each slot. slot, borrowed, real: see `Walk`.
+        full, short: (patches, length) of the patches.
+    """
+
+    order: Tensor
+    slot: Tensor
+    borrowed: Tensor
+    real: Tensor | None
+    full: tuple[int, int]
+    short: tuple[int, int]
 
 
 def _walks(
@@ -292,42 +363,60 @@ def _walks(
     depth = [int(extent + 1).bit_length() for extent in extents.amax(1).tolist()]
     bits: int | Tensor = max(depth)
     if len(set(depth)) > 1 and not walking.shared:
-        bits = torch.tensor(depth, device=cells.device)[scene]
-    layout = _layout(counts, min(walking.patch, *counts) if walking.shrink else walking.patch, cells.device)
-    walks = []
-    for order in walking.orders:
-        rows = _sort(scene << 3 * BITS | encode(cells, order, bits, max(depth)), ties)
-        slot = torch.empty_like(layout.slot)
-        slot[rows] = layout.slot
-        walks.append(replace(layout, full=rows[layout.full], short=rows[layout.short], slot=slot))
-    return tuple(walks)
-
-
-def _layout(counts: tuple[int, ...], patch: int, device: torch.device) -> Walk:
-    """The walk of rows that are in its order already."""
-    rows = torch.tensor(counts)
-    start = rows.cumsum(0) - rows
-    slots = torch.where(rows >= patch, -(-rows // patch) * patch, 0)
-    total, few = int(slots.sum()), ((rows < patch) & (rows > 0)).nonzero()[:, 0]
-    width = max((counts[i] for i in few.tolist()), default=0)
-    begin = slots.cumsum(0) - slots
-    begin[few] = total + torch.arange(len(few)) * width
-    scene = torch.repeat_interleave(rows.to(device), output_size=sum(counts))
-    slot = torch.arange(sum(counts), device=device) + (begin - start).to(device)[scene]
-
-    rows, start, begin, few = (x.to(device) for x in (rows, start, begin, few))
-    owner = torch.repeat_interleave(slots.to(device), output_size=total)
-    local = torch.arange(total, device=device) - begin[owner]
-    missing = local >= rows[owner]
-    along = torch.arange(width, device=device)
-    same = len({counts[i] for i in few.tolist()}) < 2
-    return Walk(
-        full=(start[owner] + local - patch * missing).view(-1, patch),
-        short=start[few][:, None] + torch.minimum(along, rows[few][:, None] - 1),
-        real=None if same else along < rows[few][:, None],
-        slot=slot,
-        borrowed=missing.nonzero()[:, 0],
+        bits = send_table(depth, cells.device)[scene]
+    layout = _layout(counts, min(walking.patch, *counts) if walking.shrink else walking.patch, scene)
+    curves = encode_all(cells, walking.orders, bits, max(depth))
+    _, along = _sort(scene << 3 * BITS | curves, ties)
+    rows = along[:, layout.order]
+    slot = torch.empty_like(along).scatter_(1, along, layout.slot.expand_as(along))
+    lent, split = rows[:, layout.borrowed], layout.full[0] * layout.full[1]
+    return tuple(
+        Walk(
+            full=rows[i, :split].view(layout.full),
+            short=rows[i, split:].view(layout.short),
+            real=layout.real,
+            rows=rows[i],
+            slot=slot[i],
+            borrowed=layout.borrowed,
+            lent=lent[i],
+        )
+        for i in range(len(rows))
     )
+
+
+def _layout(counts: tuple[int, ...], patch: int, scene: Tensor) -> _Layout:
+    """What follows from the numbers of rows alone is worked out on the host."""
+    device, rows = scene.device, np.array(counts)
+    start = rows.cumsum() - rows
+    slots = np.where(rows >= patch, -(-rows // patch) * patch, 0)
+    few = np.flatnonzero((rows < patch) & (rows > 0))
+    total, width = int(slots.sum()), int(rows[few].max(initial=0))
+    begin = slots.cumsum() - slots
+    begin[few] = total + np.arange(len(few)) * width
+    short = start[few, None] + np.minimum(np.arange(width), rows[few, None] - 1)
+    real = None if len(set(rows[few])) < 2 else send(torch.from_numpy(np.arange(width) < rows[few, None]), device)
+
+    table = send_table([begin - start, begin + rows, slots], device)
+    owner = torch.repeat_interleave(table[2], output_size=total)
+    shift, end = table[:2, owner]
+    place = torch.arange(max(total, len(scene)), device=device)
+    full = place[:total] - shift - patch * (place[:total] >= end)
+    return _Layout(
+        order=torch.cat((full, send_table(short.ravel(), device))),
+        slot=place[: len(scene)] + table[0][scene],
+        borrowed=send_table(_ranges(begin + rows, (slots - rows) * (slots > 0)), device),
+        real=real,
+        full=(total // patch, patch),
+        short=short.shape,
+    )
+
+
+def _ranges(begin: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Several ranges of numbers one after the other."""
+    return np.arange(sizes.sum()) + np.repeat(begin - (sizes.cumsum() - sizes), sizes)
+
+
+# Moving rows
 
 
 class _Reorder(torch.autograd.Function):

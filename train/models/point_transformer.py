@@ -180,7 +180,8 @@ class PointTransformer(nn.Module):
             BrickyardError: where numbers of rows disagree or coordinates are not finite.
             RecipeError: where a scene has too many cells, or points are masked without a mask token.
         """
-        level = finest(xyz, counts, self._walking(), size=self.config.size, cells=cells, origin=origin)
+        grid = {"size": self.config.size, "levels": len(self.stages)}
+        level = finest(xyz, counts, self._walking(), cells=cells, origin=origin, **grid)
         x = self.stem(features)
         if masked is not None:
             if self.mask_token is None:
