@@ -73,10 +73,10 @@ class UNet3d(nn.Module):
         self.join = nn.ModuleList(_Level(b, b) for _, b in up)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(B, inputs, X, Y, Z) -> (B, channels, X, Y, Z); every axis needs 2^(levels - 1) cells or more."""
+        """(B, inputs, X, Y, Z) -> (B, channels, X, Y, Z), of any size: an odd last cell is pooled alone."""
         levels: list[Tensor] = []
         for number, level in enumerate(self.down):
-            volume = level(functional.max_pool3d(volume, 2) if number else volume)
+            volume = level(functional.max_pool3d(volume, 2, ceil_mode=True) if number else volume)
             levels.append(volume)
         levels.pop()
         for up, join in zip(self.up, self.join, strict=True):

@@ -9,7 +9,7 @@ operations on such rows are all there is, and each one's derivatives are the two
 
 Trilinear interpolation is `weighted_sum` with weights that are products of what is left and right of the point on each
 axis. Its derivative along the axes, times a vector v, is `products` with v times the weights' derivatives: what the
-gradient of an SDF needs, without a second backward pass. (torch's `grid_sample` cannot be differentiated twice in 3D.)
+gradient of an SDF needs, without a second backward pass. Values and derivatives are those of torch's `grid_sample`.
 Nothing of size (N, 8, C) is ever held: a sum of 170,000 points and 32 channels takes 11 ms on one CPU core, and 290 ms
 written as `(rows[index] * weights[..., None]).sum(1)`.
 """
