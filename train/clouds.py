@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brickyard.shards.errors import BrickyardError
+from brickyard.train.transfer import send, send_table
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
@@ -82,15 +83,16 @@ class Clouds:
         """Number of scenes."""
         return len(self.counts)
 
-    def take(self, points: Tensor) -> Clouds:
-        """The clouds of some points, given by ascending numbers or as a mask."""
+    def take(self, points: Tensor, counts: tuple[int, ...] | None = None) -> Clouds:
+        """The clouds of some points, given by ascending numbers or as a mask; who knows how many of each scene says so
+        in `counts`, and the device is not asked."""
         scene = self.scene[points]
         return replace(
             self,
             xyz=self.xyz[points],
             values={name: value[points] for name, value in self.values.items()},
             scene=scene,
-            counts=tuple(torch.bincount(scene, minlength=self.batch).tolist()),
+            counts=tuple(torch.bincount(scene, minlength=self.batch).tolist()) if counts is None else counts,
         )
 
     def first(self, scenes: int) -> Clouds:
@@ -107,8 +109,11 @@ class Clouds:
 
     def numbers(self) -> Tensor:
         """int64 (N,): the number of every point within its scene."""
-        sizes = torch.tensor(self.counts, device=self.xyz.device)
-        return torch.arange(len(self.xyz), device=self.xyz.device) - (sizes.cumsum(0) - sizes)[self.scene]
+        return torch.arange(len(self.xyz), device=self.xyz.device) - self.starts()[self.scene]
+
+    def starts(self) -> Tensor:
+        """int64 (batch,): the number of every scene's first point within the batch."""
+        return send_table([sum(self.counts[:scene]) for scene in range(self.batch)], self.xyz.device)
 
     def extreme(self, how: Literal["amin", "amax"]) -> Tensor:
         """Least or greatest coordinates of every scene, (batch, 3); 0 for a scene without points."""
@@ -128,17 +133,17 @@ class Clouds:
         origin, whichever the scene's first is, and are counted from that. Raises `BrickyardError` where a scene spans
         65,535 cells or more.
         """
+        cells = self.cells_unchecked(size, multiples=multiples)
+        if len(cells):
+            check_cells(float(cells.max()), size)
+        return cells.long()
+
+    def cells_unchecked(self, size: float, *, multiples: bool = False) -> Tensor:
+        """The same as float64, for who calls `check_cells` with the largest."""
         lowest = self.extreme("amin").double()
         if multiples:  # floor is monotonous: the least coordinate is in the first cell
-            cells = (self.xyz.double() / size).floor() - (lowest / size).floor()[self.scene]
-        else:
-            cells = ((self.xyz.double() - lowest[self.scene]) / size).floor()
-        if len(cells) and not float(cells.max()) < _MAX_CELLS:
-            raise BrickyardError(
-                f"a scene spans {float(cells.max()):.0f} cells of {size} m, more than {_MAX_CELLS - 1}; scale it down,"
-                " or use a larger size"
-            )
-        return cells.long()
+            return (self.xyz.double() / size).floor() - (lowest / size).floor()[self.scene]
+        return ((self.xyz.double() - lowest[self.scene]) / size).floor()
 
     def cell_codes(self, cells: Tensor) -> Tensor:
         """int64 (N,): scene and cell as one number."""
@@ -146,6 +151,15 @@ class Clouds:
         for axis in range(3):
             code = code << 16 | cells[:, axis]
         return code
+
+
+def check_cells(largest: float, size: float) -> None:
+    """Raise `BrickyardError` where a cell's largest coordinate says that a scene spans too many cells."""
+    if not largest < _MAX_CELLS:
+        raise BrickyardError(
+            f"a scene spans {largest:.0f} cells of {size} m, more than {_MAX_CELLS - 1}; scale it down, or use a larger"
+            " size"
+        )
 
 
 def modalities(inputs: Sequence[str]) -> tuple[str, ...]:
@@ -227,20 +241,15 @@ def _unit(sample: Sample) -> str | None:
 
 def join_clouds(clouds: Sequence[Cloud], inputs: Sequence[str], device: torch.device | str) -> Clouds:
     """The clouds of several scenes on a device."""
-    counts = tuple(len(cloud.xyz) for cloud in clouds)
+    device, counts = torch.device(device), tuple(len(cloud.xyz) for cloud in clouds)
     values, valid = {}, {}
     for name in modalities(inputs):
         parts = [c.values.get(name, c.xyz.new_zeros(len(c.xyz), WIDTHS[name])) for c in clouds]
-        values[name] = torch.cat(parts).to(device, non_blocking=True)
-        valid[name] = torch.tensor([name in cloud.values for cloud in clouds]).to(device, non_blocking=True)
-    scene = torch.arange(len(clouds)).repeat_interleave(torch.tensor(counts))
-    return Clouds(
-        xyz=torch.cat([cloud.xyz for cloud in clouds]).to(device, non_blocking=True),
-        values=values,
-        valid=valid,
-        scene=scene.to(device, non_blocking=True),
-        counts=counts,
-    )
+        values[name] = send(torch.cat(parts), device)
+        valid[name] = send(torch.tensor([name in cloud.values for cloud in clouds]), device)
+    xyz = send(torch.cat([cloud.xyz for cloud in clouds]), device)
+    scene = torch.repeat_interleave(send_table(counts, device), output_size=len(xyz))
+    return Clouds(xyz=xyz, values=values, valid=valid, scene=scene, counts=counts)
 
 
 def point_features(clouds: Clouds, inputs: Sequence[str]) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from brickyard.train.clouds import Clouds
+from brickyard.train.transfer import send, send_table
 from brickyard.train.views.noise import derive, uniform
 
 _GREY = (0.2989, 0.587, 0.114)
@@ -46,15 +47,16 @@ def recolor(clouds: Clouds, config: ColorConfig, seeds: Tensor) -> Clouds:
     drawn = uniform(derive(seeds, "color"), 8)
     happens = drawn[:, 4:] < config.chance
     widths = torch.tensor([config.brightness, config.contrast, config.saturation], device=seeds.device)
-    factor = torch.where(happens[:, :3], 1 + (drawn[:, :3] * 2 - 1) * widths, 1.0)[scene]
-    color = (color * factor[:, :1]).clamp(0, 1)
-    color = _blend(color, _mean(_grey(color), clouds)[scene], factor[:, 1:2])
-    color = _blend(color, _grey(color), factor[:, 2:3])
+    factor = torch.where(happens[:, :3], 1 + (drawn[:, :3] * 2 - 1) * widths, 1.0)
     turn = torch.where(happens[:, 3], (drawn[:, 3] * 2 - 1) * config.hue, 0.0)
-    color = _turn_hue(color, turn[scene])
     shift = uniform(derive(seeds, "shift"), 4)
     moved = (shift[:, :3] * 2 - 1) * config.shift * (shift[:, 3:] < config.shift_chance)
-    color = (color + moved[scene]).clamp(0, 1)
+    table = send(torch.cat((factor, turn[:, None], moved), dim=1), color.device)[scene]
+    color = (color * table[:, :1]).clamp(0, 1)
+    color = _blend(color, _mean(_grey(color), clouds)[scene], table[:, 1:2])
+    color = _blend(color, _grey(color), table[:, 2:3])
+    color = _turn_hue(color, table[:, 3])
+    color = (color + table[:, 4:]).clamp(0, 1)
     color = torch.where(clouds.valid["color"][scene][:, None], color, 0.0)
     return replace(clouds, values={**clouds.values, "color": color})
 
@@ -64,12 +66,12 @@ def _blend(color: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 
 def _grey(color: Tensor) -> Tensor:
-    return (color @ color.new_tensor(_GREY))[:, None]
+    return (color @ send(torch.tensor(_GREY), color.device))[:, None]
 
 
 def _mean(values: Tensor, clouds: Clouds) -> Tensor:
     sums = values.new_zeros(clouds.batch, 1).index_add_(0, clouds.scene, values)
-    return sums / torch.tensor(clouds.counts, device=values.device).clamp(min=1)[:, None]
+    return sums / send_table(clouds.counts, values.device).clamp(min=1)[:, None]
 
 
 def _turn_hue(color: Tensor, turn: Tensor) -> Tensor:
@@ -81,6 +83,6 @@ def _turn_hue(color: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = color.unbind(1)
     sixth = torch.stack(((green - blue) / safe, (blue - red) / safe + 2, (red - green) / safe + 4), dim=1)
     hue = (sixth.gather(1, which[:, None])[:, 0] / 6 + turn) % 1.0
-    offset = torch.tensor([5.0, 3.0, 1.0], device=color.device)
+    offset = send(torch.tensor([5.0, 3.0, 1.0]), color.device)
     k = (offset + hue[:, None] * 6) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
