@@ -175,6 +175,10 @@ def _add_corpora(verbs: Any) -> None:
                             help="a limit on a number of the index, such as n_points or visible_share")  # fmt: skip
     select.add_argument("--weight", action="append", default=[], metavar="NAME=NUMBER",
                         help="visits an epoch of the scenes of a dataset or domain (default 1)")  # fmt: skip
+    select.add_argument("--scenes", type=Path, default=None, metavar="FILE",
+                        help="only the scenes in this file: ids, keys or sequences, one a line")  # fmt: skip
+    select.add_argument("--without", type=Path, default=None, metavar="FILE",
+                        help="leave out the scenes in this file")  # fmt: skip
 
     show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
                  "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip

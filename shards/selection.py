@@ -21,6 +21,7 @@ from brickyard.shards.corpus import Corpus
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.errors import NONSENSE, CorpusError
 from brickyard.shards.guard import open_parquet
+from brickyard.shards.scene_list import SceneList
 from brickyard.shards.seal import is_whole, write_sealed
 from brickyard.shards.storage import Store
 
@@ -92,6 +93,8 @@ def select(
     at_least: Mapping[str, float] | None = None,
     at_most: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
+    only: SceneList | None = None,
+    without: SceneList | None = None,
 ) -> Selection:
     """The scenes that meet every condition.
 
@@ -101,9 +104,10 @@ def select(
             value is unknown does not meet one.
         weights: weight of the scenes of a dataset or domain, such as {"outdoor": 0.5}; their product where both are
             named, 1 where neither is.
+        only, without: lists of scenes to choose from, and to leave out.
 
     Raises:
-        CorpusError: an unknown column, or a weight for a name that no chosen scene has.
+        CorpusError: an unknown column, a weight for a name that no chosen scene has, or a list that names no scene.
     """
     mask = np.ones(len(corpus), bool)
     for column, allowed in (("dataset", datasets), ("split", splits), ("domain", domains)):
@@ -112,7 +116,12 @@ def select(
     for limits, compare in ((at_least or {}, pc.greater_equal), (at_most or {}, pc.less_equal)):
         for column, limit in limits.items():
             mask &= pc.fill_null(compare(_numbers(corpus, column), limit), False).to_numpy(zero_copy_only=False)
+    for listed, wanted in ((only, True), (without, False)):
+        if listed is not None:
+            mask &= listed.mask(corpus) == wanted
     conditions = {
+        "only": only and f"{only.name} ({len(only.names)} names)",
+        "without": without and f"{without.name} ({len(without.names)} names)",
         "datasets": list(datasets), "splits": list(splits), "domains": list(domains),
         "at_least": dict(at_least or {}), "at_most": dict(at_most or {}),
     }  # fmt: skip

@@ -245,7 +245,19 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "diff": sorted([*always, "first", "second"]),
         "stats": sorted([*always, "corpus"]),
         "select": sorted(
-            [*always, "--at-least", "--at-most", "--dataset", "--domain", "--out", "--split", "--weight", "corpus"]
+            [
+                *always,
+                "--at-least",
+                "--at-most",
+                "--dataset",
+                "--domain",
+                "--out",
+                "--scenes",
+                "--split",
+                "--weight",
+                "--without",
+                "corpus",
+            ]
         ),
         "show": sorted([*always, "--out", "scene", "target"]),
         "train": sorted(

@@ -8,6 +8,7 @@ from typing import Any
 
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import CorpusError
+from brickyard.shards.scene_list import read_scene_list
 from brickyard.shards.selection import select, write_selection
 from brickyard.shards.storage import Store
 from brickyard.shards.uri import Location
@@ -23,6 +24,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         at_least=dict(map(_limit, args.at_least)),
         at_most=dict(map(_limit, args.at_most)),
         weights=dict(map(_limit, args.weight)),
+        only=None if args.scenes is None else read_scene_list(args.scenes),
+        without=None if args.without is None else read_scene_list(args.without),
     )
     folder, name = _place(args.out)
     write_selection(Store(folder), name, selection)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import CorpusError
+from brickyard.shards.scene_list import read_scene_list
 from brickyard.shards.selection import Selection, read_selection, select, write_selection
 from brickyard.shards.storage import Store
 from brickyard.shards.stream import Stream
@@ -40,6 +41,26 @@ def test_conditions_choose(corpus: Corpus, tmp_path: Path) -> None:
     )  # fmt: skip
     stream = Stream(corpus, ["points/xyz"], batch=5, rows=again.rows(corpus), epochs=1)
     assert Counter(sample.key for items in stream for sample in items) == dict.fromkeys(chosen.keys, 1)
+
+
+def test_lists_of_scenes_choose(corpus: Corpus, tmp_path: Path) -> None:
+    """By id, by key or by sequence, blank lines aside; what a corpus has nothing of is another corpus's list."""
+    listed = tmp_path / "some.txt"
+    listed.write_text("scene-003\n\n  toy/scene-005\n")
+    names = read_scene_list(listed)
+    assert select(corpus, only=names).keys == ("toy/scene-003", "toy/scene-005")
+    rest = select(corpus, without=names)
+    assert set(rest.keys) == set(corpus.keys) - {"toy/scene-003", "toy/scene-005"}
+    assert rest.about["conditions"] == {"without": "some.txt (2 names)"}
+    listed.write_text(str(corpus.index.column("sequence")[0]))
+    sequences = corpus.index.column("sequence").to_pylist()
+    assert len(select(corpus, only=read_scene_list(listed)).keys) == sequences.count(sequences[0])
+    for text, problem in (("scene-0061", "none of the 1 names of some.txt"), (" \n", "lists no scene")):
+        listed.write_text(text)
+        with pytest.raises(CorpusError, match=problem):
+            select(corpus, only=read_scene_list(listed))
+    with pytest.raises(CorpusError, match="cannot be read as a list of scenes"):
+        read_scene_list(tmp_path / "none.txt")
 
 
 def test_domains_and_datasets_have_weights(corpus: Corpus, tmp_path: Path) -> None:
