@@ -50,7 +50,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ST-SLidR, kNN, votes": {"weighting": "neighbours", "balance": "votes"},
     "adaptive": {"weighting": "adaptive", "balance": "none"},
     "ScaLR": {"name": "scalr"},
-    "adaptive, votes": {"weighting": "adaptive", "balance": "votes"},
     "adaptive, effective": {"weighting": "adaptive", "balance": "effective"},
     "adaptive, clusters": {"weighting": "adaptive", "balance": "clusters"},
     "SLidR, cameras dropped": {"name": "slidr", "camera_drop": 0.5},
