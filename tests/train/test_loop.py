@@ -170,7 +170,7 @@ def test_it_overfits_one_scene(tmp_path: Path, device: str) -> None:
     corpus = ring_corpus(tmp_path / "corpus", train=1)
     crop = CropConfig(height=32, width=64, area=(1.0, 1.0), aspect=(1.9, 2.1), tries=0, flip=0)
     settings = PPKT(
-        student=UNetConfig(network="tiny", inputs=("intensity", "height")), crop=crop,
+        student=UNetConfig(network="tiny", inputs=("intensity", "height"), intensity="unit"), crop=crop,
         cuboid=CuboidConfig(extent=0), pixel_stride=4, max_pairs=256,
     )  # fmt: skip
     config = replace(FAST, steps=60, batch=1, lr=0.1, checkpoint_every=100, device=device)

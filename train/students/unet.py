@@ -31,7 +31,8 @@ class UNetConfig(StudentConfig):
         inputs: features of a point; SLidR's and ST-SLidR's is intensity alone.
         voxels: the grid.
         intensity: "published" for nuScenes' bytes as they are and SemanticKITTI's 0..1 plus 1, as those systems feed
-            them, or "unit" for 0..1 whatever the dataset, see `train.clouds.IntensityScale`.
+            them, or "unit" for 0..1 whatever the dataset, see `train.clouds.IntensityScale`. Beside further inputs in
+            metres, "unit": 0..255 would drown them.
         weights: a checkpoint of SLidR, ST-SLidR or PPKT to begin with, instead of random weights; see
             `train.models.mink_weights`.
     """
