@@ -3,14 +3,13 @@
 As published with PonderV2, layer l maps its hidden values x to linear_l(x + tap_l(inputs)), with an activation after
 every layer but the last; the coordinates of a point, if used, are a tap of the first layer. Neither a tap nor a linear
 layer has an activation in between, so both together are one affine map (`Decoder.folded`), whose matrices are
-multiplied out once a step instead of applied at every sample: the published SDF decoder takes a fifth of the
-multiplications, the published colour decoder, which has no activation at all, a fortieth. The parameters, and so what
-they are trained to, remain those of the two layers.
+multiplied out once a step instead of applied at every sample. With what `field` adds to this, the published indoor SDF
+decoder needs 4,300 multiplications a sample instead of 41,000, and the colour decoder, which has no activation but its
+last, 500 instead of 17,500. The parameters, and so what they are trained to, remain those of the two layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +67,8 @@ class Decoder(nn.Module):
         result = []
         for number, (tap, layer) in enumerate(zip(self.taps, self.layers, strict=True)):
             assert isinstance(tap, nn.Linear) and isinstance(layer, nn.Linear)
-            shift, coordinates = tap.bias, None
+            shift: Tensor = tap.bias
+            coordinates = None
             if number == 0 and self.point is not None:
                 shift, coordinates = shift + self.point.bias, layer.weight @ self.point.weight
             result.append(
@@ -80,16 +80,6 @@ class Decoder(nn.Module):
                 )
             )
         return result
-
-    def forward(self, inputs: Tensor, points: Tensor | None, activation: Callable[[Tensor], Tensor]) -> Tensor:
-        """Layer by layer, as published: (..., inputs) -> (..., outputs). The renderer takes `folded`."""
-        x: Tensor | float = 0.0 if self.point is None else self.point(points)
-        for number, (tap, layer) in enumerate(zip(self.taps, self.layers, strict=True)):
-            x = layer(x + tap(inputs))
-            if number + 1 < len(self.layers):
-                x = activation(x)
-        assert isinstance(x, Tensor)
-        return x
 
 
 def affine(layer: Affine, hidden: Tensor | None, inputs: Tensor, points: Tensor) -> Tensor:
@@ -103,7 +93,7 @@ def affine(layer: Affine, hidden: Tensor | None, inputs: Tensor, points: Tensor)
 
 def softplus_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
     """(softplus(x), its derivative), both differentiable; only the derivative is kept for the backward pass."""
-    value, slope = _SoftplusAndSlope.apply(x)
+    value, slope = _SoftplusAndSlope.apply(x)  # type: ignore[no-untyped-call]
     return value, slope
 
 
@@ -115,7 +105,7 @@ class _SoftplusAndSlope(torch.autograd.Function):
         return nn.functional.softplus(x, beta=BETA), slope
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (slope,) = ctx.saved_tensors
         of_value, of_slope = grads

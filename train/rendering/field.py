@@ -125,7 +125,7 @@ def _seen(layer: Affine, last: Affine, volume: tuple[Tensor, Tensor] | None) -> 
     geometry = len(last.taps) - 1
     width = last.taps.shape[1] if volume is None else len(volume[0])
     sizes = [3, width, geometry, layer.taps.shape[1] - 3 - width - geometry]
-    of_gradient, of_volume, of_geometry, of_direction = layer.taps.split(sizes, 1)
+    of_gradient, of_volume, of_geometry, of_direction = torch.split(layer.taps, sizes, 1)
     bias = layer.bias + of_geometry @ last.bias[1:]
     raw = of_volume
     if volume is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,7 +130,7 @@ def render(
             which = start + hit[start : start + count].nonzero()[:, 0]
             start += count
             rows = rows_of(scene)
-            parts = which.split(config.chunk or max(len(which), 1)) if len(which) else ()
+            parts = torch.split(which, config.chunk or max(len(which), 1)) if len(which) else ()
             for number, part in enumerate(parts):
                 some, drawn = rays.of(part), None if seeds is None else seeds[part]
                 ends = stratified(entry[part], leave[part], config.even, drawn)
@@ -210,7 +210,7 @@ def _piece(folded: Folded, rows: Tensor, grid: Grid, rays: Rays, ends: Tensor, *
 def _assembled(pieces: list[_Piece], hit: Tensor, config: RenderConfig) -> Rendered:
     """Results of all rays, those that miss showing the background."""
     hits = hit.nonzero()[:, 0]
-    joined = {}
+    joined: dict[str, Any] = {}
     for name in _Piece._fields:
         parts = [getattr(piece, name) for piece in pieces]
         joined[name] = None if parts[0] is None else torch.cat(parts)

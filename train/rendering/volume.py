@@ -155,19 +155,19 @@ def trilinear(volume: Tensor, cells: Tensor, padding: Padding = "zeros") -> Tens
 
 def weighted_sum(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """Sum over k of weights[n, k] rows[index[n, k]], (N, C)."""
-    result: Tensor = _WeightedSum.apply(rows, index, weights)
+    result: Tensor = _WeightedSum.apply(rows, index, weights)  # type: ignore[no-untyped-call]
     return result
 
 
 def products(rows: Tensor, index: Tensor, values: Tensor) -> Tensor:
     """<rows[index[n, k]], values[n]>, (N, K)."""
-    result: Tensor = _Products.apply(rows, index, values)
+    result: Tensor = _Products.apply(rows, index, values)  # type: ignore[no-untyped-call]
     return result
 
 
 def spread(count: int, index: Tensor, weights: Tensor, values: Tensor) -> Tensor:
     """weights[n, k] values[n] added up at row index[n, k] of (count, C)."""
-    result: Tensor = _Spread.apply(count, index, weights, values)
+    result: Tensor = _Spread.apply(count, index, weights, values)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -6,10 +6,13 @@ at every sample, and the gradient of the distance is taken by autograd, which is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brickyard.train.rendering.decoders import Decoder
 from brickyard.train.rendering.field import Field
 from brickyard.train.rendering.rays import Rays, intersect
 from brickyard.train.rendering.render import RenderConfig
@@ -27,6 +30,15 @@ def lookup(volume: Tensor, grid: Grid, points: Tensor) -> Tensor:
     return found[0, :, 0].permute(1, 2, 0)
 
 
+def decoded(decoder: Decoder, inputs: Tensor, points: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """A decoder layer by layer: (..., inputs) -> (..., outputs)."""
+    x = decoder.taps[0](inputs) + (0 if decoder.point is None else decoder.point(points))
+    for tap, layer in zip(decoder.taps[1:], decoder.layers[:-1], strict=True):
+        x = activation(layer(x)) + tap(inputs)
+    result: Tensor = decoder.layers[-1](x)
+    return result
+
+
 def render_plainly(
     field: Field, volume: Tensor, grid: Grid, rays: Rays, *, config: RenderConfig, seeds: Tensor | None = None
 ) -> dict[str, Tensor]:
@@ -41,7 +53,9 @@ def render_plainly(
     def decode(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = lookup(volume, grid, points)
         half = found.shape[-1] // 2 if field.expand is not None else 0
-        out = field.sdf(found[..., :half] if half else found, points, lambda x: functional.softplus(x, beta=100))
+        out = decoded(
+            field.sdf, found[..., :half] if half else found, points, lambda x: functional.softplus(x, beta=100)
+        )
         return out[..., 0], out[..., 1:], found[..., half:]
 
     ends = stratified(entry, leave, config.even, seeds)
@@ -68,8 +82,8 @@ def render_plainly(
     result["normal"] = (weight * functional.normalize(gradient, dim=-1)).sum(1)
     if field.color is not None:
         looking = directions.expand_as(gradient)
-        color = torch.sigmoid(field.color(torch.cat((seen, looking), -1), points, torch.relu))
+        color = torch.sigmoid(decoded(field.color, torch.cat((seen, looking), -1), points, torch.relu))
         result["color"] = (weight * color).sum(1)
     if field.features is not None:
-        result["features"] = (weight * field.features(seen, points, torch.relu)).sum(1)
+        result["features"] = (weight * decoded(field.features, seen, points, torch.relu)).sum(1)
     return result
