@@ -74,6 +74,7 @@ class Distillation(ObjectiveConfig):
 class DistillationObjective(Objective):
     """The networks and the way of the scenes; a loss is added by whoever extends it."""
 
+    student: UNetStudent
     unusable = "steps_without_pairs"
 
     def __init__(self, config: Distillation, device: torch.device) -> None:

@@ -6,9 +6,16 @@ coarse level (some thousands a view), which makes it some milliseconds a pair.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.nn import functional
+
+from brickyard.train.transfer import send_table
 
 _BLOCK = 1 << 24
 """Distances computed at a time."""
@@ -37,35 +44,67 @@ def nearest_of_all(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(found), torch.cat(distance)
 
 
-@torch.no_grad()
-def match(
-    points: list[Tensor], others: list[Tensor], pairs: list[tuple[int, int]], radius: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Matches of views with views.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Views to be matched with views.
 
-    Args:
+    Attributes:
         points, others: coordinates (n, 3) of the rows of every view on either side.
-        pairs: (view, other view) to be matched, as numbers in these lists.
-        radius: matches are closer than this, metres.
-
-    Returns:
-        int64 (m,) each: row among all `points` joined, row among all `others` joined, number of the pair.
+        pairs: (view, other view), as numbers in these lists.
     """
-    first = _starts(points)
-    second = _starts(others)
-    rows, targets, owner, distances = [], [], [], []
-    for number, (a, b) in enumerate(pairs):
-        found, distance = nearest(points[a], others[b])
-        rows.append(torch.arange(first[a], first[a + 1], device=found.device))
-        targets.append(found + second[b])
-        owner.append(torch.full_like(found, number))
-        distances.append(distance)
-    near = (torch.cat(distances) < radius).nonzero()[:, 0]  # a GPU waits once, not for every pair
-    return torch.cat(rows)[near], torch.cat(targets)[near], torch.cat(owner)[near]
+
+    points: Sequence[Tensor]
+    others: Sequence[Tensor]
+    pairs: Sequence[tuple[int, int]]
 
 
-def _starts(parts: list[Tensor]) -> list[int]:
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + len(part))
-    return starts
+@dataclass(frozen=True, kw_only=True)
+class Matches:
+    """Rows that show the same place.
+
+    Attributes:
+        rows, others: int64 (m,), row among all `points` joined, and row among all `others` joined.
+        owner: int64 (m,), number of the pair.
+        sizes: int64 (pairs,), matches of every pair.
+    """
+
+    rows: Tensor
+    others: Tensor
+    owner: Tensor
+    sizes: Tensor
+
+
+@torch.no_grad()
+def match(tasks: Sequence[Task], radius: float) -> list[Matches]:
+    """Matches closer than `radius` metres for every task, of which there must be one; the device is asked once for the
+    numbers of all."""
+    found, distances, table = [], [], []
+    for task in tasks:
+        first, second = _starts(task.points), _starts(task.others)
+        for number, (a, b) in enumerate(task.pairs):
+            which, distance = nearest(task.points[a], task.others[b])
+            found.append(which)
+            distances.append(distance)
+            table.append((first[a], second[b], number, len(which)))
+    every, device = _starts(found), found[0].device
+    columns = send_table(
+        [(*entry, start, end) for entry, start, end in zip(table, every, every[1:], strict=False)], device
+    )
+    near = torch.cat(distances) < radius
+    before = functional.pad(near.cumsum(0), (1, 0))
+    sizes = before[columns[:, 5]] - before[columns[:, 4]]
+    counted = sizes.tolist()
+    place = torch.nonzero_static(near, size=sum(counted))[:, 0]
+    pair = torch.repeat_interleave(columns[:, 3], output_size=every[-1])[place]
+    entry = columns[pair]
+    rows, others = place - entry[:, 4] + entry[:, 0], torch.cat(found)[place] + entry[:, 1]
+    result, pairs, at = [], 0, 0
+    for task in tasks:
+        own = slice(pairs, pairs := pairs + len(task.pairs))
+        mine = slice(at, at := at + sum(counted[own]))
+        result.append(Matches(rows=rows[mine], others=others[mine], owner=entry[mine, 2], sizes=sizes[own]))
+    return result
+
+
+def _starts(parts: Sequence[Tensor]) -> list[int]:
+    return [0, *itertools.accumulate(len(part) for part in parts)]

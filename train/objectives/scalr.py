@@ -101,7 +101,8 @@ def mean_distance(told: Tensor, seen: Tensor, distance: Literal["l2", "cosine"])
     told, seen = functional.normalize(told, dim=1), functional.normalize(seen, dim=1)
     if distance == "cosine":
         return (1 - (told * seen).sum(1)).mean()
-    return torch.linalg.vector_norm(told - seen, dim=1).mean()
+    apart: Tensor = torch.linalg.vector_norm(told - seen, dim=1)
+    return apart.mean()
 
 
 def between_cells(maps: Tensor, image: Tensor, pixel: Tensor, size: tuple[int, int]) -> Tensor:

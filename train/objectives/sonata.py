@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from brickyard.train.clouds import Cloud, join_clouds
 from brickyard.train.ema import follow
 from brickyard.train.models.point_transformer import Encoded, block_of
-from brickyard.train.objectives.matching import match
+from brickyard.train.objectives.matching import Task, match
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
 from brickyard.train.objectives.prototypes import PrototypeHead, cross_entropy, sinkhorn
 from brickyard.train.objectives.sonata_images import (
@@ -248,7 +248,7 @@ class SonataObjective(Objective):
         scenes = join_clouds([item.cloud for item in items], self.student.inputs, device)
         views = make_views(
             scenes,
-            torch.tensor([item.seed for item in items]).to(device),
+            torch.tensor([item.seed for item in items]),
             self.config.views,
             size=self.config.student.size,
             mask_size=self.mask_size,
@@ -301,15 +301,15 @@ class SonataObjective(Objective):
         weights = {"mask": config.mask_weight, "roll": config.roll_weight, "local": config.local_weight}
         total, metrics = said.features.new_zeros((), dtype=torch.float32), dict[str, float | Tensor]()
         assigned, entropy, points = said.features.new_zeros(config.prototypes, dtype=torch.float32), 0.0 * total, 0
-        for name, (similarity, teacher, origins, pairs) in terms.items():
-            if not pairs or weights[name] == 0:
-                continue
-            rows, others, owner = match(origins, taught.origins, pairs, config.radius)
-            target = sinkhorn(teacher[others], self.teacher_temperature)
-            loss = cross_entropy(similarity[rows], target, config.temperature)
-            term = _mean_of_means(loss, owner, len(pairs))
+        wanted = [name for name, (*_, pairs) in terms.items() if pairs and weights[name] > 0]
+        tasks = [Task(points=terms[name][2], others=taught.origins, pairs=terms[name][3]) for name in wanted]
+        for name, found in zip(wanted, match(tasks, config.radius), strict=True):
+            similarity, teacher, *_ = terms[name]
+            target = sinkhorn(teacher[found.others], self.teacher_temperature)
+            loss = cross_entropy(similarity[found.rows], target, config.temperature)
+            term = _mean_of_means(loss, found.owner, found.sizes)
             total = total + weights[name] * term
-            metrics |= {f"loss_{name}": term.detach(), f"matched_{name}": len(rows) / max(1, len(similarity))}
+            metrics |= {f"loss_{name}": term.detach(), f"matched_{name}": len(found.rows) / max(1, len(similarity))}
             assigned, entropy = assigned + target.sum(0), entropy + torch.special.entr(target).sum()
             points += len(target)
         metrics |= _use(assigned, entropy, points) if points else {}
@@ -344,8 +344,7 @@ def feature_rank(features: Tensor) -> Tensor:
         return gram.trace() ** 2 / gram.square().sum().clamp(min=1e-12)
 
 
-def _mean_of_means(values: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """Mean over each owner's values, then over the owners that have any; 0 where there are none."""
-    sums = values.new_zeros(owners).index_add(0, owner, values)
-    counts = torch.bincount(owner, minlength=owners)
-    return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
+def _mean_of_means(values: Tensor, owner: Tensor, sizes: Tensor) -> Tensor:
+    """Mean over each owner's values, whose numbers are `sizes`, then over the owners that have any; 0 without any."""
+    sums = values.new_zeros(len(sizes)).index_add(0, owner, values)
+    return (sums / sizes.clamp(min=1)).sum() / (sizes > 0).sum().clamp(min=1)

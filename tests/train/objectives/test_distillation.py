@@ -134,12 +134,12 @@ def test_each_sweep_of_a_superpixel_is_told_the_same(corpus: Corpus) -> None:
     sweep = batch.clouds.scene[batch.pair_point]
     expected = [
         points[(batch.pair_superpixel == s) & (sweep == t)].mean(0)
-        for s in batch.labels[:, 1::2, 1::2].unique().tolist()  # those that are left at half the resolution
-        for t in sweep[batch.pair_superpixel == s].unique().tolist()
+        for s in torch.unique(batch.labels[:, 1::2, 1::2]).tolist()  # those that are left at half the resolution
+        for t in torch.unique(sweep[batch.pair_superpixel == s]).tolist()
     ]
     torch.testing.assert_close(rows.keys, torch.stack(expected), rtol=1e-3, atol=1e-4)
     assert len(rows.keys) > 2 * len(rows.queries)
-    assert rows.target.unique().tolist() == list(range(len(rows.queries)))
+    assert torch.unique(rows.target).tolist() == list(range(len(rows.queries)))
     loss = built(batch)
     loss.total.backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in built.parameters())
