@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from brickyard.train.objectives import matching
-from brickyard.train.objectives.matching import match, nearest, nearest_of_all
+from brickyard.train.objectives.matching import Task, match, nearest, nearest_of_all
 
 
 def points(number: int, seed: int) -> torch.Tensor:
@@ -42,7 +42,15 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pairs_of_views_match_within_the_radius_only() -> None:
     mine, theirs = [points(n, i) for i, n in enumerate((40, 0, 70))], [points(n, 9 + i) for i, n in enumerate((30, 60))]
     pairs = [(2, 0), (0, 1), (1, 1), (2, 1)]
-    rows, targets, owner = match(mine, theirs, pairs, 0.2)
+    others_of_all = [
+        Task(points=theirs, others=mine, pairs=[(0, 0), (1, 1)]),
+        Task(points=mine, others=theirs, pairs=[]),
+    ]
+    before, empty, found = match([*others_of_all, Task(points=mine, others=theirs, pairs=pairs)], 0.2)
+    assert len(before.rows) == int(before.sizes.sum()) > 0
+    assert len(empty.rows) == 0
+    rows, targets, owner = found.rows, found.others, found.owner
+    assert found.sizes.tolist() == torch.bincount(owner, minlength=4).tolist()
     starts, others = [0, 40, 40], [0, 30]
     expected = []
     for number, (a, b) in enumerate(pairs):

@@ -56,14 +56,15 @@ def views(scenes: Clouds, given_seeds: Tensor, config: ViewConfig | None = None)
 def test_grid_sampling_keeps_one_random_point_of_every_cell() -> None:
     scenes = clouds(3000, 1, 2000)
     cells = [tuple(c) for c in torch.cat((scenes.scene[:, None], scenes.cells(0.5)), 1).tolist()]
-    kept, place = grid_sample(scenes, 0.5, seeds(3))
+    kept, place, counts = grid_sample(scenes, 0.5, seeds(3))
+    assert counts == tuple(torch.bincount(scenes.scene[kept]).tolist())
     assert kept.tolist() == sorted(set(kept.tolist()))
     assert sorted(cells[k] for k in kept.tolist()) == sorted(set(cells))
     assert [cells[k] for k in kept[place].tolist()] == cells
-    other, _ = grid_sample(scenes, 0.5, seeds(3, 99))
+    other, *_ = grid_sample(scenes, 0.5, seeds(3, 99))
     assert (kept[: len(other)] != other).float().mean() > 0.5  # another draw
     alone = join_clouds([cloud(2, 2000)], INPUTS, "cpu")
-    again, _ = grid_sample(alone, 0.5, seeds(3)[2:])
+    again, *_ = grid_sample(alone, 0.5, seeds(3)[2:])
     assert torch.equal(scenes.xyz[kept][scenes.scene[kept] == 2], alone.xyz[again])
 
 
@@ -72,7 +73,8 @@ def test_views_are_the_nearest_points_of_their_centres() -> None:
     config = CropConfig(points=600, locals=3)
     masks = crops(scenes, config, seeds(3))
     assert len(masks) == 5
-    for number, mask in enumerate(masks):
+    for number, (mask, sizes) in enumerate(masks):
+        assert sizes == tuple(torch.bincount(scenes.scene[mask], minlength=3).tolist())
         low, high = config.global_share if number < 2 else config.local_share
         for scene, size in enumerate(scenes.counts):
             own = scenes.scene == scene
@@ -88,7 +90,7 @@ def test_views_are_the_nearest_points_of_their_centres() -> None:
 
 def test_a_global_view_of_a_large_scene_has_at_least_26214_points() -> None:
     scenes = clouds(70_000)
-    sizes = [int(crops(scenes, CropConfig(locals=1), seeds(1, s))[v].sum()) for s in range(6) for v in range(3)]
+    sizes = [int(crops(scenes, CropConfig(locals=1), seeds(1, s))[v][0].sum()) for s in range(6) for v in range(3)]
     assert all(26_214 <= size <= 65_536 for i, size in enumerate(sizes) if i % 3 < 2)
     assert all(6_553 <= size <= 26_214 for i, size in enumerate(sizes) if i % 3 == 2)
 
@@ -99,7 +101,7 @@ def test_local_views_spread_over_the_first_global_one() -> None:
     config = CropConfig(locals=6, local_share=(0.1, 0.1))
     together, apart = [], []
     for seed in range(20):
-        masks = crops(scenes, config, seeds(1, seed))
+        masks = [mask for mask, _ in crops(scenes, config, seeds(1, seed))]
         together.append(int(torch.stack(masks[2:]).any(0).sum()))
         apart.append(sum(int(mask.sum()) for mask in masks[2:]))
         assert all(int((mask & masks[0]).sum()) > 0 for mask in masks[1:])
@@ -285,7 +287,7 @@ def test_both_global_views_have_the_same_changed_colours_and_local_ones_others()
 def first_points(made: Views) -> Tensor:
     """A point of every cell; cells are thinned to one point, whose coordinates `origin` has."""
     scenes = clouds(2000)
-    kept, place = grid_sample(scenes, 0.1, seeds(1))
+    kept, place, _ = grid_sample(scenes, 0.1, seeds(1))
     assert torch.equal(place, made.cell)
     return kept
 

@@ -8,13 +8,19 @@ earlier local view shows (once all are shown, any). All scenes of a batch are cr
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from brickyard.train.clouds import Clouds
-from brickyard.train.views.noise import derive, uniform
+from brickyard.train.clouds import Clouds, check_cells
+from brickyard.train.transfer import send, send_table
+from brickyard.train.views.noise import derive, for_points, uniform
+
+_KEY, _PLACE = 30, 31
+"""Bits of a random key and of a point's number, packed into one integer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,72 +47,81 @@ class CropConfig:
             raise ValueError("points must be positive, locals not negative")
 
 
-def grid_sample(clouds: Clouds, size: float, seeds: Tensor) -> tuple[Tensor, Tensor]:
-    """(points kept int64 (n,), ascending; for every point the place in these of the one kept of its cell int64 (N,)):
-    one random point for each cell of edge `size`.
+def grid_sample(clouds: Clouds, size: float, seeds: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """One random point for each cell of edge `size`.
 
     Args:
         seeds: int64 (batch,), one for every scene.
+
+    Returns:
+        The points kept, int64 (n,), ascending; for every point the place in these of the one kept of its cell, int64
+        (N,); how many of every scene are kept. The device is asked once.
     """
-    _, inverse, sizes = torch.unique(clouds.cell_codes(clouds.cells(size)), return_inverse=True, return_counts=True)
-    order = _draw(clouds, seeds, "grid sample").argsort()
-    members = order[inverse[order].argsort(stable=True)]
-    kept, places = members[sizes.cumsum(0) - sizes].sort()
-    place = torch.empty_like(places)
-    place[places] = torch.arange(len(places), device=place.device)
-    return kept, place[inverse]
+    cells = clouds.cells_unchecked(size)
+    code = clouds.cell_codes(cells.long())
+    order = uniform(for_points(seeds, "grid sample", clouds.scene, clouds.numbers()))[:, 0].argsort()
+    code, place = code[order].sort(stable=True)
+    members, (group, first) = order[place], runs(code)
+    last = send_table([sum(clouds.counts[: scene + 1]) - 1 for scene in range(clouds.batch)], code.device)
+    *found, largest = torch.cat((group[last].double() + 1, cells.amax()[None])).tolist()
+    check_cells(largest, size)
+    groups = int(found[-1])
+    kept, places = members[torch.nonzero_static(first, size=groups)[:, 0]].sort()
+    place, inverse = torch.empty_like(places), torch.empty_like(group)
+    place[places] = torch.arange(groups, device=place.device)
+    inverse[members] = group
+    counts = tuple(int(b - a) for a, b in itertools.pairwise((0, *found)))
+    return kept, place[inverse], counts
 
 
-def crops(clouds: Clouds, config: CropConfig, seeds: Tensor) -> list[Tensor]:
-    """Masks bool (N,) of the two global views, then of the local ones."""
-    counts = torch.tensor(clouds.counts, device=clouds.xyz.device)
-    every = torch.ones_like(clouds.scene, dtype=torch.bool)
-    masks: list[Tensor] = []
-    free = every
-    for number in range(2 + config.locals):
+def crops(clouds: Clouds, config: CropConfig, seeds: Tensor) -> list[tuple[Tensor, tuple[int, ...]]]:
+    """(mask bool (N,), points of every scene in it) of the two global views, then of the local ones.
+
+    Every scene must have a point.
+    """
+    scene, numbers, counts = clouds.scene, clouds.numbers(), torch.tensor(clouds.counts)
+    views = range(2 + config.locals)
+    centres = torch.stack([derive(seeds, "centre", number) for number in views])
+    keys = ordered(uniform(for_points(centres, "choice", scene, numbers))[..., 0])
+    shown: list[tuple[Tensor, tuple[int, ...]]] = []
+    hidden = torch.zeros_like(scene)  # 2 outside the first view, 1 in an earlier local one
+    for number in views:
         low, high = config.global_share if number < 2 else config.local_share
-        share = low + (high - low) * uniform(derive(seeds, "share", number))[:, 0]
+        share = low + (high - low) * uniform(derive(seeds, "share", number))[:, 0].cpu()
         wanted = (share * counts.clamp(max=config.points)).long().clamp(min=1)
-        among = every if number == 0 else masks[0]
-        if number >= 2:
-            among = masks[0] & free
-            exhausted = _count(among, clouds) == 0
-            free = free | exhausted[clouds.scene]
-            among = masks[0] & free
-        centre = _choose(clouds, among, derive(seeds, "centre", number))
-        masks.append(_nearest(clouds, centre, wanted))
-        if number >= 2:
-            free = free & ~masks[-1]
-    return masks
+        centre, seen = _choose(keys[number], hidden, clouds)
+        mask = _nearest(clouds, numbers, centre, send(wanted, scene.device))
+        shown.append((mask, tuple(torch.minimum(wanted, counts).tolist())))
+        if number == 0:
+            hidden = (~mask).long() << 1
+        elif number > 1:  # where everything had been shown already, it begins anew
+            hidden = hidden & ~seen[scene] | mask
+    return shown
 
 
-def rank_within(key: Tensor, scene: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """int64 (N,): place of every point among its scene's by ascending key; `scene` ascends."""
-    order = key.argsort(stable=True)
-    order = order[scene[order].argsort(stable=True)]
-    sizes = torch.tensor(counts, device=key.device)
-    start = (sizes.cumsum(0) - sizes)[scene]
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=key.device) - start
-    return rank
+def runs(code: Tensor) -> tuple[Tensor, Tensor]:
+    """(number of the run of equal codes, whether it begins here, int64 and bool (N,)) of sorted codes."""
+    first = functional.pad(code[1:] != code[:-1], (1, 0), value=True)
+    return first.cumsum(0) - 1, first
 
 
-def _nearest(clouds: Clouds, centre: Tensor, wanted: Tensor) -> Tensor:
+def _nearest(clouds: Clouds, numbers: Tensor, centre: Tensor, wanted: Tensor) -> Tensor:
     distance = (clouds.xyz - clouds.xyz[centre][clouds.scene]).square().sum(1)
-    return rank_within(distance, clouds.scene, clouds.counts) < wanted[clouds.scene]
+    order = (clouds.scene << 32 | ordered(distance)).argsort(stable=True)
+    mask = torch.empty_like(clouds.scene, dtype=torch.bool)
+    mask[order] = numbers < wanted[clouds.scene]  # sorted by scene, so these are numbers along the order too
+    return mask
 
 
-def _choose(clouds: Clouds, among: Tensor, seeds: Tensor) -> Tensor:
-    """int64 (batch,): a random point of every scene out of those marked."""
-    key = torch.where(among, _draw(clouds, seeds, "choice"), 2.0)
-    first = rank_within(key, clouds.scene, clouds.counts) == 0
-    return first.nonzero()[:, 0]
+def _choose(key: Tensor, hidden: Tensor, clouds: Clouds) -> tuple[Tensor, Tensor]:
+    """(the point with the least key of every scene's least hidden ones, how far it is hidden); int64 (batch,)."""
+    place = torch.arange(len(key), device=key.device)
+    packed = (hidden << _KEY | key) << _PLACE | place
+    least = packed.new_full((clouds.batch,), torch.iinfo(torch.int64).max)
+    least.scatter_reduce_(0, clouds.scene, packed, "amin")
+    return least & (1 << _PLACE) - 1, least >> _PLACE + _KEY
 
 
-def _draw(clouds: Clouds, seeds: Tensor, purpose: str) -> Tensor:
-    """A uniform number for every point, by its number within its scene."""
-    return uniform(derive(seeds[clouds.scene], purpose, clouds.numbers()))[:, 0]
-
-
-def _count(marked: Tensor, clouds: Clouds) -> Tensor:
-    return torch.zeros(clouds.batch, dtype=torch.int64, device=marked.device).index_add_(0, clouds.scene, marked.long())
+def ordered(values: Tensor) -> Tensor:
+    """Numbers int64 in the order of float32 that are not negative; below 2**30 for those below 1."""
+    return values.view(torch.int32).long()

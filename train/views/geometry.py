@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from brickyard.train.clouds import Clouds
-from brickyard.train.views.noise import derive, normal, uniform
+from brickyard.train.transfer import send, send_table
+from brickyard.train.views.noise import derive, for_points, normal, uniform
 
 _MAX_CELLS = 1 << 23
 
@@ -52,16 +53,17 @@ class GeometryConfig:
 def move(clouds: Clouds, config: GeometryConfig, seeds: Tensor) -> Clouds:
     """Augmented views; `seeds` int64 (views,)."""
     clouds = clouds.centred()
-    matrix, scale = turns(config, seeds), _scale(config, seeds)
-    xyz = _turned(clouds.xyz * scale[clouds.scene], matrix, clouds.scene)
+    device = clouds.xyz.device
+    matrix, scale = send(turns(config, seeds), device)[clouds.scene], send(_scale(config, seeds), device)
+    xyz = _turned(clouds.xyz * scale[clouds.scene], matrix)
     values = dict(clouds.values)
     if "normal" in values:
-        values["normal"] = _turned(values["normal"], matrix, clouds.scene)
+        values["normal"] = _turned(values["normal"], matrix)
     if config.jitter:
-        noise = normal(derive(seeds[clouds.scene], "jitter", clouds.numbers()), 3) * config.jitter
+        noise = normal(for_points(seeds, "jitter", clouds.scene, clouds.numbers()), 3) * config.jitter
         xyz = xyz + noise.clamp(-4 * config.jitter, 4 * config.jitter)
     clouds = replace(clouds, xyz=xyz, values=values)
-    chosen = uniform(derive(seeds, "elastic"))[:, 0] < config.elastic_chance
+    chosen = (uniform(derive(seeds, "elastic"))[:, 0] < config.elastic_chance).tolist()
     for number, (granularity, magnitude) in enumerate(config.elastic):
         clouds = _elastic(clouds, granularity, magnitude, derive(seeds, "elastic", number + 1), chosen)
     return clouds
@@ -98,42 +100,68 @@ def _about(axis: int, angle: Tensor) -> Tensor:
     return matrix
 
 
-def _turned(vectors: Tensor, matrix: Tensor, scene: Tensor) -> Tensor:
-    return torch.einsum("nij,nj->ni", matrix[scene], vectors)
+def _turned(vectors: Tensor, matrix: Tensor) -> Tensor:
+    return torch.einsum("nij,nj->ni", matrix, vectors)
 
 
-def _elastic(clouds: Clouds, granularity: float, magnitude: float, seeds: Tensor, chosen: Tensor) -> Clouds:
+def _elastic(clouds: Clouds, granularity: float, magnitude: float, seeds: Tensor, chosen: list[bool]) -> Clouds:
     """Move points by smooth noise: normal numbers on a grid, averaged over 3 cells twice along each axis, interpolated.
 
-    Each view has a grid of its own, so this is a loop over views.
+    Every view has a grid of its own, from its least corner; several are made at once, as large as the largest.
     """
     low, high = clouds.extreme("amin"), clouds.extreme("amax")
-    shapes = (((high - low) / granularity).floor().long() + 3).tolist()
-    xyz, start = clouds.xyz.clone(), 0
-    for view, (count, wanted) in enumerate(zip(clouds.counts, chosen.tolist(), strict=True)):
-        own = slice(start, start + count)
-        start += count
-        if count == 0 or not wanted:
-            continue
-        if (cells := math.prod(shapes[view])) > _MAX_CELLS:
-            warnings.warn(
-                f"a view spans {cells:,} cells of {granularity} m, too many for an elastic distortion: such views are"
-                " left as they are; where all scenes are that large, set views.geometry.elastic to []",
-                stacklevel=2,
+    shape = ((high - low) / granularity).floor().long() + 3
+    shapes = shape.tolist()
+    # Vertex i of a grid is at low + (i - 1) * granularity; grid_sample counts axes from the last, in -1..1.
+    place = (clouds.xyz - low[clouds.scene]) / granularity + 1
+    place = (2 * place / (shape - 1)[clouds.scene] - 1).flip(1)
+    own = torch.split(place, list(clouds.counts))
+    wanted = [view for view, count in enumerate(clouds.counts) if count and chosen[view]]
+    if large := [math.prod(shapes[view]) for view in wanted if math.prod(shapes[view]) > _MAX_CELLS]:
+        warnings.warn(
+            f"a view spans {large[0]:,} cells of {granularity} m, too many for an elastic distortion: such views are"
+            " left as they are; where all scenes are that large, set views.geometry.elastic to []",
+            stacklevel=2,
+        )
+    moved = [torch.zeros((), device=place.device).expand(3, count) for count in clouds.counts]
+    fitting = [view for view in wanted if math.prod(shapes[view]) <= _MAX_CELLS]
+    for together in _packed(fitting, shapes):
+        noise = _grids(seeds[together], [shapes[view] for view in together], clouds.xyz.device)
+        for view, grid in zip(together, noise, strict=True):
+            a, b, c = shapes[view]
+            sampled = functional.grid_sample(
+                grid[None, :, :a, :b, :c], own[view].view(1, 1, 1, -1, 3), align_corners=True
             )
-            continue
-        a, b, c = shapes[view]
-        cell = torch.arange(a * b * c, device=xyz.device)
-        noise = normal(derive(seeds[view], "grid", cell), 3).T.reshape(1, 3, a, b, c)
-        for _ in range(2):
-            for axis in range(3):
-                kernel, padding = [1, 1, 1], [0, 0, 0]
-                kernel[axis], padding[axis] = 3, 1
-                noise = functional.avg_pool3d(noise, kernel, 1, padding, count_include_pad=True)
-        # Vertex i of the grid is at low + (i - 1) * granularity; grid_sample counts axes from the last, in -1..1.
-        place = (clouds.xyz[own] - low[view]) / granularity + 1
-        size = torch.tensor([a, b, c], device=xyz.device)
-        place = (2 * place / (size - 1) - 1).flip(1)
-        moved = functional.grid_sample(noise, place.view(1, 1, 1, -1, 3), align_corners=True)
-        xyz[own] += moved.view(3, -1).T * magnitude
-    return replace(clouds, xyz=xyz)
+            moved[view] = sampled.view(3, -1)
+    return replace(clouds, xyz=clouds.xyz + torch.cat(moved, dim=1).T * magnitude)
+
+
+def _packed(views: list[int], shapes: list[list[int]]) -> list[list[int]]:
+    """Views, in their order, in groups whose grids are no larger together than one may be, all padded to one shape."""
+    groups: list[list[int]] = []
+    for view in views:
+        joined = [*groups[-1], view] if groups else []
+        edges = [max(shapes[v][axis] for v in joined) for axis in range(3)] if joined else []
+        if joined and len(joined) * math.prod(edges) <= _MAX_CELLS:
+            groups[-1] = joined
+        else:
+            groups.append([view])
+    return groups
+
+
+def _grids(seeds: Tensor, shapes: list[list[int]], device: torch.device) -> Tensor:
+    """Smooth noise float32 (views, 3, a, b, c) in the shape of the largest; each view's is in the first cells."""
+    a, b, c = (max(shape[axis] for shape in shapes) for axis in range(3))
+    size = send_table(shapes, device)[:, :, None, None, None]
+    x, y, z = (torch.arange(edge, device=device).view(-1, *[1] * (2 - axis)) for axis, edge in enumerate((a, b, c)))
+    number = (x * size[:, 1] + y) * size[:, 2] + z  # of the cell within its view's grid
+    own = ((x < size[:, 0]) & (y < size[:, 1]) & (z < size[:, 2]))[:, None]
+    view = torch.arange(len(shapes), device=device).repeat_interleave(a * b * c, output_size=number.numel())
+    noise = normal(for_points(seeds, "grid", view, number.flatten()), 3).view(-1, a, b, c, 3).permute(0, 4, 1, 2, 3)
+    noise = noise * own
+    for _ in range(2):
+        for axis in range(3):
+            kernel, padding = [1, 1, 1], [0, 0, 0]
+            kernel[axis], padding[axis] = 3, 1
+            noise = functional.avg_pool3d(noise, kernel, 1, padding, count_include_pad=True) * own
+    return noise

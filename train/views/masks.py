@@ -10,29 +10,41 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from brickyard.train.clouds import Clouds
-from brickyard.train.views.crops import rank_within
-from brickyard.train.views.noise import derive, normal, uniform
+from brickyard.train.transfer import send_table
+from brickyard.train.views.crops import ordered, runs
+from brickyard.train.views.noise import for_points, normal, uniform
 
 
-def mask_cubes(clouds: Clouds, size: float, ratio: float, seeds: Tensor) -> Tensor:
+def mask_cubes(clouds: Clouds, size: float, ratio: float, seeds: Tensor, *, known: bool = False) -> Tensor:
     """bool (N,): the points in floor(ratio * cubes) random cubes of edge `size` of every view.
 
     Args:
         clouds: the views; size: metres; seeds: int64 (views,).
+        known: that no view spans too many cubes, which else the device is asked for.
     """
-    codes, inverse = torch.unique(clouds.cell_codes(clouds.cells(size)), return_inverse=True)
-    view, cube = codes >> 48, codes & ((1 << 48) - 1)
-    counts = torch.bincount(view, minlength=clouds.batch)
-    key = uniform(derive(seeds[view], "mask", cube))[:, 0]
-    masked = rank_within(key, view, tuple(counts.tolist())) < (ratio * counts.double()).floor()[view]
-    return masked[inverse]
+    cells = clouds.cells_unchecked(size).long() if known else clouds.cells(size)
+    code, members = clouds.cell_codes(cells).sort(stable=True)
+    cube, first = runs(code)
+    # A cube is drawn by its first point; as everything is sorted by view, numbers count along every such order.
+    view, numbers = clouds.scene, clouds.numbers()
+    key = uniform(for_points(seeds, "mask", view, code & (1 << 48) - 1))[:, 0]
+    order = (view << 33 | (~first).long() << 32 | ordered(key)).argsort(stable=True)
+    ends = send_table([max(sum(clouds.counts[: v + 1]) - 1, 0) for v in range(clouds.batch)], view.device)
+    cubes = functional.pad((cube[ends] + 1)[None], (1, 0))[0].diff()
+    drawn = torch.empty_like(first)
+    drawn[order] = numbers < (ratio * cubes.double()).floor()[view]
+    begin = torch.where(first, torch.arange(len(first), device=first.device), 0).cummax(0).values
+    masked = torch.empty_like(first)
+    masked[members] = drawn[begin]
+    return masked
 
 
 def shaken(clouds: Clouds, masked: Tensor, deviation: float, limit: float, seeds: Tensor) -> Tensor:
     """Coordinates (N, 3) with normal noise, cut off at +-limit metres, on the masked points."""
     if deviation == 0:
         return clouds.xyz
-    noise = normal(derive(seeds[clouds.scene], "shake", clouds.numbers()), 3) * deviation
+    noise = normal(for_points(seeds, "shake", clouds.scene, clouds.numbers()), 3) * deviation
     return torch.where(masked[:, None], clouds.xyz + noise.clamp(-limit, limit), clouds.xyz)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from brickyard.train.clouds import MODALITIES, Clouds
+from brickyard.train.transfer import send
 from brickyard.train.views.color import ColorConfig, recolor
 from brickyard.train.views.crops import CropConfig, crops, grid_sample
 from brickyard.train.views.geometry import GeometryConfig, move
@@ -81,30 +82,33 @@ def make_views(
 
     Args:
         scenes: whole scenes in the metric of the network, on the training device.
-        seeds: int64 (B,), one for every scene.
+        seeds: int64 (B,), one for every scene; best on the host.
         size: edge of the cells that are thinned to one point, metres.
         mask_size, mask_ratio: edge of the cubes that are masked, metres, and share of them.
     """
-    kept, cell = grid_sample(scenes, size, seeds)
-    thinned = scenes.take(kept)
+    kept, cell, counts = grid_sample(scenes, size, seeds)
+    thinned = scenes.take(kept, counts)
     masks = crops(thinned, config.crop, seeds)
-    chosen = [mask.nonzero()[:, 0] for mask in masks]
+    chosen = [torch.nonzero_static(mask, size=sum(sizes))[:, 0] for mask, sizes in masks]
     batch, views = scenes.batch, len(masks)
     numbers = torch.arange(views * batch, device=seeds.device)
     own = derive(seeds.repeat(views), "view", numbers // batch)
 
     shared = recolor(thinned, config.color, derive(seeds, "color of global views"))
-    parts = [shared.take(points) for points in chosen[:2]]
+    shown = [(points, sizes) for points, (_, sizes) in zip(chosen, masks, strict=True)]
+    parts = [shared.take(*part) for part in shown[:2]]
     if views > 2:
-        local = join([thinned.take(points) for points in chosen[2:]])
+        local = join([thinned.take(*part) for part in shown[2:]])
         parts.append(recolor(local, config.color, derive(own[2 * batch :], "color")))
     clouds = join(parts)
-    origin = thinned.xyz[torch.cat(chosen)]
+    every = torch.cat(chosen)
+    origin = thinned.xyz[every]
     clouds = move(clouds, config.geometry, derive(own, "geometry"))
 
-    whole = clouds.first(2 * batch)
-    masked = torch.zeros(len(clouds.xyz), dtype=torch.bool, device=seeds.device)
-    masked[: len(whole.xyz)] = mask_cubes(whole, mask_size, mask_ratio, derive(own[: 2 * batch], "mask"))
+    whole, seen = clouds.first(2 * batch), derive(own[: 2 * batch], "mask")
+    masked = torch.zeros(len(clouds.xyz), dtype=torch.bool, device=clouds.xyz.device)
+    # where cubes are no smaller than the cells of the network, it is the network that tells of views that are too large
+    masked[: len(whole.xyz)] = mask_cubes(whole, mask_size, mask_ratio, seen, known=mask_size >= size)
     return Views(
         clouds=clouds,
         shown=withheld(clouds, config.withhold, derive(own, "withhold")),
@@ -112,7 +116,7 @@ def make_views(
         masked=masked,
         origin=origin,
         cell=cell,
-        chosen=torch.cat(chosen),
+        chosen=every,
         scenes=batch,
     )
 
@@ -122,7 +126,8 @@ def withheld(clouds: Clouds, chances: Mapping[str, float], seeds: Tensor) -> Clo
     values, valid = dict(clouds.values), dict(clouds.valid)
     for name, chance in chances.items():
         if name in values and chance > 0:
-            valid[name] = valid[name] & (uniform(derive(seeds, name))[:, 0] >= chance)
+            kept = uniform(derive(seeds, name))[:, 0] >= chance
+            valid[name] = valid[name] & send(kept, clouds.xyz.device)
             values[name] = torch.where(valid[name][clouds.scene][:, None], values[name], 0.0)
     return replace(clouds, values=values, valid=valid)
 
