@@ -187,7 +187,7 @@ def read_cloud(sample: Sample, inputs: Sequence[str], intensity: IntensityScale 
 
     Raises:
         BrickyardError: a scene without points; or, unless "valid" is among the inputs, without a modality that is taken
-            or with intensities whose full scale is unknown.
+            or with intensities whose full scale is unknown; or with a number that is not finite.
     """
     if "points/xyz" not in sample or not len(sample["points/xyz"].values):
         raise BrickyardError(f"scene {sample.key} has no points, which this student needs; leave it out by selection")
@@ -201,12 +201,20 @@ def read_cloud(sample: Sample, inputs: Sequence[str], intensity: IntensityScale 
                 f"scene {sample.key} has no {name}, which this student needs; select other scenes, take {name!r} out of"
                 " its inputs, or add 'valid' to them, so that it learns to do without"
             )
-    return Cloud(
-        key=sample.key,
-        domain=sample.header.identity.domain,
-        xyz=torch.from_numpy(np.array(sample["points/xyz"].dequantise(), np.float32)),
-        values=values,
-    )
+    xyz = torch.from_numpy(np.array(sample["points/xyz"].dequantise(), np.float32))
+    _refuse_nonfinite(sample.key, {"xyz": xyz, **values})
+    return Cloud(key=sample.key, domain=sample.header.identity.domain, xyz=xyz, values=values)
+
+
+def _refuse_nonfinite(key: str, values: Mapping[str, Tensor]) -> None:
+    """One bad number would make the loss of a whole batch NaN, and nobody could say which scene it was."""
+    for name, value in values.items():
+        if not bool((finite := torch.isfinite(value)).all()):
+            point = int((~finite).nonzero()[0, 0])
+            raise BrickyardError(
+                f"scene {key}: {name} of point {point} is {value[point].tolist()}, not finite; leave the scene out by"
+                " selection, or build it again (`brickyard verify --deep` finds such scenes)"
+            )
 
 
 def _read(sample: Sample, name: str) -> NDArray[np.float32]:
