@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from brickyard.train.objectives import SLidR, STSLidR
 from brickyard.train.objectives import contrastive as c
+from brickyard.train.objectives.image_to_lidar import ImageToLidar, Rows, contrast
 
 
 def unit(rows: int, columns: int, seed: int = 0) -> Tensor:
@@ -28,14 +30,30 @@ def reference(keys: Tensor, queries: Tensor, weights: Tensor, *, masked: bool, a
     return sum(w * loss for w, loss in zip(anchors, losses, strict=True)) / sum(anchors)
 
 
+def info_nce(
+    keys: Tensor,
+    queries: Tensor,
+    temperature: float,
+    *,
+    weights: Tensor | None = None,
+    exclusion: c.Exclusion = "masked",
+    anchor_weights: Tensor | None = None,
+) -> Tensor:
+    """The mean of the rows' losses, weighted."""
+    own = torch.arange(len(keys))
+    losses = c.row_losses(keys, queries, own, temperature, weights=weights, exclusion=exclusion)
+    anchors = torch.ones_like(losses) if anchor_weights is None else anchor_weights
+    return (losses * anchors).sum() / anchors.sum()
+
+
 def test_loss_tends_to_log_m_at_high_temperature() -> None:
     rows = unit(500, 64)
-    assert float(c.info_nce(rows, rows, 1e4)) == pytest.approx(math.log(500), abs=1e-3)
+    assert float(info_nce(rows, rows, 1e4)) == pytest.approx(math.log(500), abs=1e-3)
 
 
 def test_loss_is_zero_when_only_the_own_query_matches() -> None:
     rows = torch.eye(20, dtype=torch.float64)
-    assert float(c.info_nce(rows, rows, 0.01)) == pytest.approx(0, abs=1e-12)
+    assert float(info_nce(rows, rows, 0.01)) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("exclusion", ["masked", "code-compatible"])
@@ -50,7 +68,7 @@ def test_loss_equals_the_dense_reference(exclusion: c.Exclusion, setting: str, b
         "neighbours": c.neighbour_weights(similar, 0.1),
     }[setting]
     anchors = c.balance_by_votes(c.votes(similar)) if balance else None
-    got = c.info_nce(keys, queries, 0.07, weights=weights, exclusion=exclusion, anchor_weights=anchors)
+    got = info_nce(keys, queries, 0.07, weights=weights, exclusion=exclusion, anchor_weights=anchors)
     expected = [1.0] * 40 if anchors is None else anchors.tolist()
     assert float(got) == pytest.approx(
         reference(keys, queries, weights, masked=exclusion == "masked", anchors=expected)
@@ -68,7 +86,7 @@ def test_exclusion_modes_differ_by_one_per_excluded_negative() -> None:
     kept = torch.where(weights == 0, 0, logits.exp()).sum(1)
     for exclusion, extra in (("masked", 0 * excluded), ("code-compatible", excluded)):
         expected = ((kept + extra).log() - logits.diagonal()).mean()
-        got = c.info_nce(keys, queries, 0.5, weights=weights, exclusion=exclusion)  # type: ignore[arg-type]
+        got = info_nce(keys, queries, 0.5, weights=weights, exclusion=exclusion)  # type: ignore[arg-type]
         torch.testing.assert_close(got, expected)
 
 
@@ -80,18 +98,19 @@ def test_an_excluded_negative_gets_no_gradient() -> None:
     for exclusion in ("masked", "code-compatible"):
         others = torch.ones(10, dtype=torch.float64)
         others[3] = 0  # row 3 has query 3 as its target; leave that row out
-        loss = c.info_nce(keys, queries, 0.1, weights=weights, exclusion=exclusion, anchor_weights=others)  # type: ignore[arg-type]
+        loss = info_nce(keys, queries, 0.1, weights=weights, exclusion=exclusion, anchor_weights=others)  # type: ignore[arg-type]
         (gradient,) = torch.autograd.grad(loss, queries)
         assert gradient[3].abs().max() == 0
         assert (gradient[torch.arange(10) != 3].norm(dim=1) > 0).all()
 
 
-def test_no_rows_give_zero_with_zero_gradient() -> None:
-    keys = torch.zeros(0, 8, requires_grad=True)
-    loss = c.info_nce(keys, torch.zeros(0, 8), 0.07)
+@pytest.mark.parametrize("settings", [SLidR(), STSLidR(), STSLidR(weighting="adaptive", balance="clusters")])
+def test_no_rows_give_zero_with_zero_gradient(settings: ImageToLidar) -> None:
+    keys, described = torch.zeros(0, 8, requires_grad=True), torch.zeros(0, 5)
+    loss, units = contrast(Rows(keys=keys, queries=torch.zeros(0, 8), target=None, descriptors=described), settings)
     loss.backward()  # type: ignore[no-untyped-call]
-    assert float(loss.detach()) == 0
-    assert c.described(torch.zeros(0, 5)).shape == (0,)
+    assert float(loss.detach()) == units == 0
+    assert c.described(described).shape == (0,)
 
 
 def test_pool_is_sum_over_count_plus_epsilon() -> None:

@@ -23,34 +23,6 @@ Exclusion = Literal["masked", "code-compatible"]
 Balance = Literal["none", "votes", "effective", "clusters"]
 
 
-def info_nce(
-    keys: Tensor,
-    queries: Tensor,
-    temperature: float,
-    *,
-    weights: Tensor | None = None,
-    exclusion: Exclusion = "masked",
-    anchor_weights: Tensor | None = None,
-) -> Tensor:
-    """Mean over i of cross-entropy over j of (weights_ij * keys_i . queries_j / temperature) with target i.
-
-    Args:
-        keys, queries: (M, D).
-        weights, exclusion: see `row_losses`.
-        anchor_weights: (M,), not negative; the mean over i is weighted by them.
-
-    Returns:
-        Scalar; 0 (with gradient 0) where M is 0 or all anchor weights are.
-    """
-    if len(keys) == 0:
-        return (keys.sum() + queries.sum()) * 0
-    target = torch.arange(len(keys), device=keys.device)
-    losses = row_losses(keys, queries, target, temperature, weights=weights, exclusion=exclusion)
-    if anchor_weights is None:
-        return losses.mean()
-    return (losses * anchor_weights).sum() / at_least_tiny(anchor_weights.sum())
-
-
 def row_losses(
     keys: Tensor,
     queries: Tensor,
@@ -75,11 +47,6 @@ def row_losses(
         if exclusion == "masked":
             logits = logits.masked_fill(weights == 0, -torch.inf)
     return functional.cross_entropy(logits, target, reduction="none")
-
-
-def at_least_tiny(total: Tensor) -> Tensor:
-    """A sum to divide by, also where it is 0."""
-    return total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def pool(features: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -259,7 +259,7 @@ def contrast(rows: Rows, config: ImageToLidar) -> tuple[Tensor, int]:
     if anchors is None:
         total, of = losses.sum(), shares.sum(losses.new_tensor(float(len(losses))))
     else:
-        total, of = (losses * anchors).sum(), contrastive.at_least_tiny(shares.sum(anchors.sum()))
+        total, of = (losses * anchors).sum(), shares.sum(anchors.sum())
     return total / of * shares.world, shares.total
 
 
