@@ -1,8 +1,8 @@
 """One process, or several that torchrun or Ray Train started: the same loop serves both.
 
 Ranks share every global batch in equal parts (see `shards.stream`) and average gradients. As in the published systems,
-negatives of a contrastive loss are those of a rank's own part. The group is the one there is, or the one that the
-variables of torchrun describe.
+negatives of a contrastive loss are those of a rank's own part, unless it gathers them. The group is the one there is,
+or the one that the variables of torchrun describe.
 
 No rank waits for another in vain. All make the same number of passes and steps, and gradients are averaged once a step,
 after its last pass, whatever each pass had to do: a scene may leave one part of a network without a gradient on one
