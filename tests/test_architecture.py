@@ -266,6 +266,7 @@ def test_the_command_line_changes_only_on_purpose() -> None:
                 "--address",
                 "--cache",
                 "--cache-gib",
+                "--continue-with",
                 "--corpus",
                 "--out",
                 "--seed",
