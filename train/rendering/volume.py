@@ -115,28 +115,27 @@ def corners(cells: Tensor, shape: tuple[int, int, int], padding: Padding = "zero
         padding: outside the grid there are zeros, or the values at its border.
         slopes: whether to compute the weights' derivatives (which are differentiable, too).
     """
-    most = cells.new_tensor(shape) - 1
-    if padding == "border":
-        cells = cells.clamp(min=0).minimum(most)
-    # The last cell has no neighbour behind it: a point on it lies at the end of the step before.
-    floor = torch.floor(cells.detach())
-    if padding == "border":
-        floor = floor.minimum(most - 1)
-    right = cells - floor
-    sides = (1 - right, right)
-    first = floor.long()
+    axes = []
+    for axis, size in enumerate(shape):
+        place = cells[:, axis]
+        if padding == "border":
+            place = place.clamp(0, size - 1)
+        floor = torch.floor(place.detach())
+        if padding == "border":
+            floor = floor.clamp(max=size - 2)  # the last cell has none behind it: a point on it ends the step before
+        right, first = place - floor, floor.long()
+        sides = []
+        for cell, weight, slope in ((first, 1 - right, -1.0), (first + 1, right, 1.0)):
+            known = ((cell >= 0) & (cell < size)).to(place.dtype)
+            sides.append((cell.clamp(0, size - 1), weight * known, slope * known))
+        axes.append(sides)
     index, weights, derivatives = [], [], []
-    for corner in _CORNERS:
-        x, y, z = (sides[side][:, axis] for axis, side in enumerate(corner))
-        place = first + torch.tensor(corner, device=first.device)
-        known = ((place >= 0) & (place < torch.tensor(shape, device=place.device))).all(1)
-        place = torch.where(known[:, None], place, 0)
-        index.append((place[:, 0] * shape[1] + place[:, 1]) * shape[2] + place[:, 2])
-        weights.append(torch.where(known, x * y * z, 0))
+    for a, b, c in _CORNERS:
+        (i, x, dx), (j, y, dy), (k, z, dz) = axes[0][a], axes[1][b], axes[2][c]
+        index.append((i * shape[1] + j) * shape[2] + k)
+        weights.append(x * y * z)
         if slopes:
-            signs = [1.0 if side else -1.0 for side in corner]
-            slope = torch.stack((signs[0] * (y * z), signs[1] * (x * z), signs[2] * (x * y)), 1)
-            derivatives.append(torch.where(known[:, None], slope, 0))
+            derivatives.append(torch.stack((dx * y * z, x * dy * z, x * y * dz), 1))
     return Corners(
         index=torch.stack(index, 1),
         weights=torch.stack(weights, 1),
