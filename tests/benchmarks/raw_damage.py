@@ -80,12 +80,18 @@ TOLD_BY_NOTHING = {
 """(source/role or *, damage) -> why nothing in the bytes could tell. All else must be noticed."""
 
 
-def run(sources: Sequence[str] = tuple(CASES), *, places: int = PLACES, dry: bool = False) -> list[dict[str, Any]]:
+def run(
+    sources: Sequence[str] = tuple(CASES),
+    *,
+    config: SimulationConfig = SMALL,
+    places: int = PLACES,
+    dry: bool = False,
+) -> list[dict[str, Any]]:
     """One row for each kind of file and damage, as `ingest.damage.Damaged`, with the source."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="brickyard-raw-damage-") as folder:
         worlds = Path(folder)
-        simulate(worlds, datasets=sorted({CASES[name].world for name in sources}), seed=3, config=SMALL)
+        simulate(worlds, datasets=sorted({CASES[name].world for name in sources}), seed=3, config=config)
         if "pointcept" in sources:
             write_pointcept(worlds / "scannet", worlds / "corpus", worlds / "pointcept")
         for name in sources:

@@ -291,7 +291,7 @@ SOURCE = Source("deadly", Options, plan, read)
 
 
 def test_a_scene_that_kills_or_stops_its_worker_costs_only_itself(tmp_path: Path) -> None:
-    """Through a source of a third party, found by its entry point."""
+    """Through a source of a third party, found by its entry point; on Ray: `test_ray_cluster`."""
     plugin = tmp_path / "plugin"
     (plugin / "deadly-1.0.dist-info").mkdir(parents=True)
     (plugin / "deadly.py").write_text(textwrap.dedent(DEADLY))
@@ -301,7 +301,7 @@ def test_a_scene_that_kills_or_stops_its_worker_costs_only_itself(tmp_path: Path
     (tmp_path / "recipe.yaml").write_text(recipe + "shards: {scene_timeout_s: 1.5}\n")
     path = os.pathsep.join([str(plugin), str(Path(__file__).parents[2])])
     code, result, text = brickyard(
-        tmp_path, "build", "recipe.yaml", "--out", "corpus", "--cpus", "2", env={"PYTHONPATH": path}
+        tmp_path, "build", "recipe.yaml", "--out", "corpus", "--in-process", env={"PYTHONPATH": path}
     )
     assert code == 3, text
     reasons = {q["key"]: q["reason"] for q in result["quarantined"]}

@@ -24,7 +24,9 @@ GcsClient(address=sys.argv[1]).internal_kv_keys(b"", b"session")
 
 def test_scenes_are_bounded_and_strangers_kept_out(tmp_path: Path) -> None:
     path = os.pathsep.join([str(install(tmp_path / "plugin")), str(ROOT)])
-    (tmp_path / "recipe.yaml").write_text(recipe("good", "stop", "good", "native", timeout_s=1.0, max_scenes=1))
+    (tmp_path / "recipe.yaml").write_text(
+        recipe("good", "stop", "abort", "good", "native", timeout_s=1.0, max_scenes=1)
+    )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     build = subprocess.Popen(
         [*BRICKYARD, "build", "recipe.yaml", "--out", "corpus", "--cpus", "1", "--json"],
@@ -36,9 +38,10 @@ def test_scenes_are_bounded_and_strangers_kept_out(tmp_path: Path) -> None:
     output, text = build.communicate(timeout=120)
     assert build.returncode == 3, text
     reasons = {q["key"].partition("-")[2]: q["reason"] for q in json.loads(output)["quarantined"]}
-    assert sorted(reasons) == ["native", "stop"]
+    assert sorted(reasons) == ["abort", "native", "stop"]
     assert "could not be interrupted" in reasons["native"]
     assert "had its process stopped" in reasons["stop"]
+    assert "SIGABRT" in reasons["abort"]
     assert json.loads(output)["scenes"] == 2
     assert len(servers) >= 4, "Ray's servers were not found"
     assert {address for address, _ in servers} <= {"0100007F", "0000000000000000FFFF00000100007F"}, servers

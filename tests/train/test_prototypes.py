@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import socket
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brickyard.train.objectives.prototypes import PrototypeHead, cross_entropy, sinkhorn
+from tests.train.spy import ranks
 
 
 def similarities(points: int, prototypes: int, seed: int = 0) -> Tensor:
@@ -75,24 +75,16 @@ def test_no_points_give_no_assignments() -> None:
     assert sinkhorn(similarities(0, 8), 0.05).shape == (0, 8)
 
 
-def _rank(rank: int, port: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=4)
+def _rank(folder: str) -> None:
+    dist.init_process_group("gloo")
+    rank = int(os.environ["RANK"])
     part = similarities(90, 12).split([40, 0, 30, 20])[rank]
     np.save(Path(folder) / f"{rank}.npy", sinkhorn(part, 0.05).numpy())
     dist.destroy_process_group()
 
 
 def test_four_processes_agree_with_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_rank, args=(rank, port, str(tmp_path))) for rank in range(4)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        assert process.exitcode == 0
+    assert ranks(4, _rank, str(tmp_path)) == [0, 0, 0, 0]
     together = np.concatenate([np.load(tmp_path / f"{rank}.npy") for rank in range(4)])
     np.testing.assert_allclose(together, sinkhorn(similarities(90, 12), 0.05).numpy(), rtol=1e-5, atol=1e-8)
 
