@@ -15,21 +15,26 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from brickyard.evaluate.labels import label_field, read_labels, row_labels
+from brickyard.evaluate.splits import DataConfig, LabelledPoints
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
+from brickyard.shards.scene import UNLABELLED
 from brickyard.shards.stream import Stream
 from brickyard.train.clouds import MODALITIES, Cloud, Clouds, Input, channels, point_features, read_cloud
-from brickyard.train.students.base import Cells, Rows, Student, StudentConfig
+from brickyard.train.students.base import Cells, Exported, Rows, Student
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
+
+N_co = TypeVar("N_co", bound=Exported, covariant=True)
 
 FLOOR = 0.01
 """Share of a scene's points that may lie below its floor."""
@@ -140,17 +145,36 @@ class Encoder:
         return cloud, labels, targets
 
 
-def label_field(taxonomy: str) -> str:
-    """The stream's field with the labels of a taxonomy."""
-    return f"points/semantic.{taxonomy}"
-
-
-def read_labels(sample: Sample, taxonomy: str) -> Tensor:
-    """int64 (N,); raises `RecipeError` where the scene has none."""
-    field = label_field(taxonomy)
-    if field not in sample:
-        raise RecipeError(f"scene {sample.key} has no labels of {taxonomy!r}; select a dataset that has")
-    return torch.from_numpy(np.asarray(sample[field]).astype(np.int64))
+def training_set(
+    encoder: Encoder,
+    config: DataConfig,
+    rows: NDArray[np.int64],
+    *,
+    voxels_per_scene: int | None,
+    seed: int,
+    cache_gib: float,
+) -> tuple[Tensor, Tensor]:
+    """Features and labels of the labelled voxels of all training scenes."""
+    features, labels, size = [], [], 0
+    generator = torch.Generator().manual_seed(seed)
+    kept = LabelledPoints(config)
+    for scene in encoder.scenes(rows):
+        label = row_labels(scene, kept)
+        chosen = (label != UNLABELLED).nonzero().squeeze(1)
+        if voxels_per_scene is not None:
+            order = torch.randperm(len(chosen), generator=generator)[:voxels_per_scene]
+            chosen = chosen[order.to(chosen.device)]
+        features.append(scene.rows.features[chosen])
+        labels.append(label[chosen])
+        size += features[-1].nbytes
+        if size > cache_gib * 2**30:
+            raise RecipeError(
+                f"training features exceed {cache_gib} GiB; raise cache_gib or lower scenes or voxels_per_scene"
+            )
+    joined = torch.cat(features)
+    if not len(joined):
+        raise RecipeError(f"no point of split {config.train_split!r} has a label of {config.taxonomy!r}")
+    return joined, torch.cat(labels)
 
 
 def floor_of(xyz: Tensor) -> float:
@@ -158,8 +182,17 @@ def floor_of(xyz: Tensor) -> float:
     return float(xyz[:, 2].kthvalue(1 + int(FLOOR * (len(xyz) - 1))).values) if len(xyz) else 0.0
 
 
-def random_student(config: StudentConfig, seed: int, device: torch.device | str = "cpu") -> Student:
-    """The student a training run with this seed starts from; leaves torch's random state as it was."""
+class _Builds(Protocol[N_co]):
+    """Settings that make a network, see `train.students.base.ExportedConfig`."""
+
+    def build(self, device: torch.device | str = "cpu") -> N_co: ...
+
+
+def random_student(config: _Builds[N_co], seed: int, device: torch.device | str = "cpu") -> N_co:
+    """The student (or other network) that a training run with this seed starts from.
+
+    Torch's random state stays as it was.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return config.build(device)

@@ -14,9 +14,9 @@ the numbers count the points of the raw scan from 0, which is the order of the c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xxhash
@@ -25,18 +25,46 @@ from numpy.typing import NDArray
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.scene import UNLABELLED
+from brickyard.shards.taxonomy import taxonomy
 
 _MAX_LIST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What every protocol is told about its data.
+class SceneConfig:
+    """What every protocol is told: the scenes that it scores.
+
+    Attributes:
+        dataset: evaluate on this dataset of the corpus only.
+        val_split: of the corpus; its scenes are scored.
+        threads: of the stream.
+    """
+
+    dataset: str | None = None
+    val_split: str = "val"
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError("threads must be positive")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers beside the settings themselves; JSON, for the fingerprint."""
+        return {}
+
+    def reduced(self, *, fraction: float | None = None, points: int | None = None) -> Self:
+        """The same on a share of the training scenes, or on so many labelled points in each."""
+        raise RecipeError("a protocol that trains nothing has no data-efficient split: leave out what follows the @")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(SceneConfig):
+    """What protocols with training scenes are told.
 
     Attributes:
         taxonomy: of the labels, such as "nuscenes16".
-        dataset: evaluate on this dataset of the corpus only.
-        train_split, val_split: of the corpus.
+        train_split: of the corpus.
         fraction: share of the training scenes that is used, at least one scene.
         scene_list: file with the training scenes, instead of a drawn share (`fraction` then only says which share the
             list is).
@@ -44,27 +72,32 @@ class DataConfig:
         points_list: file or folder with those points, instead of drawn ones (`points_per_scene` then only says how
             many they are).
         draw_seed: of what is drawn.
-        threads: of the stream.
     """
 
     taxonomy: str = "nuscenes16"
-    dataset: str | None = None
     train_split: str = "train"
-    val_split: str = "val"
     fraction: float | None = None
     scene_list: Path | None = None
     points_per_scene: int | None = None
     points_list: Path | None = None
     draw_seed: int = 0
-    threads: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise ValueError("fraction must be in (0, 1]")
         if self.points_per_scene is not None and self.points_per_scene < 1:
             raise ValueError("points_per_scene must be positive")
-        if self.threads < 1:
-            raise ValueError("threads must be positive")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        labels = taxonomy(self.taxonomy)
+        return {"taxonomy": [labels.name, labels.version, list(labels.classes)]}
+
+    def reduced(self, *, fraction: float | None = None, points: int | None = None) -> Self:
+        if fraction is not None:
+            return replace(self, fraction=fraction)
+        return replace(self, points_per_scene=points)
 
     @property
     def choice(self) -> str:
@@ -81,7 +114,7 @@ class DataConfig:
         return "; ".join(words) or "all"
 
 
-def split_rows(corpus: Corpus, config: DataConfig, split: str) -> NDArray[np.int64]:
+def split_rows(corpus: Corpus, config: SceneConfig, split: str) -> NDArray[np.int64]:
     """All rows of a split; raises `RecipeError` where there is none."""
     rows = corpus.select(split=split, dataset=config.dataset)
     if not len(rows):
@@ -103,6 +136,11 @@ def train_rows(corpus: Corpus, config: DataConfig) -> NDArray[np.int64]:
     place = np.array([_digest(config.draw_seed, corpus.keys[row]) for row in rows.tolist()], np.uint64)
     count = max(1, round(config.fraction * len(rows)))
     return np.sort(rows[np.argsort(place, kind="stable")[:count]])
+
+
+def shuffled_rows(corpus: Corpus, config: DataConfig, seed: int = 0) -> NDArray[np.int64]:
+    """The training rows in a random order; by default in one that protocols share, and with it what they encode."""
+    return np.random.default_rng(seed).permutation(train_rows(corpus, config))
 
 
 def _listed(corpus: Corpus, rows: NDArray[np.int64], path: Path) -> NDArray[np.int64]:

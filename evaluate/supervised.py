@@ -1,9 +1,9 @@
 """Training of a classifier on labelled scenes, and its score on every raw point of the validation scenes.
 
 One device, one loop: AdamW, one-cycle learning rate, cross-entropy and Lovasz softmax on the labelled voxels, a clipped
-gradient; scenes come from the stream and are augmented on the device. The published protocols (`evaluate.protocols`)
-run the network at every step, frozen or not, because augmentation changes its input; that takes a GPU and hours. The
-score is per point, by fragments (`evaluate.fragments`).
+gradient; scenes come from the stream and are augmented on the device. The published settings (see
+`evaluate.protocols.segmentation`) run the network at every step, frozen or not, because augmentation changes its input;
+that takes a GPU and hours. The score is per point, by fragments (`evaluate.fragments`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brickyard.evaluate.augment import AugmentConfig, augmented, mixed
-from brickyard.evaluate.features import frozen, label_field, read_labels
+from brickyard.evaluate.features import frozen
 from brickyard.evaluate.fragments import VARIANTS, predict
-from brickyard.evaluate.linear_probe import ProbeResult, score, spread_labels
+from brickyard.evaluate.labels import label_field, read_labels, spread_labels
 from brickyard.evaluate.lovasz import lovasz_softmax
 from brickyard.evaluate.metrics import confusion_matrix
+from brickyard.evaluate.scores import ClassScores, score
 from brickyard.evaluate.segmenter import Kind, Segmenter, adapted
 from brickyard.evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
 from brickyard.shards.corpus import Corpus
@@ -106,7 +107,7 @@ class LabelledCloud:
     seed: int
 
 
-def supervised(student: Student, corpus: Corpus, config: SupervisedConfig) -> ProbeResult:
+def supervised(student: Student, corpus: Corpus, config: SupervisedConfig) -> ClassScores:
     """Train on a copy of the student, then score; the student is not changed.
 
     Raises:
@@ -181,7 +182,7 @@ def segmentation_loss(
 
     Args:
         size: edge of a voxel, metres. few: whether a voxel takes the label of any of its points (see
-            `evaluate.linear_probe.row_labels`).
+            `evaluate.labels.row_labels`).
     """
     device = model.student.device
     clouds = join_clouds([item.cloud for item in items], model.student.inputs, device)

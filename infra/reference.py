@@ -20,8 +20,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from brickyard.evaluate.linear_probe import ProbeConfig
-from brickyard.evaluate.protocols import preset, preset_names
+from brickyard.evaluate.protocols.registry import names as protocol_names
 from brickyard.infra.cli import parser
 from brickyard.infra.config import Deferred, dump, type_name
 from brickyard.infra.layers import EXTENDS
@@ -43,8 +42,8 @@ def options() -> dict[str, type[Any]]:
 
 
 def protocols() -> dict[str, type[Any]]:
-    """Protocol -> the class of its settings."""
-    return {name: type(preset(name, ProbeConfig())) for name in preset_names()}
+    """Protocol -> the class of its settings, of those that come with the project."""
+    return {name: one.config for name, one in protocol_names() if type(one).__module__.startswith("brickyard.")}
 
 
 def objectives() -> dict[str, type[Any]]:

@@ -98,7 +98,7 @@ class RunSummary:
 
     Attributes:
         facts: (name, value) pairs for the head of the page, such as ("objective", "st-slidr").
-        results: (head, rows) of the table of protocols, see `evaluate.results`; with the name of the run where there
+        results: (head, rows) of the table of protocols, see `evaluate.table`; with the name of the run where there
             are several.
         features: scenes as the run's student sees them.
         features_note: whose they are, and how many of how many, where the page does not show all.
@@ -154,15 +154,18 @@ def read_curve(run: Path, name: str) -> Curve:
 
 
 def join_probes(results: Iterable[Mapping[str, Any]]) -> Probe:
-    """The results of several runs' probes (`evaluate.records.read_probe_result`) as one table."""
+    """The linear probes of several runs (`evaluate.records.probe_of`) as one table."""
     runs: list[tuple[str, str, float, dict[str, float]]] = []
     classes: dict[str, None] = {}
     for result in results:
         for init in ("random", "pretrained"):
-            iou = {name: _number(value) for name, value in result[init]["iou"].items()}
+            if init not in result["results"]:
+                continue
+            scores = result["results"][init]
+            iou = {name: _number(value) for name, value in scores["iou"].items()}
             classes.update(dict.fromkeys(iou))
             name = f"{Path(result['run']).name} seed {result['seed']}"
-            runs.append((name, init, _number(result[init]["miou"]), iou))
+            runs.append((name, init, _number(scores["miou"]), iou))
     return Probe(
         classes=tuple(classes),
         runs=tuple(

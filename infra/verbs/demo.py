@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from brickyard.evaluate.records import read_probe_result
-from brickyard.infra.verbs.evaluate import probe_table
-from brickyard.infra.verbs.text import duration
+from brickyard.evaluate.records import probe_of, read_results
+from brickyard.evaluate.table import class_table
+from brickyard.infra.verbs.text import duration, table
 from brickyard.shards.errors import BrickyardError
 
 _RECIPES = Path(__file__).parents[1] / "recipes"
@@ -27,6 +27,7 @@ More in docs/recipes.md."""
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    import brickyard.infra.verbs.evaluate  # noqa: F401  what it needs and is not installed is told before the work
     from brickyard.infra.cli import main
 
     begin = time.monotonic()
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
                 f"the demo stopped at `brickyard {shlex.join(command)}`; if another version began {out}, remove it"
             )
         seconds[command[0]] = seconds.get(command[0], 0.0) + time.monotonic() - started
-    probes = [probe for folder in runs if (probe := read_probe_result(folder)) is not None]
+    probes = [probe for folder in runs if (probe := probe_of(read_results(folder))) is not None]
     if not args.json:
         _print(probes, seconds, pages, time.monotonic() - begin)
         print(_YOURS.format(recipe=recipe))
@@ -68,8 +69,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def _print(probes: list[dict[str, Any]], seconds: dict[str, float], pages: dict[str, Path], total: float) -> None:
-    print(f"\n{probe_table(probes)}")
-    gains = ", ".join(f"{100 * p['gain']:+.1f}" for p in probes if p["gain"] is not None)
+    print(f"\n{table(*class_table(probes))}")
+    scores = [[probe["results"][init]["miou"] for init in ("pretrained", "random")] for probe in probes]
+    gains = ", ".join(f"{100 * (ours - base):+.1f}" for ours, base in scores if None not in (ours, base))
     print(f"\ngain in mean IoU by seed: {gains} points")
     print("time: " + ", ".join(f"{verb} {duration(s)}" for verb, s in seconds.items()) + f"; {duration(total)} in all")
     for what, page in pages.items():

@@ -13,7 +13,7 @@ from brickyard.shards.documents import write_document
 from brickyard.shards.errors import BrickyardError
 
 if TYPE_CHECKING:
-    from brickyard.train.students.base import Student
+    from brickyard.train.students.base import Exported, Student
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -51,9 +51,20 @@ def draw_features(
 
 
 def finished_student(run_folder: Path, device: Any) -> Student:
-    """The student that a run has exported; raises `BrickyardError` where it has not come so far."""
+    """`finished` of a run whose network encodes clouds; raises `BrickyardError` for any other, too."""
     from brickyard.train.students.export import load_student
 
+    return load_student(_final(run_folder), device)
+
+
+def finished(run_folder: Path, device: Any) -> Exported:
+    """The network that a run has exported; raises `BrickyardError` where it has not come so far."""
+    from brickyard.train.students.export import load_exported
+
+    return load_exported(_final(run_folder), device)
+
+
+def _final(run_folder: Path) -> Path:
     if not (run_folder / "final").is_dir():
         raise BrickyardError(f"{run_folder} has no finished training (no final/): run `brickyard train` first")
-    return load_student(run_folder / "final", device)
+    return run_folder / "final"

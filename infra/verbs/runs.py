@@ -1,4 +1,4 @@
-"""`brickyard runs`: trainings side by side, and the settings in which they differ."""
+"""`brickyard runs`: trainings side by side, what protocols measured of them, and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from brickyard.evaluate.records import read_probe_result
+from brickyard.evaluate.records import LINEAR_PROBE, probe_of, read_results
+from brickyard.evaluate.table import side_by_side
 from brickyard.infra.verbs.text import duration, size, table
 from brickyard.shards.errors import BrickyardError
 from brickyard.train.running.metrics import read_metrics
@@ -21,12 +22,16 @@ _SHOWN = 40
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     folders = _folders(args.folders)
     found = [describe(folder) for folder in folders]
+    names = [run["run"] for run in found]
     differing = config_differences([read_config(folder) for folder in folders])
+    measured = side_by_side([read_results(folder) for folder in folders])
     if not args.json:
         print(runs_table(found))
+        if any(row["protocol"] != LINEAR_PROBE for row in measured):  # that one stands in the table above
+            print(f"\n{measured_table(names, measured)}")
         if differing:
-            print(f"\n{differences_table([run['run'] for run in found], differing)}")
-    return {"runs": found, "differences": differing}, 0
+            print(f"\n{differences_table(names, differing)}")
+    return {"runs": found, "results": measured, "differences": differing}, 0
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def describe(folder: Path) -> dict[str, Any]:
     peak_bytes, probe (mean IoU, 0..1).
     """
     config, lines = read_config(folder), read_metrics(folder)
-    summary, probe = read_summary(folder) or {}, read_probe_result(folder)
+    summary, probe = read_summary(folder) or {}, probe_of(read_results(folder))
     losses = [line["loss"] for line in lines if math.isfinite(line.get("loss", math.nan))]
     waits = [line["data_wait"] for line in lines if "data_wait" in line]
     peaks = [line["peak_gib"] for line in lines if "peak_gib" in line]
@@ -52,7 +57,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "seconds": summary.get("seconds"),
         "data_wait": summary.get("data_wait", sum(waits) / len(waits) if waits else None),
         "peak_bytes": (summary.get("memory") or {}).get("peak") or (int(max(peaks) * 2**30) if peaks else None),
-        "probe": probe["pretrained"]["miou"] if probe else None,
+        "probe": probe["results"]["pretrained"]["miou"] if probe else None,
     }
 
 
@@ -81,6 +86,20 @@ def runs_table(found: Sequence[dict[str, Any]]) -> str:
         for one in found
     ]
     return table(["run", "objective", "steps", "loss", "best", "time", "data wait", "peak", "probe mIoU"], rows)
+
+
+def measured_table(names: Sequence[str], measured: Sequence[dict[str, Any]]) -> str:
+    """One line for every protocol and column, one column for every run; equal fingerprints, equal questions."""
+    corpora = len({row["corpus"] for row in measured}) > 1
+    rows = [
+        [
+            f"{row['protocol']}{' on ' + str(row['corpus'])[:8] if corpora else ''}, {row['title']}",
+            *row["cells"],
+            row["fingerprint"],
+        ]
+        for row in measured
+    ]
+    return table(["protocol", *names, "fingerprint"], rows)
 
 
 def differences_table(names: Sequence[str], differing: dict[str, list[Any]]) -> str:

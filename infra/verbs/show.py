@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from brickyard.evaluate.records import FEATURES, FEATURES_MANIFEST, read_probe_result, read_results
+from brickyard.evaluate.records import FEATURES, FEATURES_MANIFEST, probe_of, read_results
 from brickyard.evaluate.show import (
     RunSummary,
     corpus_page,
@@ -17,6 +17,7 @@ from brickyard.evaluate.show import (
     run_page,
     summarise_corpus,
 )
+from brickyard.evaluate.table import result_table
 from brickyard.infra.verbs.text import size
 from brickyard.shards.build import BUILD
 from brickyard.shards.corpus import MANIFEST, Corpus
@@ -69,8 +70,8 @@ def _show_runs(folder: Path, out: Path) -> int:
     runs = [folder] if (folder / METRICS).is_file() else sorted(p.parent for p in folder.glob(f"*/{METRICS}"))
     if not runs:
         raise BrickyardError(f"{folder} is neither a corpus ({MANIFEST}) nor a run, nor holds runs ({METRICS})")
-    probes = [probe for path in runs if (probe := read_probe_result(path)) is not None]
-    evaluated = [(path.name, results) for path in runs if (results := read_results(path)) is not None]
+    evaluated = {path.name: entries for path in runs if (entries := read_results(path))}
+    probes = [probe for entries in evaluated.values() if (probe := probe_of(entries)) is not None]
     pictured = [path for path in runs if (path / FEATURES / FEATURES_MANIFEST).is_file()]
     features, all_features = read_features(pictured[0] / FEATURES) if pictured else ((), 0)
     summary = RunSummary(
@@ -78,7 +79,7 @@ def _show_runs(folder: Path, out: Path) -> int:
         curves=tuple(read_curve(path, path.name) for path in runs),
         probe=join_probes(probes) if probes else None,
         facts=_facts([read_config(path) for path in runs]),
-        results=tuple(_table(name, results) for name, results in evaluated),
+        results=tuple(_table(name, entries) for name, entries in evaluated.items()),
         features=features,
         features_note=_features_note(pictured, len(features), all_features),
     )
@@ -86,10 +87,8 @@ def _show_runs(folder: Path, out: Path) -> int:
     return len(runs)
 
 
-def _table(name: str, results: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    from brickyard.evaluate.results import result_table  # it needs torch, all other pages do without
-
-    head, rows = result_table(results["protocols"])
+def _table(name: str, entries: list[dict[str, Any]]) -> tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    head, rows = result_table(entries)
     return name, tuple(head), tuple(map(tuple, rows))
 
 

@@ -91,7 +91,7 @@ def curve(recipe: Path, corpus: Path, run: Path) -> None:
     from safetensors.torch import load_file
 
     from brickyard.evaluate.features import random_student
-    from brickyard.evaluate.linear_probe import probe
+    from brickyard.evaluate.protocols.linear_probe import probe
     from brickyard.infra.recipe import load_recipe
     from brickyard.infra.verbs.evaluate import EvaluateConfig
     from brickyard.shards.corpus import Corpus
@@ -112,6 +112,8 @@ def curve(recipe: Path, corpus: Path, run: Path) -> None:
 
 def collect(folder: Path, wanted: Mapping[str, Sequence[int]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(rows of the curve, what else was measured) of all runs."""
+    from brickyard.evaluate.records import read_results
+
     rows: list[dict[str, Any]] = []
     final: dict[str, Any] = {}
     for variant, seeds in wanted.items():
@@ -124,7 +126,7 @@ def collect(folder: Path, wanted: Mapping[str, Sequence[int]]) -> tuple[list[dic
                 "variant": variant, "step": points[0]["step"], "miou": statistics.fmean(scores), "deviation": spread,
                 "seeds": len(scores),
             })  # fmt: skip
-        results = [json.loads((run / "results.json").read_text())["protocols"] for run in runs]
+        results = [read_results(run) for run in runs]
         final[variant] = {
             protocol["protocol"]: {
                 start: {

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from brickyard.evaluate.features import Encoder, random_student
-from brickyard.evaluate.knn import KnnConfig
-from brickyard.evaluate.linear_probe import ProbeConfig, probe
-from brickyard.evaluate.results import Evaluation, result_table
-from brickyard.evaluate.shortcut import ShortcutConfig
+from brickyard.evaluate.protocols.knn import KnnConfig
+from brickyard.evaluate.protocols.linear_probe import ProbeConfig, probe
+from brickyard.evaluate.protocols.registry import PROTOCOLS, Chosen
+from brickyard.evaluate.protocols.shortcut import ShortcutConfig
+from brickyard.evaluate.results import Evaluation, weights_digest
+from brickyard.evaluate.splits import SceneConfig
 from brickyard.evaluate.supervised import SupervisedConfig
+from brickyard.evaluate.table import result_table
 from brickyard.shards.corpus import Corpus
 from brickyard.train.clouds import Cloud
 from brickyard.train.students.base import Rows
@@ -25,6 +29,10 @@ from tests.train.rings import ring_corpus
 
 DATA: dict[str, Any] = {"taxonomy": "scannet20", "dataset": "scannet", "threads": 1}
 TINY = PointStudentConfig(network="tiny", size=0.1, upcast=2)
+
+
+def chosen(name: str, config: SceneConfig, protocol: str = "") -> Chosen:
+    return Chosen(name=name, protocol=PROTOCOLS[protocol or name], config=config)
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +52,19 @@ def test_every_scene_is_encoded_once_for_all_protocols(corpus: Corpus, monkeypat
     students = {"pretrained": random_student(TINY, 1), "random": random_student(TINY, 0)}
     evaluation = Evaluation(corpus, students, keep_gib=1.0)
     entries = [
-        evaluation.run("linear_probe", ProbeConfig(steps=60, batch=256, **DATA)),
-        evaluation.run("knn", KnnConfig(**DATA)),
-        evaluation.run("geometry", ShortcutConfig(**DATA)),
-        evaluation.run("linear_probe@20pts", ProbeConfig(steps=60, batch=256, points_per_scene=20, **DATA)),
+        evaluation.run(chosen("linear_probe", ProbeConfig(steps=60, batch=256, **DATA))),
+        evaluation.run(chosen("knn", KnnConfig(**DATA))),
+        evaluation.run(chosen("geometry", ShortcutConfig(**DATA))),
+        evaluation.run(
+            chosen("linear_probe@20pts", ProbeConfig(steps=60, batch=256, points_per_scene=20, **DATA), "linear_probe")
+        ),
     ]
     assert sorted(calls) == sorted(corpus.keys * 2)  # two networks, each scene once
     json.dumps(entries, allow_nan=False)
     linear, knn, geometry, few = entries
     for entry in entries:
         assert list(entry["results"]) == ["random", "raw", "pretrained"]
-        assert (entry["train_scenes"], entry["val_scenes"], entry["published"]["miou"]) == (3, 2, None)
+        assert (entry["train_scenes"], entry["val_scenes"], entry["published"].get("miou")) == (3, 2, None)
     assert linear["results"]["raw"]["miou"] > 0.9 and knn["results"]["raw"]["miou"] > 0.8
     assert geometry["results"]["raw"]["height_r2"] > 0.99 > geometry["results"]["random"]["height_r2"]
     assert few["fingerprint"] != linear["fingerprint"] and few["training_data"].startswith("20 labelled points")
@@ -63,8 +73,8 @@ def test_every_scene_is_encoded_once_for_all_protocols(corpus: Corpus, monkeypat
     head, rows = result_table(entries)
     assert head == ["protocol", "random", "raw inputs", "pretrained", "published by others", "fingerprint"]
     assert [row[0] for row in rows] == [
-        "linear_probe, mIoU %", "knn, mIoU %", "geometry, height R²", "geometry, normal R²", "geometry, normal angle °",
-        "linear_probe@20pts, mIoU %",
+        "linear_probe, mIoU %", "knn, mIoU %", "geometry, height R²", "geometry, normal R²",
+        "geometry, normal angle ° ↓", "linear_probe@20pts, mIoU %",
     ]  # fmt: skip
     assert rows[0][3] == f"{100 * linear['results']['pretrained']['miou']:.1f}" and rows[0][4] == "-"
     entries[0]["published"] = {"miou": 0.725, "source": "published (Sonata)"}
@@ -73,7 +83,8 @@ def test_every_scene_is_encoded_once_for_all_protocols(corpus: Corpus, monkeypat
 
 def test_a_network_that_is_trained_has_no_raw_baseline(corpus: Corpus) -> None:
     config = SupervisedConfig(kind="linear", grid=None, steps=2, batch=2, augment=None, test_variants="none", **DATA)
-    entry = Evaluation(corpus, {"pretrained": random_student(TINY, 1)}).run("scannet-linear-x", config)
+    evaluation = Evaluation(corpus, {"pretrained": random_student(TINY, 1)})
+    entry = evaluation.run(chosen("scannet-linear-x", config, "segmentation"))
     assert list(entry["results"]) == ["pretrained"]
     assert entry["results"]["pretrained"]["accuracy"] is not None
 
@@ -84,9 +95,19 @@ def test_the_linear_probe_is_the_one_that_stands_alone(tmp_path: Path) -> None:
     config = ProbeConfig(steps=40, batch=512, threads=1)
     student = random_student(UNetConfig(network="tiny"), 2)
     alone = probe(student, corpus, config)
-    entry = Evaluation(corpus, {"pretrained": student}, keep_gib=1.0).run("linear_probe", config)
+    entry = Evaluation(corpus, {"pretrained": student}, keep_gib=1.0).run(chosen("linear_probe", config))
     assert entry["results"]["pretrained"]["miou"] == alone.miou
     assert entry["results"]["raw"]["miou"] < 1  # height and intensity
+
+
+def test_the_digest_of_weights_knows_every_bit() -> None:
+    network = random_student(TINY, 0)
+    assert weights_digest(network) == weights_digest(random_student(TINY, 0)) != weights_digest(random_student(TINY, 1))
+    before = weights_digest(network)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[3] += 1e-3
+    assert weights_digest(network) != before
+    assert len(weights_digest(network.bfloat16())) == 32
 
 
 def test_memory_for_scenes_is_bounded(corpus: Corpus) -> None:

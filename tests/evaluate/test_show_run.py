@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brickyard.evaluate.records import read_probe_result
+from brickyard.evaluate.records import probe_of, read_results
 from brickyard.evaluate.show import Curve, Probe, ProbeRun, RunSummary, join_probes, read_curve, run_page
 from brickyard.evaluate.show.chart import Line, line_chart, running_mean
 from brickyard.evaluate.show.chart import _Axis as Axis
@@ -119,7 +119,7 @@ def test_curves_are_read_from_metrics(tmp_path: Path) -> None:
 def test_probes_of_several_runs_are_one_table(tmp_path: Path) -> None:
     sides = {"pretrained": {"miou": 0.4, "iou": {"a": 0.4}}, "random": {"miou": None, "iou": {"a": 0.2, "b": None}}}
     (tmp_path / "probe.json").write_text(json.dumps({"run": "runs/x", "seed": 3, **sides}))
-    result = read_probe_result(tmp_path)
+    result = probe_of(read_results(tmp_path))
     assert result is not None
     joined = join_probes([result])
     assert joined.classes == ("a", "b") and [run.init for run in joined.runs] == ["random", "pretrained"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from brickyard.evaluate.features import Encoder, RawStudent
-from brickyard.evaluate.linear_probe import row_labels
+from brickyard.evaluate.labels import row_labels
 from brickyard.evaluate.splits import DataConfig, LabelledPoints, train_rows
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from brickyard.evaluate.features import random_student
+from brickyard.evaluate.records import read_results
 from brickyard.infra.cli import main
 from brickyard.infra.recipe import load_recipe
 from brickyard.infra.verbs.evaluate import EvaluateConfig
+from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.train.students.export import export_student
 from brickyard.train.students.point import PointStudentConfig
@@ -55,16 +59,16 @@ def test_all_protocols_and_the_page(run: Path, capsys: pytest.CaptureFixture[str
     assert main(["evaluate", str(root / "recipe.yaml"), "--run", str(run), "--corpus", str(root / "corpus")]) == 0
     printed = capsys.readouterr().out
     assert "scannet-decoder-tiny, mIoU %" in printed and "published by others" in printed
-    results = json.loads((run / "results.json").read_text())
-    names = [entry["protocol"] for entry in results["protocols"]]
+    results = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    names = [entry["protocol"] for entry in results]
     assert names == ["linear_probe", "knn", "geometry", "scannet-decoder-tiny", "knn@5%"]
-    knn, fewer = results["protocols"][1], results["protocols"][4]
+    knn, fewer = results[1], results[4]
     assert (knn["settings"]["k"], fewer["settings"]["k"]) == (5, 20)
     assert (knn["train_scenes"], fewer["train_scenes"]) == (2, 1)
-    assert results["protocols"][3]["settings"]["decoder"]["channels"] == [32, 32, 48, 64]
-    probe = json.loads((run / "probe.json").read_text())
-    assert probe["pretrained"]["miou"] == results["protocols"][0]["results"]["pretrained"]["miou"]
-    assert probe["gain"] == probe["pretrained"]["miou"] - probe["random"]["miou"]
+    assert results[3]["settings"]["decoder"]["channels"] == [32, 32, 48, 64]
+    assert list(results[0]["results"]) == ["random", "raw", "pretrained"]
+    whose = {(entry["run"], entry["seed"], entry["corpus"], entry["weights"]) for entry in results}
+    assert whose == {(str(run), 7, Corpus.open(root / "corpus").fingerprint, results[0]["weights"])}
 
     corpus, out = str(root / "corpus"), root / "seen"
     keys = ["--scene", "scannet/scene0000_00", "--scene", "scene1000_00"]
@@ -84,9 +88,11 @@ def test_the_documented_section_is_valid(tmp_path: Path) -> None:
     block = text.split("```yaml\n")[1].split("```")[0]
     path = tmp_path / "recipe.yaml"
     path.write_text(f"name: x\ntrain: {{objective: {{name: slidr}}}}\n{block}")
-    protocols = load_recipe(path)[0].evaluate.load(EvaluateConfig).resolve()
-    assert protocols["scannet-linear@5%"].scene_list == Path("data_efficient_05.txt")
-    assert protocols["scannet-linear@20pts"].points_per_scene == 20
+    resolved = load_recipe(path)[0].evaluate.load(EvaluateConfig).resolve()
+    configs: dict[str, Any] = {chosen.name: chosen.config for chosen in resolved}
+    assert configs["scannet-linear@5%"].scene_list == Path("data_efficient_05.txt")
+    assert configs["scannet-linear@5%"].fraction == 0.05
+    assert configs["scannet-linear@20pts"].points_per_scene == 20
 
 
 @pytest.mark.parametrize(
@@ -106,15 +112,33 @@ def test_wrong_protocols_are_refused_with_their_line(tmp_path: Path, section: st
         recipe.evaluate.load(EvaluateConfig).resolve()
 
 
-def test_without_protocols_it_is_the_linear_probe_alone(run: Path) -> None:
+def test_without_protocols_it_is_the_linear_probe_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = run.parent
     text = RECIPE[: RECIPE.index("  protocols")]
     (root / "recipe.yaml").write_text(text)
     assert main(["evaluate", str(root / "recipe.yaml"), "--run", str(run), "--corpus", str(root / "corpus")]) == 0
-    assert not (run / "results.json").exists() and not (run / "features").exists()
-    assert set(json.loads((run / "probe.json").read_text())) == {
-        "run", "seed", "taxonomy", "train_scenes", "val_scenes", "pretrained", "random", "gain",
-    }  # fmt: skip
+    assert not (run / "features").exists()
+    (line,) = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert line["protocol"] == "linear_probe"
+    words = capsys.readouterr().out.split()
+    assert words[:8] == ["linear", "probe,", "IoU", "%", "random", "raw", "inputs", "pretrained"]
+    assert words[-1] == f"{100 * line['results']['pretrained']['miou']:.1f}"
+
+
+def test_another_evaluation_loses_nothing_of_the_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = run.parent
+    room_corpus(root / "other", train=1, val=1, points=100)
+    written = []
+    for protocols, corpus in (("[knn]", "corpus"), ("[geometry]", "corpus"), ("[knn]", "other"), ("[knn]", "corpus")):
+        text = RECIPE[: RECIPE.index("  protocols")] + f"  protocols: {protocols}\n"
+        (root / "recipe.yaml").write_text(text)
+        assert main(["evaluate", str(root / "recipe.yaml"), "--run", str(run), "--corpus", str(root / corpus)]) == 0
+        written.append((run / "results.jsonl").read_text())
+    assert all(later.startswith(earlier) for earlier, later in pairwise(written))
+    assert written[-1].count("\n") == 4
+    shown = [(entry["protocol"], entry["corpus"]) for entry in read_results(run)]
+    first, other = (Corpus.open(root / name).fingerprint for name in ("corpus", "other"))
+    assert shown == [("geometry", first), ("knn", other), ("knn", first)]
 
 
 def test_a_recipe_that_did_not_make_the_run_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,9 @@ def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("verb", ["runs", "show"])
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "final/summary.json", "probe.json", "results.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", "final/summary.json", "probe.json", "results.json", "results.jsonl"]
+)
 @pytest.mark.parametrize("damaged", [b"", b"[]", b"5\n", b"{\n", b"\0\0\n", b'{"steps": NaN}\n', b"\xff\n"])
 def test_damage_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, name: str, damaged: bytes
@@ -85,8 +87,8 @@ def test_damage_is_one_sentence(
     assert main([verb, str(run), *page]) == 0
     capsys.readouterr()
     (run / name).write_bytes(damaged)
-    ignored = {"runs": "results.json", "show": "final/summary.json"}[verb] == name
-    cut = name == "metrics.jsonl" and not damaged.endswith(b"\n")  # no line of it is whole
+    ignored = (verb, name) == ("show", "final/summary.json")
+    cut = name.endswith(".jsonl") and not damaged.endswith(b"\n")  # no line of it is whole
     code = main([verb, str(run), *page])
     told = capsys.readouterr().err.strip().splitlines()
     assert code == (0 if ignored or cut else 1)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brickyard.evaluate.features import Encoder, RawStudent, raw_inputs
-from brickyard.evaluate.knn import KnnConfig, knn_probe, knn_votes
+from brickyard.evaluate.protocols.knn import KnnConfig, knn_probe, knn_votes
 from brickyard.train.students.point import PointStudent, PointStudentConfig
 from tests.evaluate.rooms import room_corpus
 

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from brickyard.evaluate.features import Encoder
-from brickyard.evaluate.linear_probe import ProbeResult, score, training_set
+from brickyard.evaluate.features import Encoder, training_set
 from brickyard.evaluate.metrics import confusion_matrix
+from brickyard.evaluate.protocols.protocol import Measured, StudentProtocol
+from brickyard.evaluate.scores import COLUMNS, ClassScores, score
 from brickyard.evaluate.splits import DataConfig, split_rows, train_rows
+from brickyard.evaluate.subject import Subject
 from brickyard.shards.taxonomy import taxonomy
 
 
@@ -50,7 +52,7 @@ class KnnConfig(DataConfig):
             raise ValueError("k, chunk and temperature must be positive")
 
 
-def knn_probe(encoder: Encoder, config: KnnConfig) -> ProbeResult:
+def knn_probe(encoder: Encoder, config: KnnConfig) -> ClassScores:
     """The scores of a frozen student; raises `RecipeError` as the linear probe does."""
     names = taxonomy(config.taxonomy).classes
     rows, held_out = train_rows(encoder.corpus, config), split_rows(encoder.corpus, config, config.val_split)
@@ -108,3 +110,17 @@ def nearest(bank: Tensor, queries: Tensor, k: int, chunk: int) -> tuple[Tensor, 
         best, order = best.topk(min(k, best.shape[1]), dim=1)
         index = index.gather(1, order)
     return best, index
+
+
+class NearestNeighbours(StudentProtocol[KnnConfig]):
+    """See the module's text."""
+
+    config = KnnConfig
+    reads_features = True
+    columns = COLUMNS
+
+    def run(self, subject: Subject, config: KnnConfig) -> Measured:
+        return knn_probe(subject.encoder(config), config).measured
+
+
+PROTOCOL = NearestNeighbours()

@@ -23,7 +23,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from brickyard.evaluate.features import Encoder
+from brickyard.evaluate.protocols.protocol import Measured, StudentProtocol
 from brickyard.evaluate.splits import DataConfig, split_rows, train_rows
+from brickyard.evaluate.subject import Subject
+from brickyard.evaluate.table import Column
 from brickyard.shards.errors import RecipeError
 
 
@@ -169,3 +172,23 @@ def _voxels(
         within = (height >= low) & (height <= high)
         normal = None if scene.normal is None else scene.normal[chosen][within]
         yield scene.rows.features[within], height[within][:, None], normal
+
+
+class GeometricShortcut(StudentProtocol[ShortcutConfig]):
+    """See the module's text."""
+
+    config = ShortcutConfig
+    reads_features = True
+    columns = (
+        Column(metric="height_r2", title="height R²"),
+        Column(metric="normal_r2", title="normal R²"),
+        Column(metric="normal_angle", title="normal angle °", less_is_better=True),
+    )
+
+    def run(self, subject: Subject, config: ShortcutConfig) -> Measured:
+        result = shortcut_check(subject.encoder(config), config)
+        names = ("height_r2", "height_error", "normal_r2", "normal_angle")
+        return Measured(metrics={name: getattr(result, name) for name in names}, scenes=result.scenes)
+
+
+PROTOCOL = GeometricShortcut()

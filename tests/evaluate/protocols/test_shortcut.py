@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from brickyard.evaluate.features import Encoder, RawStudent, floor_of, random_student
-from brickyard.evaluate.shortcut import Ridge, ShortcutConfig, median_angle, r_squared, shortcut_check
+from brickyard.evaluate.protocols.shortcut import Ridge, ShortcutConfig, median_angle, r_squared, shortcut_check
 from brickyard.train.students.point import PointStudent, PointStudentConfig
 from tests.evaluate.rooms import room_corpus
 

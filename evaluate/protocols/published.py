@@ -6,12 +6,10 @@ the published settings, unchanged, and as many validation scenes as the official
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from brickyard.evaluate.linear_probe import ProbeConfig
-from brickyard.evaluate.protocols import preset
-from brickyard.evaluate.splits import DataConfig
+from brickyard.evaluate.protocols.protocol import Published
 from brickyard.evaluate.supervised import SupervisedConfig
 
 SOURCE = "published (Sonata, 108M, 140k scenes)"
@@ -44,29 +42,18 @@ _VAL_SCENES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A published score, or why there is none to compare with.
-
-    Attributes:
-        miou: 0..1, or None.
-        source: whose it is, or the reason.
-    """
-
-    miou: float | None
-    source: str
-
-
-def published(name: str, config: DataConfig, scenes: tuple[int, int]) -> Published:
-    """The published counterpart of a protocol.
+def published(
+    name: str, preset: SupervisedConfig | None, config: SupervisedConfig, scenes: tuple[int, int]
+) -> Published:
+    """The published mean IoU, 0..1, of a preset.
 
     Args:
-        name: of the protocol. config: its settings as they were used. scenes: training and validation scenes.
+        name: of the preset, such as "scannet-linear". preset: its settings, None where there is no such preset.
+        config: the settings as they were used. scenes: training and validation scenes.
     """
-    base = name.partition("@")[0]
-    family, _, kind = base.rpartition("-")
-    if family not in _FULL or kind not in _KINDS or not isinstance(config, SupervisedConfig):
-        return Published(miou=None, source="nothing was published for this protocol")
+    family, _, kind = name.rpartition("-")
+    if preset is None or family not in _FULL or kind not in _KINDS:
+        return Published(source="nothing was published for this protocol")
     # What is free: whose lists, and what decides neither data nor training.
     free: dict[str, Any] = {
         "fraction": config.fraction,
@@ -78,25 +65,29 @@ def published(name: str, config: DataConfig, scenes: tuple[int, int]) -> Publish
         "draw_seed": config.draw_seed,
         "accumulate": config.accumulate,
     }
-    if replace(preset(base, ProbeConfig()), **free) != config:
-        return Published(miou=None, source="not comparable: the settings differ from the published ones")
+    if replace(preset, **free) != config:
+        return Published(source="not comparable: the settings differ from the published ones")
     if scenes[1] != _VAL_SCENES[family]:
         expected = f"{scenes[1]} validation scenes here, {_VAL_SCENES[family]} in the official split"
-        return Published(miou=None, source=f"not comparable: {expected}")
+        return Published(source=f"not comparable: {expected}")
     place = _KINDS.index(kind)
     if config.fraction is None and config.scene_list is None and config.points_per_scene is None:
         if config.points_list is not None:
-            return Published(miou=None, source="not comparable: say with points_per_scene how many the list has")
+            return Published(source="not comparable: say with points_per_scene how many the list has")
         source = SOURCE if family in ("scannet", "scannet200", "s3dis") else OUTDOOR_SOURCE
-        return Published(miou=_FULL[family][place] / 100, source=source)
+        return _miou(_FULL[family][place], source)
     if family == "scannet":
         shares = _SCANNET_SHARES if config.points_per_scene is None else {}
         points = _SCANNET_POINTS if config.fraction is None and config.scene_list is None else {}
         if config.fraction in shares:
-            return Published(miou=shares[config.fraction][place] / 100, source=_lists(config.scene_list))
+            return _miou(shares[config.fraction][place], _lists(config.scene_list))
         if config.points_per_scene in points:
-            return Published(miou=points[config.points_per_scene][place] / 100, source=_lists(config.points_list))
-    return Published(miou=None, source="nothing was published for this split")
+            return _miou(points[config.points_per_scene][place], _lists(config.points_list))
+    return Published(source="nothing was published for this split")
+
+
+def _miou(percent: float, source: str) -> Published:
+    return Published(source=source, values={"miou": percent / 100})
 
 
 def _lists(path: object) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from brickyard.evaluate.features import calibrate, random_student
-from brickyard.evaluate.linear_probe import ProbeConfig, fit, probe
+from brickyard.evaluate.protocols.linear_probe import ProbeConfig, fit, probe
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.taxonomy import taxonomy

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from brickyard.evaluate.fragments import VARIANTS
-from brickyard.evaluate.knn import KnnConfig
-from brickyard.evaluate.linear_probe import ProbeConfig
-from brickyard.evaluate.protocols import DATASETS, KINDS, fingerprint, preset, preset_names
-from brickyard.evaluate.published import OUTDOOR_SOURCE, SOURCE, published
-from brickyard.evaluate.shortcut import ShortcutConfig
+from brickyard.evaluate.protocols.benchmarks import BENCHMARKS
+from brickyard.evaluate.protocols.fingerprint import fingerprint
+from brickyard.evaluate.protocols.knn import KnnConfig
+from brickyard.evaluate.protocols.linear_probe import ProbeConfig
+from brickyard.evaluate.protocols.published import OUTDOOR_SOURCE, SOURCE
+from brickyard.evaluate.protocols.registry import choose, names
+from brickyard.evaluate.protocols.segmentation import KINDS
+from brickyard.evaluate.protocols.shortcut import ShortcutConfig
+from brickyard.evaluate.splits import SceneConfig
 from brickyard.evaluate.supervised import SupervisedConfig
 from brickyard.shards.errors import RecipeError
 
 OWN = ProbeConfig(taxonomy="s3dis13", dataset="s3dis", val_split="test", threads=1)
+
+
+def preset(name: str, own: ProbeConfig) -> Any:
+    return choose(name, own).config
 
 
 def supervised_preset(name: str) -> SupervisedConfig:
@@ -49,16 +57,22 @@ def test_outdoor_numbers_are_the_published_ones() -> None:
 
 
 def test_every_name_has_settings_and_a_tiny_sister() -> None:
-    names = preset_names()
-    assert len(names) == 3 + 2 * len(DATASETS) * len(KINDS)
-    for name in names:
-        preset(name, OWN)
+    found = [name for name, protocol in names() if type(protocol).__module__.startswith("brickyard.")]
+    assert len(set(found)) == len(found) == 4 + 2 * len(BENCHMARKS) * len(KINDS)
+    for name in found[::7]:
+        chosen = choose(name, OWN)
+        assert type(chosen.config) is chosen.protocol.config
     assert preset("linear_probe", OWN) is OWN
     assert preset("knn", OWN) == KnnConfig(taxonomy="s3dis13", dataset="s3dis", val_split="test", threads=1)
     assert preset("geometry@5%", OWN) == ShortcutConfig(
         taxonomy="s3dis13", dataset="s3dis", val_split="test", threads=1, fraction=0.05
     )
     assert preset("scannet-linear-tiny@20pts", OWN).points_per_scene == 20
+    assert preset("segmentation", OWN) == replace(
+        supervised_preset("scannet-linear"), taxonomy="s3dis13", dataset="s3dis", val_split="test", threads=1
+    )
+    with pytest.raises(RecipeError, match="nearest: scannet-linear,"):
+        preset("scannet-lineal", OWN)
     for wrong in ("scannet-lineal", "kitti-linear", "scannet-linear@5", "scannet-linear@5%-tiny", "knn-tiny"):
         with pytest.raises(RecipeError, match="unknown protocol"):
             preset(wrong, OWN)
@@ -83,6 +97,40 @@ def test_fingerprints_tell_settings_taxonomies_and_sizes_apart(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("linear_probe", "914c81d12fc2"),
+        ("knn", "5faf751e1df3"),
+        ("geometry", "5659fd098d6b"),
+        ("scannet-linear", "82a1eaf5b60a"),
+        ("nuscenes-finetune@5%", "8854b70d670d"),
+        ("s3dis-decoder-tiny", "4a330e642bfd"),
+        ("waymo-linear-tiny@20pts", "cd51232a3147"),
+    ],
+)
+def test_fingerprints_of_earlier_versions_stay_what_they_are(name: str, digest: str) -> None:
+    """Else numbers that were measured the same way would not be known as such."""
+    assert fingerprint(preset(name, ProbeConfig()), (1201, 312)) == digest
+
+
+def test_a_file_counts_by_what_it_holds_and_a_protocol_without_training_has_no_split(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Poses(SceneConfig):
+        trajectory: Path | None = None
+
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    one.write_text("1 2 3")
+    other.write_text("1 2 3")
+    same = fingerprint(Poses(trajectory=one), (0, 2))
+    assert same == fingerprint(Poses(trajectory=other, threads=5), (0, 2))
+    other.write_text("1 2 4")
+    others = {fingerprint(Poses(trajectory=other), (0, 2)), fingerprint(Poses(), (0, 2))}
+    assert len({same, *others}) == 3
+    with pytest.raises(RecipeError, match="no data-efficient split"):
+        Poses().reduced(fraction=0.05)
+
+
+@pytest.mark.parametrize(
     ("name", "changes", "scenes", "miou", "source"),
     [
         ("scannet-linear", {}, (1201, 312), 0.725, SOURCE),
@@ -103,6 +151,7 @@ def test_fingerprints_tell_settings_taxonomies_and_sizes_apart(tmp_path: Path) -
 def test_published_scores_stand_beside_the_same_only(
     name: str, changes: dict[str, Any], scenes: tuple[int, int], miou: float | None, source: str
 ) -> None:
-    found = published(name, replace(preset(name, OWN), **changes), scenes)
-    assert found.miou == (None if miou is None else pytest.approx(miou)) and source in found.source
-    assert found.miou is None or "published (Sonata" in found.source
+    chosen = choose(name, OWN)
+    found = chosen.protocol.published(name, replace(chosen.config, **changes), scenes)
+    assert found.values == ({} if miou is None else {"miou": pytest.approx(miou)}) and source in found.source
+    assert not found.values or "published (Sonata" in found.source

@@ -20,7 +20,6 @@ a linear map too, so the classifier remains linear; it only makes one learning r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,13 +29,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brickyard.evaluate.features import EncodedScene, Encoder, frozen
+from brickyard.evaluate.features import Encoder, frozen, training_set
 from brickyard.evaluate.lovasz import lovasz_softmax
-from brickyard.evaluate.metrics import class_iou, confusion_matrix, mean_iou
-from brickyard.evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
+from brickyard.evaluate.metrics import confusion_matrix
+from brickyard.evaluate.protocols.benchmarks import BENCHMARKS
+from brickyard.evaluate.protocols.protocol import Measured, StudentProtocol
+from brickyard.evaluate.scores import COLUMNS, ClassScores, score
+from brickyard.evaluate.splits import DataConfig, shuffled_rows, split_rows
+from brickyard.evaluate.subject import Subject
 from brickyard.shards.corpus import Corpus
-from brickyard.shards.errors import RecipeError
-from brickyard.shards.scene import UNLABELLED
 from brickyard.shards.taxonomy import taxonomy
 from brickyard.train.students.base import Student
 
@@ -76,24 +77,7 @@ class ProbeConfig(DataConfig):
             raise ValueError("steps, batch and lr must be positive, lovasz not negative")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeResult:
-    """Scores on the validation split, per point.
-
-    Attributes:
-        miou: mean over the classes that occur in it.
-        iou: class name -> IoU, NaN where the class does not occur.
-        confusion: int64 (classes, classes), truth by row.
-        scenes: training and validation scenes.
-    """
-
-    miou: float
-    iou: dict[str, float]
-    confusion: NDArray[np.int64]
-    scenes: tuple[int, int]
-
-
-def probe(student: Student, corpus: Corpus, config: ProbeConfig) -> ProbeResult:
+def probe(student: Student, corpus: Corpus, config: ProbeConfig) -> ClassScores:
     """Train a linear classifier on the frozen student and score it; the student is not changed.
 
     Raises:
@@ -106,11 +90,10 @@ def probe(student: Student, corpus: Corpus, config: ProbeConfig) -> ProbeResult:
 
 def probe_rows(corpus: Corpus, config: ProbeConfig) -> NDArray[np.int64]:
     """The training scenes, in the order in which they are encoded."""
-    rows = train_rows(corpus, config)
-    return np.random.default_rng(config.seed).permutation(rows)[: config.scenes]
+    return shuffled_rows(corpus, config, config.seed)[: config.scenes]
 
 
-def probe_features(encoder: Encoder, config: ProbeConfig) -> ProbeResult:
+def probe_features(encoder: Encoder, config: ProbeConfig) -> ClassScores:
     """`probe` of a student that is frozen already."""
     names = taxonomy(config.taxonomy).classes
     rows = probe_rows(encoder.corpus, config)
@@ -129,12 +112,6 @@ def probe_features(encoder: Encoder, config: ProbeConfig) -> ProbeResult:
         predicted = classifier(scene.rows.features).argmax(1)[scene.rows.inverse]
         confusion += confusion_matrix(scene.labels.cpu().numpy(), predicted.cpu().numpy(), len(names))
     return score(confusion, names, (len(rows), len(held_out)))
-
-
-def score(confusion: NDArray[np.int64], names: Sequence[str], scenes: tuple[int, int]) -> ProbeResult:
-    """The result of a confusion matrix."""
-    iou = dict(zip(names, class_iou(confusion).tolist(), strict=True))
-    return ProbeResult(miou=mean_iou(confusion), iou=iou, confusion=confusion, scenes=scenes)
 
 
 def fit(features: Tensor, labels: Tensor, classes: int, config: ProbeConfig) -> nn.Linear:
@@ -173,48 +150,26 @@ def fit(features: Tensor, labels: Tensor, classes: int, config: ProbeConfig) -> 
     return linear.requires_grad_(False)
 
 
-def training_set(
-    encoder: Encoder,
-    config: DataConfig,
-    rows: NDArray[np.int64],
-    *,
-    voxels_per_scene: int | None,
-    seed: int,
-    cache_gib: float,
-) -> tuple[Tensor, Tensor]:
-    """Features and labels of the labelled voxels of all training scenes."""
-    features, labels, size = [], [], 0
-    generator = torch.Generator().manual_seed(seed)
-    kept = LabelledPoints(config)
-    for scene in encoder.scenes(rows):
-        label = row_labels(scene, kept)
-        chosen = (label != UNLABELLED).nonzero().squeeze(1)
-        if voxels_per_scene is not None:
-            order = torch.randperm(len(chosen), generator=generator)[:voxels_per_scene]
-            chosen = chosen[order.to(chosen.device)]
-        features.append(scene.rows.features[chosen])
-        labels.append(label[chosen])
-        size += features[-1].nbytes
-        if size > cache_gib * 2**30:
-            raise RecipeError(
-                f"training features exceed {cache_gib} GiB; raise cache_gib or lower scenes or voxels_per_scene"
-            )
-    joined = torch.cat(features)
-    if not len(joined):
-        raise RecipeError(f"no point of split {config.train_split!r} has a label of {config.taxonomy!r}")
-    return joined, torch.cat(labels)
+PRESETS = {
+    f"{family}-linear-tiny": ProbeConfig(
+        dataset=dataset, taxonomy=labels, steps=400, batch=4096, lovasz=1.0, voxels_per_scene=2000
+    )
+    for family, (dataset, labels) in BENCHMARKS.items()
+}
+"""They ask what "*-linear" asks, of features without augmentation."""
 
 
-def row_labels(scene: EncodedScene, kept: LabelledPoints) -> Tensor:
-    """int64 (V,): the label of each row's representative; where few points are labelled, that of a labelled point in
-    the row (the one with the greatest class, should there be several)."""
-    if not kept.few:
-        return scene.labels[scene.rows.representative]
-    few = torch.from_numpy(kept.keep(scene.key, scene.labels.cpu().numpy())).to(scene.labels.device)
-    return spread_labels(few, scene.rows.inverse, len(scene.rows.features))
+class LinearProbe(StudentProtocol[ProbeConfig]):
+    """See the module's text."""
+
+    config = ProbeConfig
+    reads_features = True
+    columns = COLUMNS
+    presets = PRESETS
+
+    def run(self, subject: Subject, config: ProbeConfig) -> Measured:
+        rows = probe_rows(subject.corpus, config)
+        return probe_features(subject.encoder(config, rows, calibrate=config.calibrate), config).measured
 
 
-def spread_labels(labels: Tensor, inverse: Tensor, rows: int) -> Tensor:
-    """int64 (rows,): the greatest label of each row's points, UNLABELLED where none has any."""
-    result = labels.new_full((rows,), UNLABELLED)
-    return result.scatter_reduce_(0, inverse, labels, "amax")
+PROTOCOL = LinearProbe()
