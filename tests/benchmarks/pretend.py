@@ -138,7 +138,7 @@ class Twin(Tensor):
     def to(self, *args: Any, **kwargs: Any) -> Any:
         device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **kwargs)
         more = {} if memory_format is None else {"memory_format": memory_format}
-        moved = self if device is None or device.type == "cuda" else self._fetch()
+        moved = self if device is None or device.type == "cuda" else self._fetch(wait=not non_blocking)
         if dtype is None or dtype == self.dtype:
             return moved
         return torch.Tensor.to(moved, dtype=dtype, non_blocking=non_blocking, **more)
@@ -155,8 +155,8 @@ class Twin(Tensor):
     def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         return torch.tensor(data, **{"dtype": self.dtype, "device": DEVICE, **kwargs})
 
-    def _fetch(self) -> Tensor:
-        _tally.add("waits", operation="cpu")
+    def _fetch(self, *, wait: bool = True) -> Tensor:
+        _tally.add("waits", int(wait), operation="cpu")
         with _disable_current_modes():
             return self.held.detach().clone()
 
@@ -176,7 +176,7 @@ class _Mode(TorchDispatchMode):
 def pretended_gpu() -> Iterator[Tally]:
     """A region where "cuda:0" is there; what is counted in it."""
     _tally.__init__()  # type: ignore[misc]
-    made, autocast = torch.tensor, torch.autocast
+    made, autocast, enabled, dtype = torch.tensor, torch.autocast, torch.is_autocast_enabled, torch.get_autocast_dtype
 
     def tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
         made_here: Tensor = made(data, **kwargs)
@@ -188,6 +188,8 @@ def pretended_gpu() -> Iterator[Tally]:
     patches = {
         "torch.tensor": tensor,
         "torch.autocast": on_cpu,
+        "torch.is_autocast_enabled": lambda *_: enabled("cpu"),
+        "torch.get_autocast_dtype": lambda *_: dtype("cpu"),
         "torch.__future__._overwrite_module_params_on_conversion": True,  # a Parameter cannot turn into a Twin
         "torch.cuda._lazy_init": lambda: None,
         "torch.cuda.reset_peak_memory_stats": lambda *_: None,

@@ -110,14 +110,21 @@ class Block(nn.Module):
     def forward(self, x: Tensor, level: Level) -> Tensor:
         walk = level.walks[self.turn % len(level.walks)]
         x = x + self.position(x, level)
-        x = x + self._dropped(self.attention(self.norm1(x), walk))
-        return x + self._dropped(self.mlp(self.norm2(x)))
+        first, second = self._kept(x)
+        x = x + _times(self.attention(self.norm1(x), walk), first)
+        return x + _times(self.mlp(self.norm2(x)), second)
 
-    def _dropped(self, x: Tensor) -> Tensor:
+    def _kept(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Factors (V, 1) of both branches: 0 where a row skips it; None where none does."""
         if not self.training or self.drop_path == 0:
-            return x
-        kept = torch.rand(len(x), 1, device=x.device) >= self.drop_path
-        return x * (kept / (1 - self.drop_path)).to(x.dtype)
+            return None, None
+        kept = torch.rand(2, len(x), 1, device=x.device) >= self.drop_path
+        first, second = (kept / (1 - self.drop_path)).unbind(0)
+        return first, second
+
+
+def _times(x: Tensor, factor: Tensor | None) -> Tensor:
+    return x if factor is None else x * factor.to(x.dtype)
 
 
 def stage(channels: int, heads: int, rates: Sequence[float], *, ratio: int, device: torch.device) -> nn.ModuleList:

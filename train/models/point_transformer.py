@@ -15,6 +15,7 @@ its points. The released code differs in ways that do: see `PointTransformerConf
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from brickyard.shards.errors import RecipeError
+from brickyard.train.models.casting import cast_at_once
 from brickyard.train.models.point_blocks import Pool, Projection, drop_paths, initialise, run, stage
 from brickyard.train.models.point_levels import Level, Walking, coarser, finest
 from brickyard.train.models.serialization import ORDERS, Order
@@ -182,6 +184,11 @@ class PointTransformer(nn.Module):
         """
         grid = {"size": self.config.size, "levels": len(self.stages)}
         level = finest(xyz, counts, self._walking(), cells=cells, origin=origin, **grid)
+        again = self.config.checkpoint and self.training
+        with contextlib.nullcontext() if again else cast_at_once(self, xyz.device):
+            return self._encode(features, level, masked, again=again)
+
+    def _encode(self, features: Tensor, level: Level, masked: Tensor | None, *, again: bool) -> Encoded:
         x = self.stem(features)
         if masked is not None:
             if self.mask_token is None:
@@ -193,7 +200,7 @@ class PointTransformer(nn.Module):
             if number:
                 level = coarser(level, self._walking())
                 x = self.pools[number - 1](x, level)
-            x = run(blocks, x, level, again=self.config.checkpoint and self.training)
+            x = run(blocks, x, level, again=again)
             levels.append(level)
             outputs.append(x)
         return Encoded(levels=tuple(levels), features=tuple(outputs))

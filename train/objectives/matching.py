@@ -41,7 +41,7 @@ def nearest_of_all(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         closest = d.min(1)
         found.append(closest.indices)
         distance.append(closest.values)
-    return torch.cat(found), torch.cat(distance)
+    return (found[0], distance[0]) if len(found) == 1 else (torch.cat(found), torch.cat(distance))
 
 
 @dataclass(frozen=True, kw_only=True)

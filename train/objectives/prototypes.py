@@ -53,7 +53,7 @@ def sinkhorn(similarity: Tensor, temperature: float, iterations: int = 3) -> Ten
     highest = assigned.amax() if len(assigned) else assigned.new_full((), -torch.inf)
     # A common factor cancels; with the largest taken out, and a floor, no sum overflows or is 0.
     assigned.sub_(_over_ranks(highest, dist.ReduceOp.MAX)).clamp_(min=_LEAST_EXPONENT).exp_()
-    points = _over_ranks(torch.tensor(float(len(assigned)), device=assigned.device))
+    points = _count_over_ranks(len(assigned), assigned.device)
     assigned.div_(_over_ranks(assigned.sum()))
     for _ in range(iterations):
         assigned.div_(_over_ranks(assigned.sum(0)) * assigned.shape[1])
@@ -65,6 +65,11 @@ def cross_entropy(similarity: Tensor, target: Tensor, temperature: float) -> Ten
     """-sum_k target_k log softmax_k(similarity / temperature) of every row, float32 (n,); rows of `target` sum to 1."""
     scores = similarity.float() / temperature
     return scores.logsumexp(1) - (target * scores).sum(1)
+
+
+def _count_over_ranks(count: int, device: torch.device) -> float | Tensor:
+    together = dist.is_available() and dist.is_initialized()
+    return _over_ranks(torch.tensor(float(count), device=device)) if together else float(count)
 
 
 def _over_ranks(value: Tensor, how: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:

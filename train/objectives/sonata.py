@@ -313,7 +313,9 @@ class SonataObjective(Objective):
             assigned, entropy = assigned + target.sum(0), entropy + torch.special.entr(target).sum()
             points += len(target)
         metrics |= _use(assigned, entropy, points) if points else {}
-        self._rank = rank = feature_rank(taught.features)
+        rank = feature_rank(taught.features)
+        # It arrives while the loss is waited for: `end_step` comes after that.
+        self._rank = rank.to("cpu", non_blocking=True)
         metrics |= {"feature_rank": rank, "mask_ratio": self.mask_ratio, "mask_size": self.mask_size}
         return Loss(total=total, metrics=metrics, usable=points > 0)
 

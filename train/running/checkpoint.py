@@ -148,7 +148,7 @@ def _restore_optimiser(
     for full, value in {**tensors, **scalars}.items():
         name, entry = full.rsplit("/", 1)
         parameter = parameters[name]
-        if isinstance(value, Tensor) and value.shape == parameter.shape:
+        if isinstance(value, Tensor) and (value.shape == parameter.shape or optimiser.defaults.get("fused")):
             value = value.to(parameter.device)
         optimiser.state[parameter][entry] = value
 

@@ -123,7 +123,8 @@ def _elastic(clouds: Clouds, granularity: float, magnitude: float, seeds: Tensor
             " left as they are; where all scenes are that large, set views.geometry.elastic to []",
             stacklevel=2,
         )
-    moved = [torch.zeros((), device=place.device).expand(3, count) for count in clouds.counts]
+    still = torch.zeros((), device=place.device)
+    moved = [still.expand(3, count) for count in clouds.counts]
     fitting = [view for view in wanted if math.prod(shapes[view]) <= _MAX_CELLS]
     for together in _packed(fitting, shapes):
         noise = _grids(seeds[together], [shapes[view] for view in together], clouds.xyz.device)
