@@ -36,6 +36,11 @@ class SceneError(BrickyardError):
     """A Scene that breaks the contract of `shards.scene` (shape, dtype, range, frame)."""
 
 
+class UnfitSceneError(BrickyardError):
+    """A scene that is whole but does not do for what it was read for, such as a clip that is too short. A `choose` or
+    `prepare` raises it, and the stream takes another scene and counts it; its text names no scene, the stream does."""
+
+
 class ImageError(BrickyardError):
     """Bytes that are no whole JPEG or PNG; `offset` is the place among them where that shows."""
 

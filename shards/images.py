@@ -95,6 +95,45 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         return np.asarray(rgb(image))
 
 
+def decode_reduced(data: bytes, least: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (h, w, 3), RGB, of a JPEG at 1/8, 1/4 or 1/2 of its size (rounded up), the smallest whose shorter side has
+    `least` pixels or more; of a smaller JPEG, one in CMYK, or a PNG, the whole.
+
+    A reduced JPEG is low-passed by its own transform, not by a resampling filter. Other eighths would do, too, but take
+    longer than the next larger of these.
+
+    Args:
+        size: (width, height) that the image must have as it is stored.
+
+    Raises:
+        ImageError: it has another size, is damaged, or is none.
+    """
+    import simplejpeg
+
+    if not data.startswith(jpeg.START):
+        pixels = decode(data)
+        _check_size((pixels.shape[1], pixels.shape[0]), size)
+        return pixels
+    header = jpeg.walk_jpeg(data)
+    _check_size((header.width, header.height), size)
+    _check_pixels(header.width, header.height)
+    if header.components == 4:
+        return decode(data)
+    sizes = [(-(-header.height // k), -(-header.width // k), k) for k in (8, 4, 2, 1)]
+    height, width, factor = next((one for one in sizes if min(one[:2]) >= least), sizes[-1])
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=factor))
+    except ValueError as problem:
+        if _LEFT_OVER.search(str(problem)):
+            return decode(data)
+        raise ImageError(f"the jpeg image cannot be decoded: {problem}"[:200], 0) from problem
+
+
+def _check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
+    if found != wanted:
+        raise ImageError(f"the image has {found[0]}x{found[1]} pixels, its scene says {wanted[0]}x{wanted[1]}", 0)
+
+
 def check(data: bytes) -> None:
     """Decode an image to see that it is whole; raises `ImageError` where it is not.
 

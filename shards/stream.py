@@ -4,7 +4,8 @@ Places 0, 1, 2, ... are visits to scenes (see `shards.visits`): each epoch is a 
 portions by weight. Batches are the next so many places, or bins of a budget of cost (see `shards.batching`), whatever
 epoch they fall in; rank r of w takes the r-th of w equal slices. So every rank makes the same steps and the state is
 three numbers. Threads read, verify, decode and call `prepare` (all of which release the GIL); a scene whose bytes are
-damaged is replaced by another one that depends on its place alone, recorded, and counted against a limit.
+damaged is replaced by another one that depends on its place alone, recorded, and counted against a limit. So is one
+that `choose` or `prepare` calls unfit (`UnfitSceneError`), against a limit of its own; the other one gets its draws.
 
 What is read of a scene can be chosen first: `choose` sees the scene's header and draws views or frames, and only their
 bytes are fetched. That costs a read of the header before the others; without `choose` all is one.
@@ -43,12 +44,16 @@ from brickyard.shards.batching import Budget, Place, by_cost, by_count
 from brickyard.shards.buffers import BufferPool, Lease
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.encode import HEADER, SceneHeader
-from brickyard.shards.errors import BrickyardError, CorpusError, CorruptDataError
+from brickyard.shards.errors import BrickyardError, CorpusError, CorruptDataError, ImageError, UnfitSceneError
+from brickyard.shards.reasons import sentence
 from brickyard.shards.visits import Portion, Visits
 from brickyard.shards.workers import GRACE_S, Workers, stacks
 
 STATE_VERSION = 2
 _REPLACEMENTS = 8
+"""Damaged scenes in a row that are one too many."""
+_TRIES = 64
+"""Scenes for one place, damaged ones and unfit ones together."""
 
 Prepare = Callable[["Sample", np.random.Generator], Any]
 Choose = Callable[["Sample", np.random.Generator], Iterable[str] | None]
@@ -115,7 +120,9 @@ class Stream:
             only thing a mixture can do.
         shuffle: False keeps the order of `rows`.
         state: from `state()`; raises `CorpusError` if it belongs to another corpus, selection, seed or batching.
-        bad_scenes: how many damaged scenes may be replaced before the stream raises `CorruptDataError`.
+        bad_scenes: how many damaged scenes may be replaced before the stream raises `CorruptDataError`; an `ImageError`
+            of `prepare` is damage, too.
+        unfit_scenes: how many that are unfit may be replaced before it raises `CorpusError`; None for any number.
         ahead: batches prepared in advance.
         watchdog_s: longest wait for a batch, seconds; None waits for ever.
         accumulate: batches that make a step, for `Sample.step`.
@@ -137,6 +144,7 @@ class Stream:
         shuffle: bool = True,
         state: Mapping[str, Any] | None = None,
         bad_scenes: int = 0,
+        unfit_scenes: int | None = None,
         ahead: int = 2,
         watchdog_s: float | None = 600.0,
         choose: Choose | None = None,
@@ -157,7 +165,9 @@ class Stream:
             raise ValueError(f"accumulate must be positive, found {accumulate}")
         self.rank, self.world, self.threads, self.prepare, self.choose = rank, world, max(1, threads), prepare, choose
         self.bad_scenes, self.ahead, self.watchdog_s, self.accumulate = bad_scenes, ahead, watchdog_s, accumulate
+        self.unfit_scenes = unfit_scenes
         self.replaced: dict[str, str] = {}
+        self.unfit: dict[str, str] = {}
         self._end = None if epochs is None else epochs * self.visits.epoch_length
         self._lock = threading.Lock()
         self._pool = BufferPool()
@@ -287,23 +297,39 @@ class Stream:
     def _attempts(self, place: int, step: int) -> tuple[Any, Lease]:
         portion, row = self.visits.at(place)
         corpus = self.visits.corpora[portion]
-        for attempt in range(_REPLACEMENTS):
+        damaged = 0
+        for attempt in range(_TRIES):
             lease = Lease(self._pool)
             try:
-                sample = self._read(corpus, row, place, step, lease)
+                return self._item(corpus, row, place, step, lease), lease
             except CorruptDataError as problem:
-                lease.end()
+                damaged += 1
                 self._count_bad(corpus.keys[row], problem)
-                row = self.visits.substitute(portion, place, attempt)
-                continue
-            if self.prepare is None:
-                return sample, lease
-            self._doing[place] = ("`prepare`", sample.key)
-            item = self.prepare(sample, self._generator(place))
-            del sample
+                if damaged == _REPLACEMENTS:
+                    raise CorpusError(
+                        f"{_REPLACEMENTS} damaged scenes at place {place}; run `brickyard verify`"
+                    ) from problem
+            except UnfitSceneError as problem:
+                self._count_unfit(corpus.keys[row], problem)
             lease.end()
-            return item, lease
-        raise CorpusError(f"{_REPLACEMENTS} damaged scenes in a row at place {place}; run `brickyard verify`")
+            row = self.visits.substitute(portion, place, attempt)
+        raise CorpusError(
+            f"none of {_TRIES} scenes at place {place} does; {sentence(self.unfit.items())}: select scenes that do"
+        )
+
+    def _item(self, corpus: Corpus, row: int, place: int, step: int, lease: Lease) -> Any:
+        """What is handed out of a scene; raises `CorruptDataError` or `UnfitSceneError` where there is none."""
+        sample = self._read(corpus, row, place, step, lease)
+        if self.prepare is None:
+            return sample
+        self._doing[place] = ("`prepare`", sample.key)
+        try:
+            item = self.prepare(sample, self._generator(place))
+        except ImageError as problem:
+            raise CorruptDataError(str(problem), shard=corpus.shard(row), scene=sample.key) from problem
+        del sample
+        lease.end()
+        return item
 
     def _generator(self, place: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, place))
@@ -342,6 +368,13 @@ class Stream:
             self.replaced.setdefault(key, str(problem))
             if len(self.replaced) > self.bad_scenes:
                 raise problem
+
+    def _count_unfit(self, key: str, problem: UnfitSceneError) -> None:
+        with self._lock:
+            self.unfit.setdefault(key, str(problem))
+            if self.unfit_scenes is not None and len(self.unfit) > self.unfit_scenes:
+                told = sentence(self.unfit.items())
+                raise CorpusError(f"{told}: select scenes that do, or allow more (`unfit_scenes`)") from problem
 
 
 def matching(names: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:

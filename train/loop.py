@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from brickyard.shards.batching import Budget, by_cost
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError, RecipeError
+from brickyard.shards.reasons import grouped
 from brickyard.shards.stream import Stream
 from brickyard.shards.visits import Portion, Visits
 from brickyard.train.checks import check_suits
@@ -63,6 +64,8 @@ class TrainConfig(StepConfig):
         log_every: steps between lines of metrics.jsonl. logs: where the numbers are shown besides.
         threads: of the stream.
         bad_scenes: damaged scenes that may be replaced before training stops.
+        unfit_scenes: whole scenes that do not do for the objective (clips that are too short) and may be replaced, or
+            None for any number; the summary says how many and why.
         device: "auto" takes CUDA where there is one.
     """
 
@@ -80,6 +83,7 @@ class TrainConfig(StepConfig):
     logs: tuple[LogName, ...] = ("tensorboard",)
     threads: int = 4
     bad_scenes: int = 0
+    unfit_scenes: int | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -196,6 +200,7 @@ class _Run:
             choose=self.objective.choose,
             state=place,
             bad_scenes=self.config.bad_scenes,
+            unfit_scenes=self.config.unfit_scenes,
             accumulate=self.config.accumulate,
         )
         base, before = start_measuring(self.group.device), self.seconds
@@ -217,6 +222,7 @@ class _Run:
             self.objective.unusable: self.stepper.unusable,
             "steps_left_out": self.stepper.skipped,
             "replaced_scenes": dict(stream.replaced),
+            "unfit_scenes": {"scenes": len(stream.unfit), "reasons": [g.line() for g in grouped(stream.unfit.items())]},
             "seconds": round(before + time.monotonic() - started, 1),
             "data_wait": round(self.waited / max(self.seconds, 1e-9), 4),
             "memory": memory,

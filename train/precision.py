@@ -7,12 +7,15 @@ may run in bfloat16; what compares their outputs (similarities, pooled means, lo
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 
 def float32_island(device: torch.device) -> AbstractContextManager[Any]:
-    """A region without autocast on a device; its inputs are cast by whoever enters it (`tensor.float()`)."""
+    """A region without autocast on a device; its inputs are cast by whoever enters it (`tensor.float()`). There is no
+    autocast on "meta", where sizes are counted."""
+    if device.type == "meta":
+        return nullcontext()
     return torch.autocast(device.type, enabled=False)

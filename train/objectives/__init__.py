@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from brickyard.shards.plugins import Registry
 from brickyard.train.objectives.image_to_lidar import PPKT, SLidR, STSLidR
+from brickyard.train.objectives.novel_views import LVSM, RayZer
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
 from brickyard.train.objectives.scalr import ScaLR
 from brickyard.train.objectives.sonata import Sonata
@@ -22,4 +23,6 @@ from brickyard.train.objectives.sonata import Sonata
 CONFIGS: Registry[type[ObjectiveConfig]] = Registry("brickyard.objectives")
 """name in a recipe -> its settings."""
 
-__all__ = ["CONFIGS", "PPKT", "Loss", "Objective", "ObjectiveConfig", "SLidR", "STSLidR", "ScaLR", "Sonata"]
+__all__ = [
+    "CONFIGS", "LVSM", "PPKT", "Loss", "Objective", "ObjectiveConfig", "RayZer", "SLidR", "STSLidR", "ScaLR", "Sonata",
+]  # fmt: skip

@@ -40,8 +40,8 @@ from brickyard.train.students.base import Exported
 from brickyard.train.students.export import export_student
 
 FREE = (
-    "checkpoint_every", "keep_last", "keep_best", "log_every", "logs", "threads", "bad_scenes", "device",
-    "explode_factor",
+    "checkpoint_every", "keep_last", "keep_best", "log_every", "logs", "threads", "bad_scenes",
+    "unfit_scenes", "device", "explode_factor",
 )  # fmt: skip
 FIXED = ("seed", "optimiser", "budget", "dataset", "split")
 """Settings of the loop that no continuation changes: the optimiser's state and the order of scenes belong to them."""
