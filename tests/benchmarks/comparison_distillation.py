@@ -23,13 +23,12 @@ def learning(found: Records) -> str:
         for row in record["rows"]
     ]
     seeds, rare = len(record["settings"]["seeds"]), record["settings"]["rare"]
-    seconds = [row["seconds"] for row in record["rows"] if row["seconds"]]
     return "\n\n".join(
         (
             markdown(rows, columns),
             f"Means and standard deviations over {seeds} seeds. *Random* is the student before training; rare are the"
-            f" classes with less than 1 % of the labelled points ({', '.join(rare).replace('_', ' ')}). A training took"
-            f" {min(seconds):.0f} to {max(seconds):.0f} s of one core ({record['date'][:10]}, {record['cpu']}).",
+            f" classes with less than 5 % of the labelled points: {', '.join(rare).replace('_', ' ')}"
+            f" ({record['date'][:10]}, {record['cpu']}).",
             _orders(record["rows"]),
             markdown(record["exclusion"], {
                 "weighting": "s left out as negatives", "kind": "s anchors of classes", "share": ".1f % of anchors",
