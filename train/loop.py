@@ -31,6 +31,7 @@ from brickyard.shards.visits import Portion, Visits
 from brickyard.train.checks import check_suits
 from brickyard.train.objectives.objective import Objective, ObjectiveConfig
 from brickyard.train.optimiser import check_warmup
+from brickyard.train.running.ahead import Ahead
 from brickyard.train.running.allocator import keep_pages
 from brickyard.train.running.checkpoint import load_checkpoint, save_checkpoint
 from brickyard.train.running.distributed import Group
@@ -233,7 +234,9 @@ class _Run:
 
     def _loop(self, first: int, stream: Stream) -> None:
         with contextlib.ExitStack() as stack:
-            passes = stack.enter_context(contextlib.closing(self._passes(stream)))
+            source = stack.enter_context(contextlib.closing(self._passes(stream)))
+            device = self.group.device if self.objective.items_on_device else None
+            passes = Ahead(source, stream.state, device if device and device.type == "cuda" else None)
             request = stack.enter_context(listening())
             chief, logs = self.group.rank == 0, list[Log]()
             if chief:
@@ -245,7 +248,9 @@ class _Run:
             line = stack.enter_context(contextlib.closing(ProgressLine(self.steps, first))) if chief else None
             for step in range(first, self.steps):
                 begun = time.monotonic()
-                report = self.stepper.make(step, self.steps, passes, self.numbers, stop=lambda: request.asked)
+                report = self.stepper.make(
+                    step, self.steps, passes, self.numbers, stop=lambda: request.asked, ahead=passes.look
+                )
                 seconds = max(time.monotonic() - begun, 1e-9)
                 self.seconds, self.waited = self.seconds + seconds, self.waited + report.waited
                 if report.learned:
@@ -261,7 +266,7 @@ class _Run:
                     rate, wait = report.scenes / seconds, report.waited / seconds
                     line.update(done, report.metrics["loss"], rate, wait, peak)
                 if report.stop or done % self.config.checkpoint_every == 0 or done == self.steps:
-                    self._save(done, stream, seen)
+                    self._save(done, passes.place, seen)
                 if report.stop and done < self.steps:
                     raise Interrupted(f"stopped after step {done} of {self.steps}; the same command goes on from there")
 
@@ -312,7 +317,7 @@ class _Run:
             text = f"{path} has {len(rows)} lines up to step {step} where there were {expected} or more"
             print(f"{text}: they are lost; the run goes on, its curves have a gap", file=sys.stderr, flush=True)
 
-    def _save(self, step: int, stream: Stream, seen: Mapping[str, float]) -> None:
+    def _save(self, step: int, place: dict[str, Any], seen: Mapping[str, float]) -> None:
         """Rank 0 writes; the others wait."""
         if self.since_checkpoint:
             mean = sum(self.since_checkpoint) / len(self.since_checkpoint)
@@ -328,7 +333,7 @@ class _Run:
                 step,
                 self.objective,
                 self.stepper.optimiser,
-                {"stream": stream.state(), "best": self.best, **times, **logged, **self.stepper.state()},
+                {"stream": place, "best": self.best, **times, **logged, **self.stepper.state()},
                 keep=self.config.keep_last,
                 best=int(self.best["step"]) if self.best and self.config.keep_best else None,
             )

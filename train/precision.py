@@ -13,6 +13,25 @@ from typing import Any
 import torch
 
 
+def settle(device: torch.device, *, tf32: bool) -> None:
+    """What is left to chance otherwise, for the whole process, on CUDA.
+
+    Args:
+        device: of this process.
+        tf32: products of float32 matrices and convolutions, sparse ones too, round their factors to 10 bits. What runs
+            in bfloat16 is not concerned.
+    """
+    if device.type != "cuda":
+        return
+    from spconv import constants
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    constants.SPCONV_ALLOW_TF32 = tf32  # read at every product
+    # Attention is flash attention, or memory-efficient where patches are filled. cuDNN's is chosen by version and shape
+    # and plans anew for every new shape, and patches have ever other numbers.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def float32_island(device: torch.device) -> AbstractContextManager[Any]:
     """A region without autocast on a device; its inputs are cast by whoever enters it (`tensor.float()`). There is no
     autocast on "meta", where sizes are counted."""

@@ -17,8 +17,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from brickyard.shards.errors import BrickyardError
+from brickyard.train.transfer import send_table
 
 _PHASE = 64
 _LIMIT = 1 << 15
@@ -92,17 +94,20 @@ def voxelise(xyz: Tensor, features: Tensor, scene: Tensor, batch: int, config: V
     if len(xyz) == 0:
         raise BrickyardError("a batch without points cannot be voxelised")
     cell = cells(xyz, config)
-    if int(cell.abs().max()) >= _LIMIT:
-        worst = xyz[int(cell.abs().amax(1).argmax())].tolist()
-        raise BrickyardError(f"a point at {worst} m lies {_LIMIT} voxels of size {config.size} or more from the origin")
     code = scene.long()
     for axis in range(3):
         code = (code << 16) + (cell[:, axis] + _LIMIT)
-    inverse, first = representatives(code, turn)
-    occupied = cell[first]
-    floor = torch.div(occupied.amin(0), _PHASE, rounding_mode="floor") * _PHASE
-    local = occupied - floor
-    a, b, c = (int(v) + 1 for v in local.amax(0))
+    code, members = code.sort(stable=True)
+    group, begins = runs(code)
+    told = torch.cat((cell.amin(0), cell.amax(0), group[-1:] + 1)).tolist()  # a GPU waits once
+    low, high, groups = told[:3], told[3:6], told[6]
+    if max(*high, *(-v for v in low)) >= _LIMIT:
+        worst = xyz[int(cell.abs().amax(1).argmax())].tolist()
+        raise BrickyardError(f"a point at {worst} m lies {_LIMIT} voxels of size {config.size} or more from the origin")
+    inverse, first = _spokesmen(members, group, begins, groups, turn)
+    floor = [v // _PHASE * _PHASE for v in low]
+    a, b, c = (top - v + 1 for top, v in zip(high, floor, strict=True))
+    local = cell[first] - send_table(floor, cell.device)
     indices = torch.cat((scene[first][:, None], local), dim=1).int().contiguous()
     return Voxels(
         indices=indices,
@@ -121,6 +126,25 @@ def representatives(code: Tensor, turn: int = 0) -> tuple[Tensor, Tensor]:
         code: int64 (N,).
         turn: number of the point that speaks, in the points' order, counted round and round within each group.
     """
-    _, inverse, sizes = torch.unique(code, return_inverse=True, return_counts=True)
-    members = inverse.argsort(stable=True)
-    return inverse, members[sizes.cumsum(0) - sizes + turn % sizes]
+    if len(code) == 0:
+        return code, code
+    code, members = code.sort(stable=True)
+    group, begins = runs(code)
+    return _spokesmen(members, group, begins, int(group[-1]) + 1, turn)
+
+
+def runs(code: Tensor) -> tuple[Tensor, Tensor]:
+    """(number of the run of equal codes, whether it begins here, int64 and bool (N,)) of sorted codes."""
+    begins = functional.pad(code[1:] != code[:-1], (1, 0), value=True)
+    return begins.cumsum(0) - 1, begins
+
+
+def _spokesmen(members: Tensor, group: Tensor, begins: Tensor, groups: int, turn: int) -> tuple[Tensor, Tensor]:
+    """`representatives` of points sorted by group."""
+    begin = torch.nonzero_static(begins, size=groups)[:, 0]
+    inverse = torch.empty_like(members)
+    inverse[members] = group
+    if turn:
+        sizes = functional.pad(begin, (0, 1), value=len(members)).diff()
+        begin = begin + turn % sizes
+    return inverse, members[begin]

@@ -182,7 +182,7 @@ def excluded(folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, f
     """What exclusion does to batches of training, for rare and other classes."""
     import torch
 
-    from brickyard.evaluate.features import label_field
+    from brickyard.evaluate.labels import label_field
     from brickyard.infra.recipe import load_recipe
     from brickyard.infra.verbs.train import training
     from brickyard.shards.corpus import Corpus
@@ -191,6 +191,7 @@ def excluded(folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, f
     from brickyard.train.augment import CuboidConfig
     from brickyard.train.objectives import contrastive
     from brickyard.train.objectives.alike import find_alike, find_thresholds
+    from brickyard.train.objectives.image_to_lidar import describe
 
     torch.set_num_threads(1)
     corpus, names = Corpus.open(corpora["corpus"]), taxonomy("nuscenes16").classes
@@ -211,7 +212,8 @@ def excluded(folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, f
         seen = objective.teacher(batch.images.float() / 255)
         stride = objective.config.pixel_stride
         labels = batch.labels[:, stride // 2 :: stride, stride // 2 :: stride]
-        described = objective._describe(seen, labels >= 0, labels[labels >= 0], batch.superpixels)
+        area = torch.bincount(labels[labels >= 0], minlength=batch.superpixels)
+        described = describe(seen, labels, (labels >= 0).nonzero(as_tuple=True), area)
         known = (classes >= 0) & contrastive.described(described)
         similar, kind = contrastive.similarity(described[known]), classes[known]
         own = torch.eye(len(kind), dtype=torch.bool)
@@ -237,7 +239,7 @@ def excluded(folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, f
 
 def labelled(objective: Any, sample: Any, rng: Any) -> tuple[Any, Any]:
     """A prepared scene and the classes of its points."""
-    from brickyard.evaluate.features import read_labels
+    from brickyard.evaluate.labels import read_labels
 
     return objective.prepare(sample, rng), read_labels(sample, "nuscenes16")
 

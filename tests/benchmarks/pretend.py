@@ -176,11 +176,16 @@ class _Mode(TorchDispatchMode):
 def pretended_gpu() -> Iterator[Tally]:
     """A region where "cuda:0" is there; what is counted in it."""
     _tally.__init__()  # type: ignore[misc]
+    norm = torch.nn.functional.layer_norm
     made, autocast, enabled, dtype = torch.tensor, torch.autocast, torch.is_autocast_enabled, torch.get_autocast_dtype
 
     def tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
         made_here: Tensor = made(data, **kwargs)
         return made_here if device is None else made_here.to(device)
+
+    def layer_norm(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # on CUDA, autocast has it in float32
+        normed: Tensor = norm(x.float() if torch.is_autocast_enabled("cpu") else x, *args, **kwargs)
+        return normed
 
     def on_cpu(kind: str, *args: Any, **kwargs: Any) -> Any:
         return autocast("cpu", *args, **kwargs)
@@ -192,6 +197,7 @@ def pretended_gpu() -> Iterator[Tally]:
         "torch.get_autocast_dtype": lambda *_: dtype("cpu"),
         "torch.__future__._overwrite_module_params_on_conversion": True,  # a Parameter cannot turn into a Twin
         "torch.cuda._lazy_init": lambda: None,
+        "torch.nn.functional.layer_norm": layer_norm,
         "torch.cuda.reset_peak_memory_stats": lambda *_: None,
         "torch.cuda.max_memory_allocated": lambda *_: _tally.peak,
         "torch.utils._foreach_utils._has_foreach_support": lambda *_: True,

@@ -255,10 +255,10 @@ def two_ranks(uri: str, out: str) -> None:
 
     save = loop._Run._save
 
-    def spy(run: Any, step: int, stream: Any, seen: Any) -> None:
-        save(run, step, stream, seen)
+    def spy(run: Any, step: int, place: Any, seen: Any) -> None:
+        save(run, step, place, seen)
         flat = torch.cat([p.detach().flatten() for p in run.objective.parameters()]).double()
-        line = {"sum": float(flat.sum()), "square": float(flat.square().sum()), "place": stream.state()["place"]}
+        line = {"sum": float(flat.sum()), "square": float(flat.square().sum()), "place": place["place"]}
         Path(f"{out}-{run.group.rank}.json").write_text(json.dumps(line))
 
     setattr(loop._Run, "_save", spy)  # noqa: B010

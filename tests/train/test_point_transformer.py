@@ -336,12 +336,14 @@ def test_position_encoding_is_a_dense_convolution() -> None:
 def test_drop_path_drops_single_rows_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     block = Block(8, 2, ratio=4, turn=0, drop_path=0.25, device=CPU).train()
-    dropped = block._dropped(torch.ones(20_000, 8))
-    rows = dropped[:, 0]
-    assert torch.equal(dropped, rows[:, None].expand(-1, 8))
-    assert set(rows.tolist()) == {0.0, (1 / torch.tensor(0.75)).item()}
-    assert float((rows == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
-    assert torch.equal(block.eval()._dropped(torch.ones(5, 8)), torch.ones(5, 8))
+    branches = block._kept(torch.ones(20_000, 8))
+    for factor in branches:
+        assert factor is not None
+        assert factor.shape == (20_000, 1)
+        assert set(factor[:, 0].tolist()) == {0.0, (1 / torch.tensor(0.75)).item()}
+        assert float((factor == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+    assert not torch.equal(*branches)
+    assert block.eval()._kept(torch.ones(5, 8)) == (None, None)
 
 
 def network_by_hand(net: PointTransformer, values: Tensor, xyz: Tensor) -> list[Tensor]:

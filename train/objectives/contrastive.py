@@ -60,7 +60,7 @@ def pool(features: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         (groups, D) means, zero where a group is empty; int64 (groups,) counts.
     """
     sums = features.new_zeros(groups, features.shape[1]).index_add(0, group, features)
-    counts = torch.bincount(group, minlength=groups)
+    counts = group.new_zeros(groups).index_add_(0, group, torch.ones_like(group))  # bincount makes a GPU wait
     return sums / (counts[:, None] + 1e-6), counts
 
 
@@ -135,7 +135,7 @@ def balance_by_votes(votes: Tensor) -> Tensor:
         return votes
     above = votes - votes.min()
     most = above.max()
-    return torch.ones_like(above) if most == 0 else 1 - above / most
+    return torch.where(most == 0, 1.0, 1 - above / most)
 
 
 def balance_by_size(sizes: Tensor, among: int, kind: Literal["effective", "clusters"]) -> Tensor:

@@ -70,11 +70,17 @@ class Distillation(ObjectiveConfig):
         """Whether views must have superpixels."""
         return False
 
+    @property
+    def label_stride(self) -> int:
+        """Of the pixels whose superpixels are looked at."""
+        return 1
+
 
 class DistillationObjective(Objective):
     """The networks and the way of the scenes; a loss is added by whoever extends it."""
 
     student: UNetStudent
+    items_on_device = True
     unusable = "steps_without_pairs"
 
     def __init__(self, config: Distillation, device: torch.device) -> None:

@@ -35,8 +35,12 @@ from brickyard.train.objectives.objective import Loss
 from brickyard.train.objectives.paired import PairedBatch
 from brickyard.train.precision import float32_island
 from brickyard.train.teachers import TeacherConfig
+from brickyard.train.transfer import send
+from brickyard.train.voxels import runs
 
 Weighting = Literal["none", "similarity", "neighbours", "adaptive"]
+_VOTES = 1 << 15
+"""Features of teacher's cells gathered at a time: 256 MiB of a ResNet-50's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,10 @@ class ImageToLidar(Distillation):
     @property
     def superpixels(self) -> bool:
         return self.unit == "superpixel"
+
+    @property
+    def label_stride(self) -> int:
+        return self.pixel_stride
 
     @property
     def needs_descriptors(self) -> bool:
@@ -160,17 +168,23 @@ class ImageToLidarObjective(DistillationObjective):
 
     def _embed_pixels(self, seen: Tensor) -> Tensor:
         """(B, D, h, w) unit vectors at the resolution of the crop / pixel_stride."""
-        crop, stride = self.config.crop, self.config.pixel_stride
-        size = (crop.height // stride, crop.width // stride)
-        embedded = functional.interpolate(self.pixel_head(seen), size=size, mode="bilinear", align_corners=True)
+        embedded = functional.interpolate(
+            self.pixel_head(seen), size=self._pixel_size, mode="bilinear", align_corners=True
+        )
         return functional.normalize(embedded, dim=1)
+
+    @property
+    def _pixel_size(self) -> tuple[int, int]:
+        crop, stride = self.config.crop, self.config.pixel_stride
+        return crop.height // stride, crop.width // stride
 
     def _rows(self, batch: PairedBatch, features: Tensor, inverse: Tensor, seen: Tensor) -> Rows:
         points = functional.normalize(self.point_head(features.float()), dim=1)[inverse[batch.pair_point]]
-        pixels = self._embed_pixels(seen)
-        if self.config.unit == "point":
-            return self._point_rows(batch, points, pixels, seen)
-        return self._superpixel_rows(batch, points, pixels, seen)
+        if self.config.unit == "superpixel":
+            return self._superpixel_rows(batch, points, self._embed_pixels(seen), seen)
+        # A CPU rounds the two otherwise, and its trainings stay what they were; it has the memory.
+        pixels = None if seen.device.type == "cuda" else self._embed_pixels(seen)
+        return self._point_rows(batch, points, pixels, seen)
 
     def _no_rows(self, zero: Tensor) -> Rows:
         """Of a batch without pairs; `zero` leads to every parameter."""
@@ -178,17 +192,25 @@ class ImageToLidarObjective(DistillationObjective):
         described = zero.new_zeros(0, self.teacher.channels) if self.config.needs_descriptors else None
         return Rows(keys=nothing, queries=nothing, target=None, descriptors=described)
 
-    def _point_rows(self, batch: PairedBatch, points: Tensor, pixels: Tensor, seen: Tensor) -> Rows:
-        """Rows of PPKT: some pairs, drawn without replacement by a generator that depends on the scenes alone."""
+    def _point_rows(self, batch: PairedBatch, points: Tensor, pixels: Tensor | None, seen: Tensor) -> Rows:
+        """Rows of PPKT: some pairs, drawn without replacement by a generator that depends on the scenes alone.
+
+        Without `pixels`, the embeddings of all, only those that are drawn are made.
+        """
         generator = torch.Generator().manual_seed(batch.seed)
-        drawn = torch.randperm(len(points), generator=generator)[: self.config.max_pairs].to(points.device)
+        drawn = send(torch.randperm(len(points), generator=generator)[: self.config.max_pairs], points.device)
         image, place = batch.pair_image[drawn], batch.pair_pixel[drawn]
         row, column = (place // self.config.pixel_stride).unbind(1)
         descriptors = None
         if self.config.needs_descriptors:
             factor = self.teacher.stride
             descriptors = seen[image, :, place[:, 0] // factor, place[:, 1] // factor]
-        return Rows(keys=points[drawn], queries=pixels[image, :, row, column], target=None, descriptors=descriptors)
+        if pixels is None:
+            embedded = interpolate_at(self.pixel_head(seen), self._pixel_size, image, row, column)
+            queries = functional.normalize(embedded, dim=1)
+        else:
+            queries = pixels[image, :, row, column]
+        return Rows(keys=points[drawn], queries=queries, target=None, descriptors=descriptors)
 
     def _superpixel_rows(self, batch: PairedBatch, points: Tensor, pixels: Tensor, seen: Tensor) -> Rows:
         """Rows of SLidR: the superpixels with at least one point (others have no number in the batch)."""
@@ -196,20 +218,20 @@ class ImageToLidarObjective(DistillationObjective):
         keys, target = self._superpoints(batch, points)
         stride = self.config.pixel_stride
         labels = batch.labels[:, stride // 2 :: stride, stride // 2 :: stride]
-        labelled = labels >= 0
-        group = labels[labelled]
-        queries, area = contrastive.pool(pixels.permute(0, 2, 3, 1)[labelled], group, groups)
-        keep = area > 0
-        descriptors = None
+        place = torch.nonzero_static(labels >= 0, size=batch.labelled).unbind(1)
+        group = labels[place].long()
+        queries, area = contrastive.pool(pixels.permute(0, 2, 3, 1)[place], group, groups)
+        keep, descriptors = area > 0, None
         if self.config.needs_descriptors:
-            descriptors = self._describe(seen, labelled, group, groups)
+            descriptors = describe(seen, labels, place, area)
             keep = keep & contrastive.described(descriptors)
-            descriptors = descriptors[keep]
+        kept = keep.nonzero()[:, 0]
         if target is None:
-            keys = keys[keep]
+            keys = keys[kept]
         else:
             keys, target = keys[keep[target]], (keep.cumsum(0) - 1)[target[keep[target]]]
-        return Rows(keys=keys, queries=queries[keep], target=target, descriptors=descriptors)
+        descriptors = None if descriptors is None else descriptors[kept]
+        return Rows(keys=keys, queries=queries[kept], target=target, descriptors=descriptors)
 
     def _superpoints(self, batch: PairedBatch, points: Tensor) -> tuple[Tensor, Tensor | None]:
         """(means of the points of each superpixel, None), or, where sweeps are apart, (means of those of each
@@ -220,22 +242,55 @@ class ImageToLidarObjective(DistillationObjective):
         pairs, group = torch.unique(batch.pair_superpixel * sweeps + sweep, return_inverse=True)
         return contrastive.pool(points, group, len(pairs))[0], pairs // sweeps
 
-    def _describe(self, seen: Tensor, labelled: Tensor, group: Tensor, groups: int) -> Tensor:
-        """Mean teacher feature of each superpixel, (groups, C).
 
-        Every pixel takes the feature of the teacher's cell it lies in. (Published: the label image is reduced to the
-        teacher's resolution instead, which loses superpixels smaller than a cell.)
-        """
-        images, channels, height, width = seen.shape
-        image, row, column = labelled.nonzero(as_tuple=True)
-        row, column = row * height // labelled.shape[1], column * width // labelled.shape[2]
-        cell = (image * height + row) * width + column
-        votes, inverse = torch.unique(group * (images * height * width) + cell, return_inverse=True)
-        count = torch.bincount(inverse).to(seen.dtype)
-        cell, owner = votes % (images * height * width), votes // (images * height * width)
-        flat = seen.permute(0, 2, 3, 1).reshape(-1, channels)
-        sums = flat.new_zeros(groups, channels).index_add(0, owner, flat[cell] * count[:, None])
-        return sums / (torch.bincount(group, minlength=groups)[:, None] + 1e-6)
+def describe(seen: Tensor, labels: Tensor, place: tuple[Tensor, ...], area: Tensor) -> Tensor:
+    """Mean teacher feature of each superpixel, (groups, C).
+
+    Every pixel takes the feature of the teacher's cell it lies in. (Published: the label image is reduced to the
+    teacher's resolution instead, which loses superpixels smaller than a cell.)
+
+    Args:
+        seen: (images, C, h, w), the teacher's features.
+        labels: integers (images, H, W), superpixels. place: those that are labelled, three int64 (P,).
+        area: int64 (groups,), pixels of each superpixel.
+    """
+    images, channels, height, width = seen.shape
+    image, row, column = place
+    row, column = row * height // labels.shape[1], column * width // labels.shape[2]
+    cells, cell = images * height * width, (image * height + row) * width + column
+    votes, _ = (labels[place].long() * cells + cell).sort()
+    run, begins = runs(votes)
+    begin = torch.nonzero_static(begins, size=int(run[-1]) + 1)[:, 0]
+    count = functional.pad(begin, (0, 1), value=len(votes)).diff().to(seen.dtype)
+    owner, cell = votes[begin] // cells, votes[begin] % cells
+    flat, sums = seen.permute(0, 2, 3, 1).reshape(-1, channels), seen.new_zeros(len(area), channels)
+    for start in range(0, len(begin), _VOTES):
+        part = slice(start, start + _VOTES)
+        sums.index_add_(0, owner[part], flat[cell[part]] * count[part, None])
+    return sums / (area[:, None] + 1e-6)
+
+
+def interpolate_at(x: Tensor, size: tuple[int, int], image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """`functional.interpolate(x, size, mode="bilinear", align_corners=True)[image, :, row, column]`, computed there
+    alone: (P, C).
+
+    Args:
+        x: float32 (images, C, h, w). size: of the map that is not made.
+        image, row, column: int64 (P,), places in it.
+    """
+    (top, bottom, down), (left, right, across) = (
+        _between(place, x.shape[axis], size[axis - 2]) for axis, place in ((2, row), (3, column))
+    )
+    above = torch.lerp(x[image, :, top, left], x[image, :, top, right], across)
+    below = torch.lerp(x[image, :, bottom, left], x[image, :, bottom, right], across)
+    return torch.lerp(above, below, down)
+
+
+def _between(place: Tensor, cells: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(cell before, cell after, share of the latter (P, 1)) of places 0..size-1 over the centres of `cells`."""
+    exact = place * ((cells - 1) / max(size - 1, 1))
+    before = exact.long().clamp(max=cells - 1)
+    return before, (before + 1).clamp(max=cells - 1), (exact - before)[:, None]
 
 
 def contrast(rows: Rows, config: ImageToLidar) -> tuple[Tensor, int]:
@@ -257,7 +312,7 @@ def contrast(rows: Rows, config: ImageToLidar) -> tuple[Tensor, int]:
         rows.keys, queries, own, config.temperature, weights=weights, exclusion=config.exclusion
     )
     if anchors is None:
-        total, of = losses.sum(), shares.sum(losses.new_tensor(float(len(losses))))
+        total, of = losses.sum(), shares.sum(losses.new_full((), float(len(losses))))
     else:
         total, of = (losses * anchors).sum(), shares.sum(anchors.sum())
     return total / of * shares.world, shares.total

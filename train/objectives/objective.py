@@ -41,12 +41,14 @@ class Objective(nn.Module):
         fields: patterns for the stream.
         needed: those of them without which a scene teaches nothing.
         student: what is exported.
+        items_on_device: whether `collate` also takes items whose tensors lie on the device already.
         unusable: what the summary of a run calls the steps whose batches held nothing to learn from.
     """
 
     fields: tuple[str, ...]
     needed: tuple[str, ...] = ()
     student: Exported
+    items_on_device: ClassVar[bool] = False
     unusable: ClassVar[str] = "unusable_steps"
 
     @property

@@ -29,6 +29,7 @@ from brickyard.train.augment import (
     rotation_and_flips,
 )
 from brickyard.train.clouds import Cloud, Clouds, join_clouds, read_cloud
+from brickyard.train.transfer import send, send_table
 
 if TYPE_CHECKING:
     from brickyard.shards.encode import SceneHeader
@@ -45,8 +46,9 @@ class PairedScene:
         parts: how many of its points, one sweep after another, are clouds of their own; all where sweeps are together.
         transform: float32 (3, 3), to be applied to xyz.
         images: uint8 (V, 3, h, w).
-        labels: int64 (V, h, w), superpixels with pairs numbered 0..superpixels-1 over all images, -1 elsewhere;
-            (V, 0, 0) where the objective takes none.
+        labels: int16 (V, h, w), or int32 for many, superpixels with pairs numbered 0..superpixels-1 over all images, -1
+            elsewhere; (V, 0, 0) where the objective takes none.
+        labelled: how many of the pixels that the objective looks at are in one.
         pair_point, pair_image, pair_superpixel: int64 (P,). pair_pixel: int64 (P, 2), (row, column).
         seed: for what is drawn per batch.
     """
@@ -56,6 +58,7 @@ class PairedScene:
     transform: Tensor
     images: Tensor
     labels: Tensor
+    labelled: int
     superpixels: int
     pair_point: Tensor
     pair_image: Tensor
@@ -66,7 +69,7 @@ class PairedScene:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedBatch:
-    """As `PairedScene`, all scenes joined; indices count over the whole batch.
+    """As `PairedScene`, all scenes joined; indices count over the whole batch, labels are int32.
 
     Attributes:
         clouds: of all scenes, or of all their sweeps.
@@ -77,6 +80,7 @@ class PairedBatch:
     clouds: Clouds
     images: Tensor
     labels: Tensor
+    labelled: int
     superpixels: int
     pair_point: Tensor
     pair_image: Tensor
@@ -128,13 +132,18 @@ def prepare(sample: Sample, rng: np.random.Generator, config: Distillation) -> P
     crop, labelled = config.crop, config.superpixels
     label_size = (crop.height, crop.width) if labelled else (0, 0)
     starts = np.cumsum([0, *(view.superpixels for view in views)])
-    labels = [np.where(v.labels >= 0, v.labels + start, -1) for v, start in zip(views, starts, strict=False)]
+    small = np.int16 if starts[-1] <= np.iinfo(np.int16).max else np.int32
+    labels = [
+        np.where(v.labels >= 0, v.labels + start, -1).astype(small) for v, start in zip(views, starts, strict=False)
+    ]
+    looked_at = slice(config.label_stride // 2, None, config.label_stride)
     return PairedScene(
         cloud=cloud.take(torch.from_numpy(kept)),
         parts=parts,
         transform=torch.from_numpy(_turn(rng, config) if turn is None else turn),
         images=_stack([view.image for view in views], (3, crop.height, crop.width), np.uint8),
-        labels=_stack(labels, label_size, np.int64),
+        labels=_stack(labels, label_size, small),
+        labelled=sum(int((part[looked_at, looked_at] >= 0).sum()) for part in labels),
         superpixels=int(starts[-1]),
         pair_point=_cat([view.point for view in views]),
         pair_image=_cat([np.full(len(view.point), i) for i, view in enumerate(views)]),
@@ -150,21 +159,21 @@ def collate(items: Sequence[PairedScene], inputs: Sequence[str], device: torch.d
     images = _starts([len(item.images) for item in items])
     superpixels = _starts([item.superpixels for item in items])
     clouds = join_clouds([part for item in items for part in _parts(item)], inputs, device)
-    transform = torch.stack([item.transform for item in items for _ in item.parts]).to(device)
+    transform = send(torch.stack([item.transform for item in items for _ in item.parts]), device)
     turned = torch.einsum("nij,nj->ni", transform[clouds.scene], clouds.xyz)
     clouds = replace(clouds, xyz=turned)
 
     def joined(parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts).to(device, non_blocking=True)
+        return send(torch.cat(parts), device)
 
-    shifted = [
-        torch.where(item.labels >= 0, item.labels + start, -1) for item, start in zip(items, superpixels, strict=False)
-    ]
+    labels = joined([item.labels for item in items]).int()
+    first = send_table([start for item, start in zip(items, superpixels, strict=False) for _ in item.images], device)
     return PairedBatch(
         keys=tuple(item.cloud.key for item in items),
         clouds=clouds,
         images=joined([item.images for item in items]),
-        labels=joined(shifted),
+        labels=torch.where(labels >= 0, labels + first.int()[:, None, None], -1),
+        labelled=sum(item.labelled for item in items),
         superpixels=superpixels[-1],
         pair_point=joined([item.pair_point + start for item, start in zip(items, points, strict=False)]),
         pair_image=joined([item.pair_image + start for item, start in zip(items, images, strict=False)]),

@@ -173,6 +173,8 @@ class _Network(nn.Module):
 class SonataObjective(Objective):
     """See the module's text."""
 
+    items_on_device = True
+
     def __init__(self, config: Sonata, device: torch.device) -> None:
         super().__init__()
         self.config = config

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from brickyard.train.clouds import Clouds, check_cells
 from brickyard.train.transfer import send, send_table
 from brickyard.train.views.noise import derive, for_points, uniform
+from brickyard.train.voxels import runs
 
 _KEY, _PLACE = 30, 31
 """Bits of a random key and of a point's number, packed into one integer."""
@@ -97,12 +97,6 @@ def crops(clouds: Clouds, config: CropConfig, seeds: Tensor) -> list[tuple[Tenso
         elif number > 1:  # where everything had been shown already, it begins anew
             hidden = hidden & ~seen[scene] | mask
     return shown
-
-
-def runs(code: Tensor) -> tuple[Tensor, Tensor]:
-    """(number of the run of equal codes, whether it begins here, int64 and bool (N,)) of sorted codes."""
-    first = functional.pad(code[1:] != code[:-1], (1, 0), value=True)
-    return first.cumsum(0) - 1, first
 
 
 def _nearest(clouds: Clouds, numbers: Tensor, centre: Tensor, wanted: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from brickyard.train.clouds import Clouds
 from brickyard.train.transfer import send_table
-from brickyard.train.views.crops import ordered, runs
+from brickyard.train.views.crops import ordered
 from brickyard.train.views.noise import for_points, normal, uniform
+from brickyard.train.voxels import runs
 
 
 def mask_cubes(clouds: Clouds, size: float, ratio: float, seeds: Tensor, *, known: bool = False) -> Tensor:

@@ -6,7 +6,7 @@ function of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom numbe
 therefore gets the same views in any batch, on any rank, before and after a restart. Uniform numbers are equal on CPU
 and GPU bit for bit, normal ones up to the last bits of log and cos. A million numbers take 30 ms on one CPU core.
 
-What is drawn for a scene or a view is drawn where the seeds are, best on the host; `for_points` asks the device only for
+What is drawn for a scene or a view is drawn where the seeds are, best on the host: `for_points` asks of the device only
 what depends on the points.
 """
 
