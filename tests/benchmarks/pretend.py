@@ -5,10 +5,10 @@ on these values, so code takes the ways that it takes on CUDA (block-wise matchi
 true sizes and values, and what mixes tensors of host and device is refused as CUDA refuses it. Counted are, for every
 file of the trainer that asks for them (what autograd asks for by itself counts as "backward"):
 
-launches   operations that compute something. A view is none, several tensors updated at once are as many as torch's own
+launches   operations that compute something. A view is none; several tensors updated at once are as many as torch's own
            limits for such kernels make them. Few operations take more than one kernel (a sort some ten): they count
-           once, too. Sparse convolutions do not run through torch: a product counts 1 forward and 2 back, and the tables
-           of neighbours `_TABLE`, after spconv's source.
+           once, too. Sparse convolutions do not run through torch: a product counts 1 forward and 2 back, and tables
+           of neighbours as `_TABLE` says, after spconv's source.
 waits      the host cannot go on before the device is done, because it asks for a value or a size: item, tolist, .cpu(),
            nonzero, boolean masks, unique, bincount (twice), repeat_interleave without its output size.
 copies     of host memory to the device, their bytes, and those of them that wait (`blocking`), because nobody said
@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from brickyard.train.models import sparse
+from brickyard.train.models import serialization, sparse
 
 spconv = sparse.spconv
 SparseConvolution = spconv.conv.SparseConvolution
@@ -70,6 +70,8 @@ class Tally:
         self._storages: Counter[int] = Counter()
 
     def add(self, what: str, count: int = 1, *, operation: str = "") -> None:
+        if not count:
+            return
         part = _asked_by()
         self.parts[part][what] += count
         if what in ("launches", "waits") and operation:
@@ -175,6 +177,9 @@ class _Mode(TorchDispatchMode):
 @contextlib.contextmanager
 def pretended_gpu() -> Iterator[Tally]:
     """A region where "cuda:0" is there; what is counted in it."""
+    tables = (serialization._spread_bits, serialization._steps)  # none may survive
+    for kept in tables:
+        kept.cache_clear()
     _tally.__init__()  # type: ignore[misc]
     norm = torch.nn.functional.layer_norm
     made, autocast, enabled, dtype = torch.tensor, torch.autocast, torch.is_autocast_enabled, torch.get_autocast_dtype
@@ -209,7 +214,11 @@ def pretended_gpu() -> Iterator[Tally]:
             stack.enter_context(mock.patch(name, stand_in))
         stack.enter_context(mock.patch.object(SparseConvolution, "forward", _convolve))
         stack.enter_context(_Mode())
-        yield _tally
+        try:
+            yield _tally
+        finally:
+            for kept in tables:
+                kept.cache_clear()
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -221,8 +230,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)
     if wanted is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    name = func._schema.name.removeprefix("aten::")
-    _count(func, name, args, kwargs, leaves, there and not twins)
+    _count(func, args, kwargs, comes=there and not twins)
     real_args, real_kwargs = tree_map(_real, args), tree_map(_real, kwargs)
     out = func(*real_args, **real_kwargs)
 
@@ -238,8 +246,9 @@ def _real(x: Any) -> Any:
     return x.held if isinstance(x, Twin) else x
 
 
-def _count(func: Any, name: str, args: Any, kwargs: dict[str, Any], leaves: list[Any], comes: bool) -> None:
+def _count(func: Any, args: Any, kwargs: dict[str, Any], *, comes: bool) -> None:
     """`comes`: there is no operand on the device, so the operation makes the first value or brings one."""
+    name, leaves = func._schema.name.removeprefix("aten::"), tree_leaves((args, kwargs))
     hosts = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, Twin)]
     big = [leaf for leaf in hosts if leaf.dim()]
     if name in ("_to_copy", "copy_", "_index_put_impl_", "index_put_", "index", "index_put") and hosts:
@@ -307,7 +316,8 @@ class _Convolved(torch.autograd.Function):
     """spconv's layer on the CPU."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, layer: Any, x: Any, result: dict[str, Any]) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        layer, x, result = rest
         with _disable_current_modes(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
             ctx.inputs = [real.detach().requires_grad_() for real in (_real(features), _real(weight))]
             plain = spconv.SparseConvTensor(ctx.inputs[0], _real(x.indices), x.spatial_shape, x.batch_size)

@@ -164,17 +164,17 @@ class _ToPatches(torch.autograd.Function):
     filling, which therefore has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, slot: Tensor, borrowed: Tensor, lent: Tensor) -> Tensor:
-        ctx.save_for_backward(slot, borrowed, lent)
-        return x.index_select(0, rows)
+    def forward(ctx: Any, x: Tensor, walk: Walk) -> Tensor:
+        ctx.save_for_backward(walk.slot, walk.borrowed, walk.lent)
+        return x.index_select(0, walk.rows)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         slot, borrowed, lent = ctx.saved_tensors
         result = grad.index_select(0, slot)
         if len(lent):
             result.index_add_(0, lent, grad.index_select(0, borrowed))  # a row is lent once: in no particular order
-        return result, None, None, None, None
+        return result, None
 
 
 class _FromPatches(torch.autograd.Function):
@@ -195,8 +195,7 @@ class _FromPatches(torch.autograd.Function):
 
 
 def _to_patches(x: Tensor, walk: Walk) -> Tensor:
-    way = (walk.rows, walk.slot, walk.borrowed, walk.lent)
-    result: Tensor = _ToPatches.apply(x, *way)  # type: ignore[no-untyped-call]
+    result: Tensor = _ToPatches.apply(x, walk)  # type: ignore[no-untyped-call]
     return result
 
 

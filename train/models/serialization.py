@@ -26,6 +26,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from brickyard.train.transfer import send
+
 Order = Literal["z", "z-trans", "hilbert", "hilbert-trans"]
 ORDERS: tuple[Order, ...] = ("z", "z-trans", "hilbert", "hilbert-trans")
 BITS = 16
@@ -112,7 +114,7 @@ def _spread_bits(device: torch.device) -> Tensor:
     x = torch.arange(1 << BITS)
     for shift, mask in zip(_SHIFTS, _MASKS[1:], strict=True):
         x = (x | x << shift) & mask
-    return x.to(device)
+    return send(x, device)
 
 
 _STEP = 4
@@ -146,7 +148,7 @@ def _steps(device: torch.device, back: bool) -> Tensor:
     for level in reversed(range(_STEP)):
         octant = octants >> 3 * level & 7
         found, state = found << 3 | digit[state, octant], after[state, octant]
-    return (state << _DIGITS | found).flatten().to(device)
+    return send((state << _DIGITS | found).flatten(), device)
 
 
 def _descend(turn: Turn, octant: int) -> tuple[int, Turn]:
