@@ -33,6 +33,7 @@ from brickyard.train.objectives.distillation import Distillation, DistillationOb
 from brickyard.train.objectives.gathered import Shares
 from brickyard.train.objectives.objective import Loss
 from brickyard.train.objectives.paired import PairedBatch
+from brickyard.train.objectives.pixels import interpolate_at
 from brickyard.train.precision import float32_island
 from brickyard.train.teachers import TeacherConfig
 from brickyard.train.transfer import send
@@ -268,29 +269,6 @@ def describe(seen: Tensor, labels: Tensor, place: tuple[Tensor, ...], area: Tens
         part = slice(start, start + _VOTES)
         sums.index_add_(0, owner[part], flat[cell[part]] * count[part, None])
     return sums / (area[:, None] + 1e-6)
-
-
-def interpolate_at(x: Tensor, size: tuple[int, int], image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """`functional.interpolate(x, size, mode="bilinear", align_corners=True)[image, :, row, column]`, computed there
-    alone: (P, C).
-
-    Args:
-        x: float32 (images, C, h, w). size: of the map that is not made.
-        image, row, column: int64 (P,), places in it.
-    """
-    (top, bottom, down), (left, right, across) = (
-        _between(place, x.shape[axis], size[axis - 2]) for axis, place in ((2, row), (3, column))
-    )
-    above = torch.lerp(x[image, :, top, left], x[image, :, top, right], across)
-    below = torch.lerp(x[image, :, bottom, left], x[image, :, bottom, right], across)
-    return torch.lerp(above, below, down)
-
-
-def _between(place: Tensor, cells: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(cell before, cell after, share of the latter (P, 1)) of places 0..size-1 over the centres of `cells`."""
-    exact = place * ((cells - 1) / max(size - 1, 1))
-    before = exact.long().clamp(max=cells - 1)
-    return before, (before + 1).clamp(max=cells - 1), (exact - before)[:, None]
 
 
 def contrast(rows: Rows, config: ImageToLidar) -> tuple[Tensor, int]:

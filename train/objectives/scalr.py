@@ -11,7 +11,7 @@ averaged over pairs:
 Images are shown whole, resized, without flips; the cloud is turned, flipped and scaled by up to a tenth. The teacher's
 map is read between its cells, bilinearly with corners aligned, as if it had been enlarged to the image's size. The one
 layer behind the student, to the teacher's channels, is thrown away afterwards. There are no negatives, so a batch on
-several ranks is the same as on one.
+several ranks is the same as on one, but for `centre`.
 
 Memory: a pair takes the teacher's channels eight times over (four cells, their mean, what is told, gradients): 32 KiB
 for 1,024 channels in float32. `max_pairs` bounds their number.
@@ -31,6 +31,7 @@ from brickyard.train.models.sparse_unet import head
 from brickyard.train.objectives.distillation import Distillation, DistillationObjective
 from brickyard.train.objectives.objective import Loss
 from brickyard.train.objectives.paired import PairedBatch
+from brickyard.train.objectives.pixels import interpolate_at
 from brickyard.train.precision import float32_island
 
 
@@ -40,6 +41,8 @@ class ScaLR(Distillation):
 
     Attributes:
         distance: "l2" or "cosine", see above.
+        centre: take the mean over the batch's pairs (of a rank) from what is seen. Where all features of a teacher
+            share a direction, as those behind a ReLU do, to tell that one is most of the way to a small distance.
         max_pairs: pairs drawn per batch; None takes all.
     """
 
@@ -51,6 +54,7 @@ class ScaLR(Distillation):
     cuboid: CuboidConfig = field(default_factory=lambda: CuboidConfig(extent=0.0))
     scale: float = 0.1
     distance: Literal["l2", "cosine"] = "l2"
+    centre: bool = False
     max_pairs: int | None = None
 
     def __post_init__(self) -> None:
@@ -79,10 +83,10 @@ class ScaLRObjective(DistillationObjective):
         seen = self.teacher(batch.images.float() / 255)
         with float32_island(features.device):
             drawn = self._drawn(batch)
-            crop = self.config.crop
-            maps = between_cells(
-                seen.float(), batch.pair_image[drawn], batch.pair_pixel[drawn], (crop.height, crop.width)
-            )
+            crop, image, place = self.config.crop, batch.pair_image[drawn], batch.pair_pixel[drawn]
+            maps = interpolate_at(seen.float(), (crop.height, crop.width), image, *place.unbind(1))
+            if self.config.centre:
+                maps = maps - maps.mean(0)
             told = self.point_head(features.float())[voxels.inverse[batch.pair_point[drawn]]]
             loss = mean_distance(told, maps, self.config.distance)
         return Loss(total=loss, metrics={"pairs": float(len(told)), "scenes_without_pairs": batch.empty})
@@ -103,20 +107,3 @@ def mean_distance(told: Tensor, seen: Tensor, distance: Literal["l2", "cosine"])
         return (1 - (told * seen).sum(1)).mean()
     apart: Tensor = torch.linalg.vector_norm(told - seen, dim=1)
     return apart.mean()
-
-
-def between_cells(maps: Tensor, image: Tensor, pixel: Tensor, size: tuple[int, int]) -> Tensor:
-    """(P, C): the values that maps (B, C, h, w) would have at pixels if they were enlarged to `size` bilinearly, with
-    corners aligned.
-
-    Args:
-        image: int64 (P,). pixel: int64 (P, 2), (row, column) below `size` (height, width).
-    """
-    cells = maps.new_tensor([maps.shape[2] - 1, maps.shape[3] - 1])
-    place = pixel * (cells / torch.tensor([max(side - 1, 1) for side in size], device=maps.device))
-    low = torch.minimum(place.floor(), cells).long()
-    high = torch.minimum(low + 1, cells.long())
-    down, right = (place - low).unsqueeze(2).unbind(1)
-    top = torch.lerp(maps[image, :, low[:, 0], low[:, 1]], maps[image, :, low[:, 0], high[:, 1]], right)
-    bottom = torch.lerp(maps[image, :, high[:, 0], low[:, 1]], maps[image, :, high[:, 0], high[:, 1]], right)
-    return torch.lerp(top, bottom, down)

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.stream import Stream
 from brickyard.train.augment import CropConfig
 from brickyard.train.objectives import CONFIGS, ScaLR
-from brickyard.train.objectives.scalr import ScaLRObjective, between_cells, mean_distance
+from brickyard.train.objectives.scalr import ScaLRObjective, mean_distance
 from brickyard.train.students.unet import UNetConfig
 from tests.train.rings import ring_corpus
 
@@ -23,17 +22,6 @@ CROP = CropConfig(height=32, width=64, area=(1.0, 1.0), aspect=(2.0, 2.0), flip=
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return ring_corpus(tmp_path_factory.mktemp("rings"), train=3, blind=1)
-
-
-def test_reading_between_cells_is_reading_the_enlarged_map() -> None:
-    generator = torch.Generator().manual_seed(0)
-    maps = torch.randn(3, 5, 4, 7, generator=generator)
-    image = torch.randint(0, 3, (500,), generator=generator)
-    pixel = torch.stack([torch.randint(0, side, (500,), generator=generator) for side in (32, 64)], dim=1)
-    pixel[:2] = torch.tensor([[31, 63], [0, 0]])
-    large = functional.interpolate(maps, size=(32, 64), mode="bilinear", align_corners=True)
-    expected = large[image, :, pixel[:, 0], pixel[:, 1]]
-    torch.testing.assert_close(between_cells(maps, image, pixel, (32, 64)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_distances_are_those_of_unit_vectors() -> None:
@@ -65,6 +53,24 @@ def test_it_learns_what_the_teacher_sees(distance: str, corpus: Corpus) -> None:
     assert losses[-1] < 0.8 * losses[0]
     assert all(parameter.grad is None for parameter in built.teacher.parameters())
     assert float(loss.metrics["scenes_without_pairs"]) == 1
+
+
+def test_a_centred_teacher_is_not_told_by_one_direction(corpus: Corpus) -> None:
+    """What is far from the mean of a teacher is as far from it as from its opposite."""
+    losses = {}
+    for centre in (False, True):
+        torch.manual_seed(0)
+        built = ScaLR(student=UNetConfig(network="tiny"), crop=CROP, centre=centre, distance="cosine").build()
+        stream = Stream(corpus, built.fields, batch=3, prepare=built.prepare, threads=1, rows=np.arange(3))
+        batch = built.collate(next(iter(stream)), torch.device("cpu"))
+        seen = built.teacher(batch.images.float() / 255)
+        mean = seen.mean((0, 2, 3))
+        torch.nn.init.zeros_(built.point_head.weight)
+        with torch.no_grad():
+            built.point_head.bias.copy_(mean)  # a student that says the same of every point
+        losses[centre] = float(built(batch).total.detach())
+    assert losses[False] < 0.6
+    assert abs(losses[True] - 1) < 0.2
 
 
 def test_pairs_are_drawn_by_the_scenes_alone_and_none_is_a_loss_of_zero(corpus: Corpus) -> None:
