@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ST-SLidR, kNN, votes": {"weighting": "neighbours", "balance": "votes"},
     "adaptive": {"weighting": "adaptive", "balance": "none"},
     "ScaLR": {"name": "scalr"},
+    "ScaLR, centred": {"name": "scalr", "centre": True},
     "adaptive, effective": {"weighting": "adaptive", "balance": "effective"},
     "adaptive, clusters": {"weighting": "adaptive", "balance": "clusters"},
     "SLidR, cameras dropped": {"name": "slidr", "camera_drop": 0.5},
