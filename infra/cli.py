@@ -156,7 +156,9 @@ def _add_corpora(verbs: Any) -> None:
     export = _verb(verbs, "export", "leave: the scenes in the layout of other tools",
                    "brickyard export corpus/ --to pointcept --out data/scannet")  # fmt: skip
     export.add_argument("corpus", help="folder or URI")
-    export.add_argument("--to", choices=("pointcept", "ply", "webdataset-plain"), required=True, help="the layout")
+    export.add_argument(
+        "--to", choices=("pointcept", "ply", "rerun", "webdataset-plain"), required=True, help="the layout"
+    )
     export.add_argument("--out", required=True, help="an empty folder, or one that this export began; may be a URI")
 
     diff = _verb(verbs, "diff", "what differs between two corpora; exit code 1 if anything does",

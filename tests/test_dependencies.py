@@ -32,6 +32,7 @@ METADATA = [
 """As it will stand in the metadata of the distribution."""
 NEEDS = {
     "shards": {""},
+    "shards/export/rerun.py": {"", "rerun"},
     "ingest": {"", "ingest"},
     "ingest/simulate": {"", "simulate"},
     "curate": {"", "ingest"},
@@ -45,7 +46,7 @@ BY_OTHERS = {"tensorboard": "torch.utils.tensorboard", "flask": "moto.server", "
 """Requirements that no code of ours imports, and who does."""
 TOOLS = {"pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "types-pyyaml"}
 ALL = ("torch", "ray", "scipy", "skimage", "av", "lazrs", "laspy", "plyfile", "pyquaternion", "embreex", "spconv",
-       "safetensors", "transformers", "tensorboard", "nuscenes", "pandas")  # fmt: skip
+       "safetensors", "transformers", "tensorboard", "nuscenes", "pandas", "rerun")  # fmt: skip
 """What is not there when nothing but Brickyard itself was installed."""
 WITHOUT = """
 import sys
@@ -85,7 +86,7 @@ def test_every_library_comes_with_the_extra_that_needs_it() -> None:
     missing = defaultdict(set)
     for path in sources():
         place = path.relative_to(ROOT).as_posix()
-        folder = "ingest/simulate" if place.startswith("ingest/simulate/") else place.partition("/")[0]
+        folder = max((folder for folder in NEEDS if f"{place}/".startswith(f"{folder}/")), key=len)
         for module in libraries(path) - BROUGHT:
             if not NEEDS[folder] & set(extras_of(module, METADATA)):
                 missing[module].add(place)
@@ -118,7 +119,8 @@ def test_the_environment_of_the_tests_is_pinned() -> None:
 
 
 @pytest.mark.parametrize("module, extra", [("skimage", "ingest"), ("spconv", "train"), ("embreex", "simulate"),
-                                           ("efficientnet_lite_pytorch", "train"), ("nuscenes", "dev")])  # fmt: skip
+                                           ("efficientnet_lite_pytorch", "train"), ("nuscenes", "dev"),
+                                           ("rerun", "rerun")])  # fmt: skip
 def test_the_extra_of_a_module(module: str, extra: str) -> None:
     assert extras_of(module, METADATA) == [extra]
 
@@ -143,6 +145,12 @@ def test_a_verb_says_which_extra_it_needs(words: str, extras: str) -> None:
     assert done.stderr == f"brickyard {name}: torch is not installed: pip install 'brickyard[{extras}]'\n"
 
 
+def test_a_layout_says_which_extra_it_needs(corpus: Path) -> None:
+    done = verb("rerun", "export", str(corpus), "--to", "rerun", "--out", f"{corpus}.rerun")
+    assert done.returncode == 1
+    assert done.stderr == "brickyard export: rerun is not installed: pip install 'brickyard[rerun]'\n"
+
+
 def test_a_bug_of_ours_is_no_missing_extra() -> None:
     done = verb("brickyard.shards.corpus,brickyard", "stats", "nowhere")
     assert "Traceback" in done.stderr and "pip install" not in done.stderr
@@ -150,7 +158,7 @@ def test_a_bug_of_ours_is_no_missing_extra() -> None:
 
 @pytest.mark.parametrize("words", [
     "verify {}", "stats {}", "diff {} {}", "show {} --out {}.html", "select {} --out {}.parquet",
-    "convert {} --to webdataset --out {}.tars",
+    "convert {} --to webdataset --out {}.tars", "export {} --to ply --out {}.ply",
 ])  # fmt: skip
 def test_a_corpus_needs_no_extra(corpus: Path, words: str) -> None:
     done = verb(",".join(ALL), *(word.format(corpus) for word in words.split()))

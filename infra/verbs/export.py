@@ -27,6 +27,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         text = f"{summary['scenes']} scenes, {summary['points']:,} points"
         if summary["without_points"]:
             text += f"; {summary['without_points']} scenes without points are left out"
+    elif args.to == "rerun":
+        from brickyard.shards.export.rerun import export_rerun  # its library is an extra of its own
+
+        summary = export_rerun(corpus, out, progress=progress)
+        text = f"{summary['scenes']} recordings, {summary['points']:,} points, {summary['views']} images"
     else:
         summary = export_plain(corpus, out, progress=progress)
         text = f"{summary['scenes']} scenes in {summary['shards']} tars"
