@@ -1,7 +1,7 @@
 """Augmentation of labelled scenes, as published for the supervised protocols of Sonata and Pointcept.
 
-Points are dropped, moved (turn, tilt, scale, flip, jitter, elastic distortion: `train.views.geometry`), coloured anew
-(contrast stretched, all shifted, noise on each point), cropped to a ball of the nearest so many voxels; the scenes of a
+A fifth of the points is dropped, the others are moved (turn, tilt, scale, flip, jitter, elastic distortion: `train.views.geometry`), coloured anew
+(contrast stretched, all shifted, noise on each point), cropped to a ball of the nearest so many voxels; scenes of a
 batch are laid over each other in pairs (Mix3D, Nekrasov et al., 3DV 2021). Batched functions on the training device;
 every random number is a function of the scene's seed.
 """
@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from brickyard.shards.scene import UNLABELLED
 from brickyard.train.clouds import Clouds
 from brickyard.train.views.color import ColorConfig, recolor
 from brickyard.train.views.geometry import GeometryConfig, move, turns
@@ -29,22 +30,26 @@ class AugmentConfig:
         geometry: turns, scale, flips, jitter, elastic distortion.
         about: turns are about the "middle" of the scene's floor, or about the "sensor", the scene's origin, where
             cylindrical voxels have their axis; then there is no elastic distortion.
-        drop, drop_chance: share of the points that is dropped, and with which probability.
+        drop, drop_chance: share of the points that is dropped, and with which probability (published: always). Where
+            few points are labelled, those stay.
         contrast_chance: probability that each channel of colour is stretched to the whole range, in part.
         color: change of all points' colours together.
         color_noise, color_noise_chance: deviation of normal noise on each point's colour, of 1, and its probability.
-        crop: keep the nearest so many voxels around a random one; None keeps all.
+        crop_share: first keep the nearest voxels around a random one, this share of all; None keeps all. Published for
+            S3DIS: 0.6.
+        crop: then keep the nearest so many voxels around another; None keeps all.
         mix: probability that the scenes of a batch are laid over each other in pairs.
     """
 
     geometry: GeometryConfig = field(default_factory=lambda: GeometryConfig(turn=0.5, tilt_chance=0.5))
     about: Literal["middle", "sensor"] = "middle"
     drop: float = 0.2
-    drop_chance: float = 0.2
+    drop_chance: float = 1.0
     contrast_chance: float = 0.2
     color: ColorConfig = field(default_factory=lambda: ColorConfig(chance=0.0))
     color_noise: float = 0.05
     color_noise_chance: float = 0.95
+    crop_share: float | None = None
     crop: int | None = 102_400
     mix: float = 0.8
 
@@ -54,20 +59,25 @@ class AugmentConfig:
             raise ValueError("drop must be in [0, 1), chances and mix in [0, 1]")
         if self.crop is not None and self.crop < 1:
             raise ValueError("crop must be positive")
+        if self.crop_share is not None and not 0 < self.crop_share <= 1:
+            raise ValueError("crop_share must be in (0, 1]")
         if self.about == "sensor" and self.geometry.elastic:
             raise ValueError("about sensor has no elastic distortion: set geometry.elastic to []")
 
 
 def augmented(
-    clouds: Clouds, labels: Tensor, config: AugmentConfig, seeds: Tensor, size: float
+    clouds: Clouds, labels: Tensor, config: AugmentConfig, seeds: Tensor, size: float, *, few: bool = False
 ) -> tuple[Clouds, Tensor]:
     """The scenes as they are shown, and the labels of the points that are left.
 
     Args:
         labels: int64 (N,). seeds: int64 (batch,), on the clouds' device.
         size: edge of a voxel, metres, by which the crop counts.
+        few: whether few points are labelled, so that none of those may be dropped.
     """
     kept = _kept(clouds, config, seeds)
+    if few:
+        kept |= labels != UNLABELLED
     clouds, labels = clouds.take(kept), labels[kept]
     clouds = (
         move(clouds, config.geometry, seeds) if config.about == "middle" else _move_about_origin(clouds, config, seeds)
@@ -75,9 +85,10 @@ def augmented(
     clouds = recolor(
         _speckled(_stretched(clouds, config, seeds), config, seeds), config.color, derive(seeds, "recolor")
     )
-    if config.crop is not None:
-        near = _ball(clouds, config.crop, size, seeds)
-        clouds, labels = clouds.take(near), labels[near]
+    for name, limit in (("crop share", config.crop_share), ("crop", config.crop)):
+        if limit is not None:
+            near = _ball(clouds, limit, size, derive(seeds, name))
+            clouds, labels = clouds.take(near), labels[near]
     return clouds, labels
 
 
@@ -142,18 +153,20 @@ def _speckled(clouds: Clouds, config: AugmentConfig, seeds: Tensor) -> Clouds:
     return replace(clouds, values={**clouds.values, "color": color})
 
 
-def _ball(clouds: Clouds, limit: int, size: float, seeds: Tensor) -> Tensor:
-    """bool (N,): the points as near to a random voxel of their scene as its nearest `limit` voxels."""
+def _ball(clouds: Clouds, limit: int | float, size: float, seeds: Tensor) -> Tensor:
+    """bool (N,): the points as near to a random voxel of their scene as its nearest `limit` voxels, or, where that is
+    no whole number, as its nearest share of all voxels."""
     codes = clouds.cell_codes(clouds.cells(size))
     chosen = representatives(codes)[1]
     scenes = torch.bincount(clouds.scene[chosen], minlength=clouds.batch).tolist()
     keep, start, begin = torch.ones(len(clouds.xyz), dtype=torch.bool, device=clouds.xyz.device), 0, 0
-    drawn = uniform(derive(seeds, "crop"))[:, 0]
+    drawn = uniform(seeds)[:, 0]
     for number, (points, voxels) in enumerate(zip(clouds.counts, scenes, strict=True)):
-        if voxels > limit:
+        most = limit if isinstance(limit, int) else max(1, int(limit * voxels))
+        if voxels > most:
             own = chosen[begin : begin + voxels]
             centre = clouds.xyz[own[int(float(drawn[number]) * voxels)]]
-            reach = (clouds.xyz[own] - centre).square().sum(1).kthvalue(limit).values
+            reach = (clouds.xyz[own] - centre).square().sum(1).kthvalue(most).values
             here = clouds.xyz[start : start + points]
             keep[start : start + points] = (here - centre).square().sum(1) <= reach
         start, begin = start + points, begin + voxels

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-
-import torch
-import xxhash
 
 from brickyard.evaluate.protocols.fingerprint import fingerprint, settings
 from brickyard.evaluate.protocols.protocol import Measured
 from brickyard.evaluate.protocols.registry import Chosen
 from brickyard.evaluate.subject import RawSubject, Subject
 from brickyard.evaluate.table import INITS, columns_document
+from brickyard.evaluate.weights import weights_digest as weights_digest
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError
 from brickyard.train.students.base import Exported
@@ -31,13 +30,22 @@ class Evaluation:
         networks: "pretrained" and, where it is wanted, "random" -> the network.
         raw: whether raw inputs are judged too, by the protocols that read features alone.
         keep_gib: memory for encoded scenes, of each network.
+        trainings: where protocols train that train something; None for temporary folders.
     """
 
     def __init__(
-        self, corpus: Corpus, networks: Mapping[str, Exported], *, raw: bool = True, keep_gib: float = 2.0
+        self,
+        corpus: Corpus,
+        networks: Mapping[str, Exported],
+        *,
+        raw: bool = True,
+        keep_gib: float = 2.0,
+        trainings: Path | None = None,
     ) -> None:
         self._corpus = corpus
-        self._subjects = {init: Subject(network, corpus, keep_gib=keep_gib) for init, network in networks.items()}
+        self._subjects = {
+            init: Subject(network, corpus, keep_gib=keep_gib, trainings=trainings) for init, network in networks.items()
+        }
         self._raw = RawSubject(networks["pretrained"], corpus, keep_gib=keep_gib) if raw else None
 
     def check(self, chosen: Chosen) -> None:
@@ -66,15 +74,6 @@ class Evaluation:
             "settings": settings(config),
             "seconds": round(time.monotonic() - begun, 1),
         }
-
-
-def weights_digest(network: Exported) -> str:
-    """A digest of all weights of a network, by name."""
-    digest = xxhash.xxh3_128()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _metrics(chosen: Chosen, result: Measured) -> dict[str, Any]:

@@ -6,6 +6,10 @@ are files that only the user can have; they are named in the recipe. Without the
 in the order is a digest of its key and `draw_seed`, so it stays the same on every machine, 1 % of the scenes are among
 the 5 %, 20 points among the 50, and adding scenes to a corpus moves few others. Results say which of the two it was.
 
+The image-to-lidar publications have rules instead of lists (read from SLidR's code): of nuScenes, whole drives, every
+100th in the order of the dataset's table, counted from the hundredth; of SemanticKITTI, every 100th scan of the sorted
+list, counted from the first. A corpus keeps the order of its dataset, so the rules are followed on its rows.
+
 A list of scenes is a text file, one scene a line: a scene's id, its whole key, or its sequence. A list of points is a
 folder with `<scene id>.npy` (integers) or `.txt` (numbers), or one text file of lines "<scene id> number number ...";
 the numbers count the points of the raw scan from 0, which is the order of the corpus.
@@ -14,9 +18,9 @@ the numbers count the points of the raw scan from 0, which is the order of the c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import xxhash
@@ -37,16 +41,18 @@ class SceneConfig:
     Attributes:
         dataset: evaluate on this dataset of the corpus only.
         val_split: of the corpus; its scenes are scored.
+        val_scenes: only so many of them, drawn as a share of the training scenes is; None scores all.
         threads: of the stream.
     """
 
     dataset: str | None = None
     val_split: str = "val"
+    val_scenes: int | None = field(default=None, metadata={"before": None})
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError("threads must be positive")
+        if self.threads < 1 or (self.val_scenes is not None and self.val_scenes < 1):
+            raise ValueError("threads and val_scenes must be positive")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -66,6 +72,8 @@ class DataConfig(SceneConfig):
         taxonomy: of the labels, such as "nuscenes16".
         train_split: of the corpus.
         fraction: share of the training scenes that is used, at least one scene.
+        every: how that share is chosen: None draws scenes; "sequence" takes every n-th sequence whole, in the order of
+            the corpus and from the n-th on; "scene" every n-th scene from the first on. 1 % has n = 100.
         scene_list: file with the training scenes, instead of a drawn share (`fraction` then only says which share the
             list is).
         points_per_scene: of the training scenes, only so many points keep their labels.
@@ -77,6 +85,7 @@ class DataConfig(SceneConfig):
     taxonomy: str = "nuscenes16"
     train_split: str = "train"
     fraction: float | None = None
+    every: Literal["sequence", "scene"] | None = field(default=None, metadata={"before": None})
     scene_list: Path | None = None
     points_per_scene: int | None = None
     points_list: Path | None = None
@@ -86,6 +95,8 @@ class DataConfig(SceneConfig):
         super().__post_init__()
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise ValueError("fraction must be in (0, 1]")
+        if self.every is not None and self.fraction is not None and abs(1 / self.fraction - self.stride) > 1e-6:
+            raise ValueError(f"every n-th {self.every}: fraction must be 1 / n, found {self.fraction}")
         if self.points_per_scene is not None and self.points_per_scene < 1:
             raise ValueError("points_per_scene must be positive")
 
@@ -100,11 +111,18 @@ class DataConfig(SceneConfig):
         return replace(self, points_per_scene=points)
 
     @property
+    def stride(self) -> int:
+        """The n of `every`."""
+        return 1 if self.fraction is None else round(1 / self.fraction)
+
+    @property
     def choice(self) -> str:
         """In words, what of the training data is used and who chose it."""
         words = []
         if self.scene_list is not None:
             words.append(f"scenes of {self.scene_list.name}")
+        elif self.fraction is not None and self.every is not None:
+            words.append(f"{100 * self.fraction:g} % of the scenes, every {self.stride}th {self.every}")
         elif self.fraction is not None:
             words.append(f"{100 * self.fraction:g} % of the scenes, drawn by seed {self.draw_seed}")
         if self.points_list is not None:
@@ -122,25 +140,51 @@ def split_rows(corpus: Corpus, config: SceneConfig, split: str) -> NDArray[np.in
     return rows
 
 
+def val_rows(corpus: Corpus, config: SceneConfig) -> NDArray[np.int64]:
+    """The rows that are scored, ascending; raises `RecipeError` where there is none."""
+    rows = split_rows(corpus, config, config.val_split)
+    return rows if config.val_scenes is None else _drawn(corpus, rows, config.val_scenes, seed=0)
+
+
 def train_rows(corpus: Corpus, config: DataConfig) -> NDArray[np.int64]:
     """The training rows, ascending, after the choice of scenes.
 
     Raises:
-        RecipeError: no scenes; a list that cannot be read, or names none of them.
+        RecipeError: no scenes; a list that cannot be read, or names none of them; fewer sequences than every n-th.
     """
     rows = split_rows(corpus, config, config.train_split)
     if config.scene_list is not None:
         return _listed(corpus, rows, config.scene_list)
     if config.fraction is None:
         return rows
-    place = np.array([_digest(config.draw_seed, corpus.keys[row]) for row in rows.tolist()], np.uint64)
-    count = max(1, round(config.fraction * len(rows)))
-    return np.sort(rows[np.argsort(place, kind="stable")[:count]])
+    if config.every == "scene":
+        return rows[:: config.stride]
+    if config.every == "sequence":
+        return _sequences(corpus, rows, config.stride)
+    return _drawn(corpus, rows, max(1, round(config.fraction * len(rows))), seed=config.draw_seed)
 
 
 def shuffled_rows(corpus: Corpus, config: DataConfig, seed: int = 0) -> NDArray[np.int64]:
     """The training rows in a random order; by default in one that protocols share, and with it what they encode."""
     return np.random.default_rng(seed).permutation(train_rows(corpus, config))
+
+
+def _drawn(corpus: Corpus, rows: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
+    place = np.array([_digest(seed, corpus.keys[row]) for row in rows.tolist()], np.uint64)
+    return np.sort(rows[np.argsort(place, kind="stable")[:count]])
+
+
+def _sequences(corpus: Corpus, rows: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
+    """The rows of every `stride`-th sequence, from that one on."""
+    names = corpus.index.column("sequence").to_pylist()
+    number = {name: place for place, name in enumerate(dict.fromkeys(names[row] for row in rows.tolist()), 1)}
+    chosen = [row for row in rows.tolist() if number[names[row]] % stride == 0]
+    if not chosen:
+        raise RecipeError(
+            f"every {stride}th sequence of {len(number)} is none: take a larger share, such as"
+            f" @{100 / len(number):.3g}%, or build the whole training split"
+        )
+    return np.array(chosen, np.int64)
 
 
 def _listed(corpus: Corpus, rows: NDArray[np.int64], path: Path) -> NDArray[np.int64]:

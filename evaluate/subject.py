@@ -5,21 +5,26 @@
     raw          no network: colour, height, normal and so on as they come (for protocols that read features alone)
 
 Protocols that read frozen features ask for an encoder. One whose network knows no statistics of scenes serves them all;
-where batch norms were measured on some scenes, it serves whoever asks for the same ones.
+where batch norms were measured on some scenes, it serves whoever asks for the same ones. Protocols that train something
+of their own have a folder for that, named after what they train, so that asking again goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from torch import nn
 
 from brickyard.evaluate.features import Encoder, RawStudent, frozen, raw_inputs
+from brickyard.evaluate.protocols.fingerprint import fingerprint
 from brickyard.evaluate.segmenter import adapted
-from brickyard.evaluate.splits import DataConfig, shuffled_rows, train_rows
+from brickyard.evaluate.splits import DataConfig, shuffled_rows, train_rows, val_rows
+from brickyard.evaluate.weights import weights_digest
 from brickyard.shards.corpus import Corpus
 from brickyard.train.students.base import Exported, Student
 
@@ -29,10 +34,13 @@ class Subject:
 
     Args:
         keep_gib: memory for encoded scenes.
+        trainings: where protocols train; None for temporary folders.
     """
 
-    def __init__(self, network: Exported, corpus: Corpus, *, keep_gib: float = 0.0) -> None:
-        self.network, self.corpus = network, corpus
+    def __init__(
+        self, network: Exported, corpus: Corpus, *, keep_gib: float = 0.0, trainings: Path | None = None
+    ) -> None:
+        self.network, self.corpus, self._trainings = network, corpus, trainings
         self._keep = keep_gib
         self._encoders: dict[tuple[Any, ...], Encoder] = {}
 
@@ -42,6 +50,14 @@ class Subject:
         whatever was up-cast in training."""
         assert isinstance(self.network, Student), "the protocol does not say that it needs a student"
         return adapted(self.network, grid=None, domain="")
+
+    def folder(self, config: DataConfig) -> Path | None:
+        """Of the training of a protocol with these settings, on these weights and this corpus."""
+        if self._trainings is None:
+            return None
+        scenes = (len(train_rows(self.corpus, config)), len(val_rows(self.corpus, config)))
+        whose = xxhash.xxh3_64_hexdigest(f"{weights_digest(self.network)} {self.corpus.fingerprint}".encode())[:8]
+        return self._trainings / f"{fingerprint(config, scenes)}-{whose}"
 
     def encoder(self, config: DataConfig, rows: NDArray[np.int64] | None = None, *, calibrate: bool = True) -> Encoder:
         """The frozen student.

@@ -1,244 +1,196 @@
 """Training of a classifier on labelled scenes, and its score on every raw point of the validation scenes.
 
-One device, one loop: AdamW, one-cycle learning rate, cross-entropy and Lovasz softmax on the labelled voxels, a clipped
-gradient; scenes come from the stream and are augmented on the device. The published settings (see
-`evaluate.protocols.segmentation`) run the network at every step, frozen or not, because augmentation changes its input;
-that takes a GPU and hours. The score is per point, by fragments (`evaluate.fragments`).
+It is a training like any other: `train.loop` makes the steps, on one device or under torchrun, writes checkpoints and
+the curves, keeps the best, and goes on where it was stopped. Its folder is a run's folder, so `brickyard show` and
+`brickyard runs` read it. The published settings (see `evaluate.protocols.segmentation`) run the network at every step,
+frozen or not, because augmentation changes its input; that takes a GPU and hours.
+
+The score is per point, by fragments (`evaluate.fragments`); ranks share the scenes, and their counts are added up.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from safetensors.torch import load_file
 
-from brickyard.evaluate.augment import AugmentConfig, augmented, mixed
 from brickyard.evaluate.features import frozen
-from brickyard.evaluate.fragments import VARIANTS, predict
-from brickyard.evaluate.labels import label_field, read_labels, spread_labels
-from brickyard.evaluate.lovasz import lovasz_softmax
-from brickyard.evaluate.metrics import confusion_matrix
+from brickyard.evaluate.fragments import PLAIN, VARIANTS, Variant, predict
+from brickyard.evaluate.labels import label_field
+from brickyard.evaluate.metrics import confusion_matrix, mean_iou
 from brickyard.evaluate.scores import ClassScores, score
-from brickyard.evaluate.segmenter import Kind, Segmenter, adapted
-from brickyard.evaluate.splits import DataConfig, LabelledPoints, split_rows, train_rows
+from brickyard.evaluate.segment import Segment, SupervisedConfig, reader
+from brickyard.evaluate.segmenter import Segmenter, adapted
+from brickyard.evaluate.splits import DataConfig, LabelledPoints, train_rows, val_rows
+from brickyard.evaluate.weights import weights_digest
 from brickyard.shards.corpus import Corpus
-from brickyard.shards.errors import BrickyardError
-from brickyard.shards.scene import UNLABELLED
 from brickyard.shards.stream import Stream
 from brickyard.shards.taxonomy import taxonomy
-from brickyard.train.clouds import Cloud, join_clouds
-from brickyard.train.models.point_decoder import PointDecoderConfig
-from brickyard.train.schedules import one_cycle
-from brickyard.train.students.base import Rows, Student
+from brickyard.train.loop import TrainConfig, train
+from brickyard.train.running.distributed import Group
+from brickyard.train.running.records import SUMMARY
+from brickyard.train.running.watching import Watch
+from brickyard.train.students.base import Exported, Student
+from brickyard.train.students.export import load_exported
 
-if TYPE_CHECKING:
-    from brickyard.shards.stream import Sample
-
-
-@dataclass(frozen=True, kw_only=True)
-class SupervisedConfig(DataConfig):
-    """A supervised protocol; the defaults are those published for ScanNet.
-
-    Attributes:
-        kind: "linear", "decoder" or "finetune", see `evaluate.segmenter`.
-        grid: edge of a voxel, metres in the scene, for a point transformer; None keeps what it was trained with.
-        epochs: passes over the training scenes. steps: of the optimiser, instead of `epochs`.
-        batch: scenes of a step. accumulate: forward passes that a step is divided into.
-        lr: peak. encoder_rate: factor for the encoder's blocks. weight_decay: of the optimiser.
-        warmup: share of the steps until the peak. start_factor, final_factor: first and last learning rate over peak.
-        clip: largest global norm of the gradient, or None.
-        lovasz: weight of the Lovasz softmax beside cross-entropy.
-        augment: None shows the scenes as they are.
-        decoder: its sizes.
-        calibrate: measure a frozen U-Net's batch norms on the training scenes first.
-        test_variants: name in `evaluate.fragments.VARIANTS`.
-        most_turns: of inference by fragments; 1 predicts by voxels.
-        seed: of weights, order and augmentation.
-        bf16: autocast on CUDA.
-    """
-
-    kind: Kind = "linear"
-    grid: float | None = 0.02
-    epochs: float = 800.0
-    steps: int | None = None
-    batch: int = 24
-    accumulate: int = 1
-    lr: float = 0.002
-    encoder_rate: float = 0.1
-    weight_decay: float = 0.02
-    warmup: float = 0.05
-    start_factor: float = 0.1
-    final_factor: float = 1e-4
-    clip: float | None = 3.0
-    lovasz: float = 1.0
-    augment: AugmentConfig | None = field(default_factory=AugmentConfig)
-    decoder: PointDecoderConfig = field(default_factory=PointDecoderConfig)
-    calibrate: bool = True
-    test_variants: str = "indoor"
-    most_turns: int = 64
-    seed: int = 0
-    bf16: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.test_variants not in VARIANTS:
-            raise ValueError(f"test_variants must be one of {', '.join(VARIANTS)}")
-        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
-            raise ValueError("batch must be a positive multiple of accumulate")
-        if min(self.lr, self.epochs) <= 0 or (self.steps is not None and self.steps < 1) or self.most_turns < 1:
-            raise ValueError("lr, epochs, steps and most_turns must be positive")
-        if self.lovasz < 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
-            raise ValueError("lovasz and weight_decay must not be negative, warmup in [0, 1)")
+_CHECKPOINT_EVERY = 500
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelledCloud:
-    """A scene of the stream; `seed` is of its augmentation."""
-
-    cloud: Cloud
-    labels: Tensor
-    seed: int
-
-
-def supervised(student: Student, corpus: Corpus, config: SupervisedConfig) -> ClassScores:
+def supervised(student: Student, corpus: Corpus, config: SupervisedConfig, folder: Path | None = None) -> ClassScores:
     """Train on a copy of the student, then score; the student is not changed.
 
+    Args:
+        folder: of the training, which all ranks see; one that holds this very training goes on from there, or is
+            scored at once where it is over. None trains in a temporary one.
+
     Raises:
-        RecipeError: scenes without labels, an impossible combination.
+        RecipeError: scenes without labels, an impossible combination, a folder of something else.
+        Interrupted: somebody asked to stop; the same call goes on.
         BrickyardError: the loss is not finite; the message names the scenes.
     """
-    model = trained(student, corpus, config)
-    rows, held_out = train_rows(corpus, config), split_rows(corpus, config, config.val_split)
-    names = taxonomy(config.taxonomy).classes
-    confusion = np.zeros((len(names), len(names)), np.int64)
-    variants = VARIANTS[config.test_variants]
-    for items in _stream(model.student, corpus, config, held_out, LabelledPoints(DataConfig()), batch=1, epochs=1):
-        for item in items:
-            with _autocast(model, config):
-                scores = predict(model.classify, item.cloud, variants, most_turns=config.most_turns).scores
-            confusion += confusion_matrix(item.labels.numpy(), scores.argmax(1).cpu().numpy(), len(names))
-    return score(confusion, names, (len(rows), len(held_out)))
+    rows, held_out = train_rows(corpus, config), val_rows(corpus, config)
+    with Group.join(str(student.device)) as group:
+        model = trained(student, corpus, config, folder)
+        mine = held_out[group.rank :: group.world]
+        confusion = confusions(model, corpus, config, mine, VARIANTS[config.test_variants], config.most_turns)
+        shared = group.share({"confusion": confusion.tolist()})
+    total = np.sum([np.array(rank["confusion"], np.int64) for rank in shared], axis=0)
+    return score(total, taxonomy(config.taxonomy).classes, (len(rows), len(held_out)))
 
 
-def trained(student: Student, corpus: Corpus, config: SupervisedConfig) -> Segmenter:
-    """The segmenter after training, in evaluation mode."""
-    rows = train_rows(corpus, config)
-    domain = str(corpus.index.column("domain")[int(rows[0])])
-    student = adapted(student, grid=config.grid, domain=domain)
-    if config.kind != "finetune":
-        student = frozen(student, corpus, rows, measure=config.calibrate, threads=config.threads)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = Segmenter(student, len(taxonomy(config.taxonomy).classes), config.kind, config.decoder)
-        _train(model.train(), corpus, config, rows, size=student.config.voxel_size(domain))
-    return model.eval()
-
-
-def _train(model: Segmenter, corpus: Corpus, config: SupervisedConfig, rows: NDArray[np.int64], *, size: float) -> None:
-    steps = config.steps or max(1, round(config.epochs * len(rows) / config.batch))
-    groups = [{"params": parameters, "rate": rate} for rate, parameters in model.groups(config.encoder_rate)]
-    optimiser = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-    share = config.batch // config.accumulate
-    kept = LabelledPoints(config)
-    batches: Any = iter(_stream(model.student, corpus, config, rows, kept, batch=share, epochs=None))
-    try:
-        for step in range(steps):
-            rate = one_cycle(
-                config.lr,
-                step,
-                steps,
-                config.warmup * steps,
-                start_factor=config.start_factor,
-                final_factor=config.final_factor,
-            )
-            for group in optimiser.param_groups:
-                group["lr"] = rate * group["rate"]
-            optimiser.zero_grad(set_to_none=True)
-            for _ in range(config.accumulate):
-                items = next(batches)
-                loss = segmentation_loss(model, items, config, size=size, few=kept.few)
-                if not bool(torch.isfinite(loss)):
-                    keys = ", ".join(item.cloud.key for item in items)
-                    raise BrickyardError(f"the loss of the {config.kind} protocol is {loss.item()}; scenes: {keys}")
-                (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-            if config.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimiser.step()
-    finally:
-        batches.close()
-
-
-def segmentation_loss(
-    model: Segmenter, items: Sequence[LabelledCloud], config: SupervisedConfig, *, size: float, few: bool
-) -> Tensor:
-    """Cross-entropy and Lovasz softmax over the labelled voxels of a batch; 0 where none is labelled.
-
-    Args:
-        size: edge of a voxel, metres. few: whether a voxel takes the label of any of its points (see
-            `evaluate.labels.row_labels`).
-    """
-    device = model.student.device
-    clouds = join_clouds([item.cloud for item in items], model.student.inputs, device)
-    labels, turn = torch.cat([item.labels for item in items]).to(device), 0
-    domains = [item.cloud.domain for item in items]
-    if config.augment is not None:
-        seeds = torch.tensor([item.seed for item in items], device=device)
-        clouds, labels = augmented(clouds, labels, config.augment, seeds, size)
-        batch, clouds = clouds.batch, mixed(clouds, config.augment, seeds[:1])
-        domains = domains[::2] if clouds.batch < batch else domains
-        turn = items[0].seed % 1021  # another point speaks for its voxel at every step
-    with _autocast(model, config):  # the loss itself is float32
-        rows: Rows = model(clouds, domains, turn)
-    label = spread_labels(labels, rows.inverse, len(rows.features)) if few else labels[rows.representative]
-    known = label != UNLABELLED
-    logits = rows.features[known]
-    if not len(logits):
-        return rows.features.sum() * 0
-    loss = functional.cross_entropy(logits, label[known])
-    if config.lovasz:
-        loss = loss + config.lovasz * lovasz_softmax(logits.softmax(1), label[known])
-    return loss
-
-
-def _stream(
-    student: Student,
+def confusions(
+    model: Segmenter,
     corpus: Corpus,
     config: SupervisedConfig,
     rows: NDArray[np.int64],
-    kept: LabelledPoints,
-    *,
-    batch: int,
-    epochs: int | None,
-) -> Stream:
-    """Batches of `LabelledCloud`: one ordered pass, or for ever and shuffled."""
-
-    def prepare(sample: Sample, rng: np.random.Generator) -> LabelledCloud:
-        labels = kept.keep(sample.key, read_labels(sample, config.taxonomy).numpy())
-        return LabelledCloud(
-            cloud=student.read(sample), labels=torch.from_numpy(labels), seed=int(rng.integers(1 << 62))
-        )
-
-    return Stream(
+    variants: Sequence[Variant],
+    most_turns: int,
+) -> NDArray[np.int64]:
+    """int64 (classes, classes), truth by row: of every raw point of the scenes."""
+    classes = len(model.config.classes)
+    confusion = np.zeros((classes, classes), np.int64)
+    if not len(rows):
+        return confusion
+    stream = Stream(
         corpus,
-        (*student.fields, label_field(config.taxonomy)),
-        batch=batch,
+        (*model.student.fields, label_field(config.taxonomy)),
+        batch=1,
         seed=config.seed,
         rows=rows,
         threads=config.threads,
-        prepare=prepare,
-        epochs=epochs,
-        shuffle=epochs is None,
+        prepare=reader(model.student, config, LabelledPoints(DataConfig())),
+        epochs=1,
+        shuffle=False,
+    )
+    bf16 = config.bf16 and model.device.type == "cuda"
+    for items in stream:
+        for item in items:
+            with torch.autocast("cuda", dtype=torch.bfloat16) if bf16 else contextlib.nullcontext():
+                scores = predict(model.classify, item.cloud, variants, most_turns=most_turns).scores
+            confusion += confusion_matrix(item.labels.numpy(), scores.argmax(1).cpu().numpy(), classes)
+    return confusion
+
+
+def trained(student: Student, corpus: Corpus, config: SupervisedConfig, folder: Path | None = None) -> Segmenter:
+    """The segmenter after training, in evaluation mode; arguments and errors as of `supervised`."""
+    rows = train_rows(corpus, config)
+    domain = str(corpus.index.column("domain")[int(rows[0])])
+    device = student.device
+    student = adapted(student, grid=config.grid, domain=domain)
+    if config.kind != "finetune":
+        student = frozen(student, corpus, rows, measure=config.calibrate, threads=config.threads)
+    settings = Segment(
+        weights=weights_digest(student),
+        protocol=replace(config, threads=SupervisedConfig.threads),  # decides no number
+        domain=domain,
+        student=student,
+    )
+    with Group.join(str(device)) as group, _place(folder, group) as out, _undisturbed():
+        loop = loop_of(config, len(rows), str(group.device))
+        summary = train(loop, settings, corpus, out, rows=rows, watch=_validation(config, corpus, loop))
+        model = load_exported(out / SUMMARY.rpartition("/")[0], device)
+        assert isinstance(model, Segmenter)
+        if config.scored == "best" and summary["best"]:
+            best = out / "checkpoints" / f"step-{int(summary['best']['step']):06d}" / "weights.safetensors"
+            weights = load_file(best, device=str(device))
+            model.load_state_dict({name.removeprefix("student."): value for name, value in weights.items()})
+        group.barrier()
+    return model.eval()
+
+
+def loop_of(config: SupervisedConfig, scenes: int, device: str) -> TrainConfig:
+    """The loop's settings for a protocol on so many training scenes."""
+    steps = config.steps or max(1, round(config.epochs * scenes / config.batch))
+    return TrainConfig(
+        steps=steps,
+        batch=config.batch // config.accumulate,
+        accumulate=config.accumulate,
+        optimiser=config.optimiser,
+        schedule=config.schedule,
+        lr=config.lr,
+        warmup_share=config.warmup,
+        start_factor=config.start_factor,
+        final_factor=config.final_factor,
+        momentum=config.momentum,
+        dampening=config.dampening,
+        momentum_cycle=config.momentum_cycle,
+        weight_decay=config.weight_decay,
+        clip=config.clip,
+        explode_factor=None,  # on few scenes the loss comes near 0, and many times nothing is nothing
+        bf16=config.bf16,
+        seed=config.seed,
+        split=config.train_split,
+        dataset=config.dataset,
+        checkpoint_every=max(1, steps // config.validations) if config.validations else _CHECKPOINT_EVERY,
+        keep_last=1,
+        logs=(),
+        threads=config.threads,
+        device=device,
     )
 
 
-def _autocast(model: Segmenter, config: SupervisedConfig) -> contextlib.AbstractContextManager[Any]:
-    if config.bf16 and model.student.device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+def _validation(config: SupervisedConfig, corpus: Corpus, loop: TrainConfig) -> Watch | None:
+    """What is measured now and then in the training, if anything."""
+    if not config.validations:
+        return None
+    rows = val_rows(corpus, config)
+
+    def measure(network: Exported) -> Mapping[str, float]:
+        assert isinstance(network, Segmenter)
+        return {"miou": mean_iou(confusions(network, corpus, config, rows, PLAIN, 1))}
+
+    return Watch(every=loop.checkpoint_every, network="student", measure=measure, score="miou")
+
+
+@contextlib.contextmanager
+def _place(folder: Path | None, group: Group) -> Iterator[Path]:
+    """The folder of a training, or a temporary one that all ranks of this machine share."""
+    if folder is not None:
+        yield folder
+        return
+    made = tempfile.mkdtemp(prefix="brickyard-supervised-") if group.rank == 0 else ""
+    try:
+        yield Path(group.share({"folder": made})[0]["folder"])
+    finally:
+        if made:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """The random states, which a training sets, are as before."""
+    state: Any = np.random.get_state()  # noqa: NPY002 - libraries may use the global generator
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

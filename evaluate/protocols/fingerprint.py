@@ -1,7 +1,8 @@
 """The fingerprint of a protocol: two numbers may be compared if their fingerprints are equal.
 
 It is a digest of all settings (but not of how many threads read, or of memory), of the content of the files that they
-name, of the taxonomy, and of the sizes of the splits.
+name, of the taxonomy, and of the sizes of the splits. A setting that older versions did not have does not count while
+it is what they did (`before` in a field's metadata), so what they measured keeps its fingerprint.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ def settings(config: SceneConfig) -> dict[str, Any]:
 
 def fingerprint(config: SceneConfig, scenes: tuple[int, int]) -> str:
     """12 hexadecimal digits; `scenes` are the numbers of training and validation scenes."""
-    numbers = {name: value for name, value in settings(config).items() if name not in _NOT_NUMERIC}
+    before = {spec.name: spec.metadata["before"] for spec in dataclasses.fields(config) if "before" in spec.metadata}
+    numbers = {
+        name: value
+        for name, value in settings(config).items()
+        if name not in _NOT_NUMERIC and not (name in before and value == before[name])
+    }
     paths = {name: value for name in numbers if isinstance(value := getattr(config, name), Path)}
     content = {
         "protocol": type(config).__name__,

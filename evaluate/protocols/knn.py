@@ -18,7 +18,7 @@ from brickyard.evaluate.features import Encoder, training_set
 from brickyard.evaluate.metrics import confusion_matrix
 from brickyard.evaluate.protocols.protocol import Measured, StudentProtocol
 from brickyard.evaluate.scores import COLUMNS, ClassScores, score
-from brickyard.evaluate.splits import DataConfig, split_rows, train_rows
+from brickyard.evaluate.splits import DataConfig, train_rows, val_rows
 from brickyard.evaluate.subject import Subject
 from brickyard.shards.taxonomy import taxonomy
 
@@ -55,7 +55,7 @@ class KnnConfig(DataConfig):
 def knn_probe(encoder: Encoder, config: KnnConfig) -> ClassScores:
     """The scores of a frozen student; raises `RecipeError` as the linear probe does."""
     names = taxonomy(config.taxonomy).classes
-    rows, held_out = train_rows(encoder.corpus, config), split_rows(encoder.corpus, config, config.val_split)
+    rows, held_out = train_rows(encoder.corpus, config), val_rows(encoder.corpus, config)
     bank, labels = training_set(
         encoder,
         config,

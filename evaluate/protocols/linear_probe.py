@@ -35,7 +35,7 @@ from brickyard.evaluate.metrics import confusion_matrix
 from brickyard.evaluate.protocols.benchmarks import BENCHMARKS
 from brickyard.evaluate.protocols.protocol import Measured, StudentProtocol
 from brickyard.evaluate.scores import COLUMNS, ClassScores, score
-from brickyard.evaluate.splits import DataConfig, shuffled_rows, split_rows
+from brickyard.evaluate.splits import DataConfig, shuffled_rows, val_rows
 from brickyard.evaluate.subject import Subject
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.taxonomy import taxonomy
@@ -106,7 +106,7 @@ def probe_features(encoder: Encoder, config: ProbeConfig) -> ClassScores:
         cache_gib=config.cache_gib,
     )
     classifier = fit(features, labels, len(names), config)
-    held_out = split_rows(encoder.corpus, config, config.val_split)
+    held_out = val_rows(encoder.corpus, config)
     confusion = np.zeros((len(names), len(names)), np.int64)
     for scene in encoder.scenes(held_out):
         predicted = classifier(scene.rows.features).argmax(1)[scene.rows.inverse]

@@ -35,14 +35,17 @@ def choose(name: str, own: DataConfig) -> Chosen:
         own: the recipe's linear probe, see `Protocol.default`.
 
     Raises:
-        RecipeError: an unknown name, or a suffix for a protocol that trains nothing.
+        RecipeError: an unknown name, or a suffix that the protocol cannot have.
     """
     match = _SUFFIX.fullmatch(name)
     protocol, config = _named(match["name"] if match else name, name, own)
-    if match and match["share"]:
-        config = config.reduced(fraction=float(match["share"]) / 100)
-    elif match:
-        config = config.reduced(points=int(match["points"]))
+    try:
+        if match and match["share"]:
+            config = config.reduced(fraction=float(match["share"]) / 100)
+        elif match:
+            config = config.reduced(points=int(match["points"]))
+    except ValueError as problem:
+        raise RecipeError(f"protocol {name!r}: {problem}") from problem
     return Chosen(name=name, protocol=protocol, config=config)
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from brickyard.evaluate.features import Encoder
 from brickyard.evaluate.protocols.protocol import Measured, StudentProtocol
-from brickyard.evaluate.splits import DataConfig, split_rows, train_rows
+from brickyard.evaluate.splits import DataConfig, train_rows, val_rows
 from brickyard.evaluate.subject import Subject
 from brickyard.evaluate.table import Column
 from brickyard.shards.errors import RecipeError
@@ -73,7 +73,7 @@ def shortcut_check(encoder: Encoder, config: ShortcutConfig) -> ShortcutResult:
     Raises:
         RecipeError: no scene in a split, or none with a point in the range of heights.
     """
-    rows, held_out = train_rows(encoder.corpus, config), split_rows(encoder.corpus, config, config.val_split)
+    rows, held_out = train_rows(encoder.corpus, config), val_rows(encoder.corpus, config)
     height, normal = Ridge(config.ridge), Ridge(config.ridge)
     for features, targets, normals in _voxels(encoder, rows, config):
         height.add(features, targets)

@@ -11,13 +11,15 @@ import torch
 
 from brickyard.evaluate.augment import AugmentConfig
 from brickyard.evaluate.features import random_student
-from brickyard.evaluate.segmenter import Segmenter, adapted
-from brickyard.evaluate.supervised import SupervisedConfig, segmentation_loss, supervised, trained
+from brickyard.evaluate.segment import LabelledCloud, Segment, SupervisedConfig, segmentation_loss
+from brickyard.evaluate.segmenter import Kind, Segmenter, SegmenterConfig, adapted
+from brickyard.evaluate.supervised import loop_of, supervised, trained
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.train.clouds import Cloud
 from brickyard.train.models.point_decoder import PointDecoderConfig
 from brickyard.train.models.point_transformer import CONFIGS
+from brickyard.train.students.base import Student
 from brickyard.train.students.point import PointStudentConfig
 from brickyard.train.students.unet import UNetConfig
 from brickyard.train.views.geometry import GeometryConfig
@@ -34,11 +36,19 @@ CONFIG = SupervisedConfig(
     lr=0.01,
     augment=None,
     decoder=DECODER,
+    frozen_mode="eval",
+    validations=0,
+    scored="last",
     test_variants="none",
     most_turns=3,
     threads=1,
 )
 TINY = PointStudentConfig(network="tiny", size=0.1, upcast=2)
+
+
+def segmenter(student: Student, classes: int, kind: Kind, decoder: PointDecoderConfig = DECODER) -> Segmenter:
+    names = tuple(f"class {number}" for number in range(classes))
+    return Segmenter(student, SegmenterConfig(student=student.config, classes=names, trained=kind, decoder=decoder))
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +97,19 @@ def test_training_is_the_same_again_and_not_with_another_seed(corpus: Corpus) ->
 
 
 def test_blocks_of_the_encoder_learn_at_a_tenth() -> None:
-    model = Segmenter(random_student(TINY, 0), 20, "finetune", DECODER)
-    groups = dict(model.groups(0.1))
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    slow = {names[id(parameter)] for parameter in groups[0.1]}
-    fast = {names[id(parameter)] for parameter in groups[1.0]}
-    assert slow and all(name.startswith("student.network.stages.") for name in slow)
-    assert {"linear.weight", "student.network.stem.0.weight", "decoder.stages.0.0.mlp.0.weight"} <= fast
-    assert sum(map(len, (slow, fast))) == len(list(model.named_parameters()))
-    assert dict(Segmenter(random_student(TINY, 0), 20, "linear", DECODER).groups(0.1)).keys() == {1.0}
+    config = replace(CONFIG, kind="finetune", encoder_rate=0.1)
+    objective = Segment(weights="", protocol=config, domain="indoor", student=random_student(TINY, 0)).build()
+    names = [name for name, _ in objective.named_parameters()]
+    slow = {name for name in names if objective.rate(name) == 0.1}
+    fast = {name for name in names if objective.rate(name) == 1.0}
+    assert slow and all(name.startswith("student.student.network.stages.") for name in slow)
+    assert {"linear.weight", "student.network.stem.0.weight", "decoder.stages.0.0.mlp.0.weight"} <= {
+        name.removeprefix("student.") for name in fast
+    }
+    assert len(slow) + len(fast) == len(names)
+    probe = segmenter(random_student(TINY, 0), 20, "linear")
+    trained_ones = [name for name, parameter in probe.named_parameters() if parameter.requires_grad]
+    assert trained_ones == ["linear.weight", "linear.bias"]
 
 
 def test_published_sizes() -> None:
@@ -103,7 +117,7 @@ def test_published_sizes() -> None:
     with torch.device("meta"):
         decoder = PointDecoderConfig()
         student = random_student(PointStudentConfig(network="base", upcast=2), 0, "meta")
-        model = Segmenter(student, 20, "decoder", decoder)
+        model = segmenter(student, 20, "decoder", decoder)
     assert model.decoder is not None
     assert sum(p.numel() for p in model.decoder.parameters()) == 16_331_520
     assert CONFIGS["base"].width(4) == 1232
@@ -119,10 +133,8 @@ def test_a_probe_sees_all_levels_in_the_protocols_grid() -> None:
 
 def test_labelled_rows_alone_make_the_loss(corpus: Corpus) -> None:
     """Against cross-entropy by hand; a point without a label has no say."""
-    from brickyard.evaluate.supervised import LabelledCloud
-
     student = adapted(random_student(TINY, 0), grid=None, domain="indoor")
-    model = Segmenter(student, 20, "linear", DECODER).eval()
+    model = segmenter(student, 20, "linear").eval()
     generator = torch.Generator().manual_seed(0)
     cloud = Cloud(
         key="a/b",
@@ -136,11 +148,13 @@ def test_labelled_rows_alone_make_the_loss(corpus: Corpus) -> None:
     known = labels[rows.representative] >= 0
     expected = -rows.features.log_softmax(1)[known].gather(1, labels[rows.representative][known][:, None]).mean()
     item = LabelledCloud(cloud=cloud, labels=labels, seed=1)
-    torch.testing.assert_close(segmentation_loss(model, [item], config, size=0.1, few=False), expected)
+    torch.testing.assert_close(segmentation_loss(model, [item], config, size=0.1, few=False).total, expected)
     with_lovasz = segmentation_loss(model, [item], replace(config, lovasz=1.0), size=0.1, few=False)
-    assert with_lovasz > expected
-    nothing = replace(item, labels=torch.full((80,), -1))
-    assert segmentation_loss(model, [nothing], config, size=0.1, few=False).item() == 0
+    assert with_lovasz.total > expected and set(with_lovasz.metrics) == {"cross_entropy", "lovasz"}
+    nothing = segmentation_loss(
+        model, [replace(item, labels=torch.full((80,), -1))], config, size=0.1, few=False
+    )
+    assert nothing.total.item() == 0 and not nothing.usable
 
 
 def test_a_unet_is_tuned_with_a_linear_head_and_has_no_decoder_probe(tmp_path: Path) -> None:
@@ -158,4 +172,4 @@ def test_a_unet_is_tuned_with_a_linear_head_and_has_no_decoder_probe(tmp_path: P
         trained(student, corpus, replace(config, kind="decoder"))
     with pytest.raises(RecipeError, match="has 2 stages, but one for an encoder of 5 has 4"):
         two = PointDecoderConfig(channels=(8, 8), heads=(1, 1), depths=(1, 1))
-        Segmenter(random_student(TINY, 0), 4, "decoder", two)
+        segmenter(random_student(TINY, 0), 4, "decoder", two)
