@@ -31,7 +31,7 @@ def plane_clip(number: int = 0, *, frames: int = 12, size: tuple[int, int] = (40
         (depth, np.array([x, y, x + 0.7, y + 0.8]), rng.uniform(0, 7, 9))
         for depth, x, y in zip((3.0, 2.2), rng.uniform(-0.9, 0.3, 2), rng.uniform(-0.8, 0.1, 2), strict=True)
     ]
-    side, turn = 0.5 * rng.choice((-1, 1)), 0.12 * rng.choice((-1, 1))
+    side, turn = 0.5 * rng.choice((-1, 1)), 0.06 * rng.choice((-1, 1))
     views = []
     for k, share in enumerate(np.linspace(-1, 1, frames)):
         angle = turn * share
@@ -41,7 +41,7 @@ def plane_clip(number: int = 0, *, frames: int = 12, size: tuple[int, int] = (40
         views.append(plane_view(f"frame-{k:03d}", boards, pose, size, 33_000_000 * k))
     return Scene(
         identity=Identity(
-            dataset="planes", version="1", split=split, sequence=f"walk-{number}", scene_id=f"clip-{number:03d}",
+            dataset="planes", version="1", split=split, sequence=f"walk-{number}", scene_id=f"clip-{number:03d}", timestamp_ns=None,
             domain="video", licence="CC0-1.0",
         ),
         world_from_scene=np.eye(4),
@@ -69,7 +69,7 @@ def picture(boards: list[Any], pose: Array, matrix: Array, size: tuple[int, int]
     for depth, (left, top, right, bottom), phase in boards:
         place = pose[:3, 3] + ahead * ((depth - pose[2, 3]) / ahead[..., 2])[..., None]
         x, y = place[..., 0], place[..., 1]
-        color = [0.5 + 0.25 * np.sin(6 * x + phase[k]) + 0.25 * np.sin(5 * y + phase[k + 3]) for k in range(3)]
+        color = [0.5 + 0.25 * np.sin(3 * x + phase[k]) + 0.25 * np.sin(4 * y + phase[k + 3]) for k in range(3)]
         seen = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
         image[seen] = np.stack(color, -1)[seen]
     return np.asarray(np.clip(255 * image, 0, 255).round(), np.uint8)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from brickyard.train.models.cameras import CameraHead, Cameras
 from brickyard.train.models.view_tokens import patch_sines, patchify, sines, unpatchify
-from brickyard.train.models.view_transformer import HEAD, ViewTransformer, begin_weights, two_layers
+from brickyard.train.models.view_transformer import ViewTransformer, begin_weights, two_layers
 from brickyard.train.students.base import Exported, ExportedConfig
 
 Geometry = Literal["rays", "pose", "free"]
@@ -227,7 +227,4 @@ def render(network: Any, scene: Tensor, targets: Tensor) -> Tensor:
     found = network.render_blocks(network.render_norm(tokens))[:, :patches]
     pixels = network.pixels(network.pixel_norm(found)).float().sigmoid()
     size = network.config.size
-    return unpatchify(pixels, network.config.patch, (size, size)).unflatten(0, (scenes, views))
-
-
-assert all(size.channels % HEAD == 0 for size in SIZES.values())
+    return unpatchify(pixels, network.config.patch, (size, size)).view(scenes, views, 3, size, size)

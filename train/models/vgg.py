@@ -97,6 +97,7 @@ def _torchvision(path: Path) -> list[tuple[Tensor, Tensor]]:
 
 def _matconvnet(path: Path) -> list[tuple[Tensor, Tensor]]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         layers = np.atleast_1d(loadmat(path, squeeze_me=True, struct_as_record=False)["layers"])
@@ -105,5 +106,5 @@ def _matconvnet(path: Path) -> list[tuple[Tensor, Tensor]]:
         if len(found) < len(_TORCHVISION):
             raise ValueError(f"{len(found)} convolutions, expected {len(_TORCHVISION)}")
         return [(torch.from_numpy(w.transpose(3, 2, 0, 1).copy()), torch.from_numpy(b.copy())) for w, b in found]
-    except (OSError, NotImplementedError, *NONSENSE) as problem:
+    except (OSError, MatReadError, NotImplementedError, *NONSENSE) as problem:
         raise RecipeError(f"VGG-19: {path} is not MatConvNet's imagenet-vgg-verydeep-19.mat: {problem}") from problem

@@ -59,7 +59,7 @@ class Perceptual(nn.Module):
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         with float32_island(images.device):
-            return self.compare(images.float(), others.float())
+            return self.compare(images.float(), others.detach().float())
 
     def compare(self, images: Tensor, others: Tensor) -> Tensor:
         raise NotImplementedError
