@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from brickyard.shards.errors import RecipeError
 from brickyard.train.models import sparse
+from brickyard.train.models.norms import BatchNorm
 from brickyard.train.models.sparse_unet import CONFIGS, SparseUNet, SparseUNetConfig, find_config, head, padded
 from brickyard.train.voxels import VoxelConfig, Voxels, voxelise
 
@@ -85,6 +86,29 @@ def test_mink34_has_the_parameters_of_res16unet34c() -> None:
     with_head = sum(p.numel() for p in (*network.parameters(), *head(network.channels, 64).parameters()))
     assert network.channels == 96
     assert with_head == 37_849_184
+
+
+def test_spunet_has_the_parameters_of_the_public_one() -> None:
+    """Counted by building the public class: 6 channels of input as indoors, 4 as outdoors, no classifier."""
+    for inputs, parameters in ((6, 39_155_904), (4, 39_147_904)):
+        assert sum(p.numel() for p in SparseUNet("spunet", inputs).parameters()) == parameters
+    norms = [module for module in SparseUNet("spunet", 6).modules() if isinstance(module, BatchNorm)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+
+
+def test_a_wider_stem_sees_farther() -> None:
+    torch.manual_seed(0)
+    xyz = torch.tensor([[0.0, 0, 0], [2.0, 0, 0]])
+    for kernel, far in ((None, False), (5, True)):
+        sizes = SparseUNetConfig(stem=4, planes=(4, 4), layers=(0, 0), stem_kernel=kernel, widen="down")
+        network, grids = SparseUNet(sizes, 1).eval(), VoxelConfig(kind="cartesian", size=(1.0, 1.0, 1.0))
+        stems = []
+        for color in (0.0, 1.0):
+            features = torch.tensor([[1.0], [color]])
+            voxels = voxelise(xyz, features, torch.zeros(2, dtype=torch.int64), 1, grids)
+            shape = padded(voxels.shape, 2, 1)
+            stems.append(network.stem(sparse.sparse_tensor(features, voxels.indices, shape, 1)).features[0])
+        assert torch.equal(stems[0], stems[1]) != far
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])

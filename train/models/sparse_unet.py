@@ -2,7 +2,9 @@
 
 A stem, four times (halve the resolution, residual blocks), four times (double it, join the encoder's features of that
 resolution, residual blocks). `mink34` is Res16UNet34C, the student of PPKT, SLidR and ST-SLidR, with kernel 3 in every
-layer; `small` and `tiny` have the same shape at sizes a CPU can train.
+layer; `small` and `tiny` have the same shape at sizes a CPU can train. `spunet` is the SpUNet-v1m1 of PonderV2's and
+Pointcept's code without its classifier: the same stages, a first kernel of 5, and `down` changes the number of channels
+instead of the block behind it. (With that code's weights, its outputs bit for bit.)
 
 The network ends with the features of its last decoder stage, one row per voxel: what a linear probe reads. The 1x1
 layer to the contrastive space or to classes is separate (`head`), because it is thrown away after pretraining.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,20 +36,28 @@ class SparseUNetConfig:
         planes: channels of the encoder stages, then as many of the decoder stages.
         layers: residual blocks of these stages.
         kernel: edge of the submanifold kernels.
+        stem_kernel: of the first layer; None for `kernel`.
+        widen: which layer of an encoder stage changes the number of channels: its first "block", or the "down" before.
         bn_momentum: of every batch norm (torch's convention: weight of the new batch).
+        bn_eps: added to their variances.
     """
 
     stem: int
     planes: tuple[int, ...]
     layers: tuple[int, ...]
     kernel: int = 3
+    stem_kernel: int | None = None
+    widen: Literal["block", "down"] = "block"
     bn_momentum: float = 0.05
+    bn_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         if len(self.planes) != len(self.layers) or len(self.planes) % 2 or not self.planes:
             raise ValueError("planes and layers need the same, even number of stages (encoder, then decoder)")
-        if min(self.planes) < 1 or min(self.layers) < 0 or self.stem < 1 or self.kernel % 2 == 0:
-            raise ValueError("channels must be positive, layers not negative, and the kernel odd")
+        if min(self.planes) < 1 or min(self.layers) < 0 or self.stem < 1:
+            raise ValueError("channels must be positive, layers not negative")
+        if self.kernel % 2 == 0 or (self.stem_kernel is not None and self.stem_kernel % 2 == 0):
+            raise ValueError("kernels must be odd")
 
     @property
     def levels(self) -> int:
@@ -59,8 +69,12 @@ CONFIGS = {
     "mink34": SparseUNetConfig(stem=32, planes=(32, 64, 128, 256, 256, 128, 96, 96), layers=(2, 3, 4, 6, 2, 2, 2, 2)),
     "small": SparseUNetConfig(stem=32, planes=(32, 64, 96, 128, 96, 64, 64, 64), layers=(1,) * 8),
     "tiny": SparseUNetConfig(stem=16, planes=(16, 32, 48, 48, 32, 32), layers=(1,) * 6),
-}
-"""name -> sizes; 37.8, 3.4 and 0.5 million parameters."""
+    "spunet": SparseUNetConfig(
+        stem=32, planes=(32, 64, 128, 256, 256, 128, 96, 96), layers=(2, 3, 4, 6, 2, 2, 2, 2), stem_kernel=5,
+        widen="down", bn_momentum=0.01, bn_eps=1e-3,
+    ),
+}  # fmt: skip
+"""name -> sizes; 37.8, 3.4, 0.5 and 39.2 million parameters."""
 
 
 class SparseUNet(nn.Module):
@@ -77,24 +91,25 @@ class SparseUNet(nn.Module):
         self.config = config = find_config(config) if isinstance(config, str) else config
         device = torch.device(device)
         levels, planes = config.levels, config.planes
+        kernel = config.stem_kernel or config.kernel
+        key = "level0" if kernel == config.kernel else "stem"
         self.stem = _ConvNorm(
-            sparse.submanifold(inputs, config.stem, kernel=config.kernel, key="level0", device=device),
-            config.stem,
-            config.bn_momentum,
+            sparse.submanifold(inputs, config.stem, kernel=kernel, key=key, device=device), config.stem, config
         )
         width = config.stem
         self.down, self.encoder, skips = nn.ModuleList(), nn.ModuleList(), [width]
         for level in range(levels):
-            convolution = sparse.down(width, width, key=f"down{level}", device=device)
-            self.down.append(_ConvNorm(convolution, width, config.bn_momentum))
-            self.encoder.append(_stage(config, width, level, device))
+            wide = planes[level] if config.widen == "down" else width
+            convolution = sparse.down(width, wide, key=f"down{level}", device=device)
+            self.down.append(_ConvNorm(convolution, wide, config))
+            self.encoder.append(_stage(config, wide, level, device))
             width = planes[level]
             skips.append(width)
         self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(levels)):
             stage = 2 * levels - 1 - level
             convolution = sparse.up(width, planes[stage], key=f"down{level}", device=device)
-            self.up.append(_ConvNorm(convolution, planes[stage], config.bn_momentum))
+            self.up.append(_ConvNorm(convolution, planes[stage], config))
             joined = planes[stage] + skips[level]
             self.decoder.append(_stage(config, joined, stage, device))
             width = planes[stage]
@@ -144,12 +159,16 @@ def padded(shape: tuple[int, int, int], multiple: int, batch: int) -> tuple[int,
     return a, b, c
 
 
+def _norm(channels: int, config: SparseUNetConfig) -> BatchNorm:
+    return BatchNorm(channels, eps=config.bn_eps, momentum=config.bn_momentum)
+
+
 class _ConvNorm(nn.Module):
     """Convolution, batch norm, and (by default) ReLU."""
 
-    def __init__(self, convolution: nn.Module, channels: int, momentum: float, *, relu: bool = True) -> None:
+    def __init__(self, convolution: nn.Module, channels: int, config: SparseUNetConfig, *, relu: bool = True) -> None:
         super().__init__()
-        self.convolution, self.norm, self.relu = convolution, BatchNorm(channels, momentum=momentum), relu
+        self.convolution, self.norm, self.relu = convolution, _norm(channels, config), relu
         weight = convolution.weight
         assert isinstance(weight, Tensor)
         # He initialisation, fan out, as MinkowskiEngine's networks: spconv's kernels are (outputs, k, k, k, inputs).
@@ -166,17 +185,12 @@ class _Block(nn.Module):
 
     def __init__(self, config: SparseUNetConfig, inputs: int, outputs: int, key: str, device: torch.device) -> None:
         super().__init__()
-        momentum, kernel = config.bn_momentum, config.kernel
-        self.first = _ConvNorm(
-            sparse.submanifold(inputs, outputs, kernel=kernel, key=key, device=device), outputs, momentum
-        )
-        self.second = _ConvNorm(
-            sparse.submanifold(outputs, outputs, kernel=kernel, key=key, device=device), outputs, momentum, relu=False
-        )
+        first = sparse.submanifold(inputs, outputs, kernel=config.kernel, key=key, device=device)
+        second = sparse.submanifold(outputs, outputs, kernel=config.kernel, key=key, device=device)
+        self.first, self.second = _ConvNorm(first, outputs, config), _ConvNorm(second, outputs, config, relu=False)
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
-            norm = BatchNorm(outputs, momentum=momentum)
-            self.shortcut = nn.Sequential(nn.Linear(inputs, outputs, bias=False), norm)
+            self.shortcut = nn.Sequential(nn.Linear(inputs, outputs, bias=False), _norm(outputs, config))
 
     def forward(self, x: Any) -> Any:
         y = self.second(self.first(x))

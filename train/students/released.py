@@ -67,7 +67,7 @@ def save_released(path: str | Path, student: Student) -> None:
     if isinstance(student, PointStudent):
         save_published(path, student, student.decoder)
         return
-    if not isinstance(student, UNetStudent) or student.inputs != ("intensity",):
+    if not isinstance(student, UNetStudent) or student.inputs != ("intensity",) or not _minkowski(student):
         raise BrickyardError(f"{path}: a {student.config.kind!r} of {student.inputs} has no public counterpart")
     size = student.config.voxels.size
     cylindrical = student.config.voxels.kind == "cylindrical"
@@ -81,6 +81,10 @@ def save_released(path: str | Path, student: Student) -> None:
     weights = {name: value.detach().cpu().contiguous() for name, value in to_mink(student.network).items()}
     config = {"cylindrical_coordinates": cylindrical, "voxel_size": size[0], "kernel_size": 3}
     torch.save({"model_points": weights, "config": config}, path)
+
+
+def _minkowski(student: UNetStudent) -> bool:
+    return student.network.config.widen == "block"
 
 
 def _unet(weights: Mapping[str, Tensor], settings: Any, path: str | Path, device: torch.device | str) -> UNetStudent:
