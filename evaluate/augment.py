@@ -1,6 +1,7 @@
 """Augmentation of labelled scenes, as published for the supervised protocols of Sonata and Pointcept.
 
-A fifth of the points is dropped, the others are moved (turn, tilt, scale, flip, jitter, elastic distortion: `train.views.geometry`), coloured anew
+A fifth of the points is dropped, the others are moved (turn, tilt, scale, flip, jitter, elastic distortion:
+`train.views.geometry`), coloured anew
 (contrast stretched, all shifted, noise on each point), cropped to a ball of the nearest so many voxels; scenes of a
 batch are laid over each other in pairs (Mix3D, Nekrasov et al., 3DV 2021). Batched functions on the training device;
 every random number is a function of the scene's seed.

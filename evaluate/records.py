@@ -29,6 +29,8 @@ OLD_RESULTS, OLD_PROBE = "results.json", "probe.json"
 LINEAR_PROBE = "linear_probe"
 """Name of the protocol whose scores stand for a run where there is room for one number."""
 
+TRAININGS = "evaluate"
+"""In a run's folder: what protocols trained, each a run's folder of its own (see `evaluate.supervised`)."""
 FEATURES = "features"
 FEATURES_MANIFEST = "features.json"
 """In the folder of the pictures; written last."""

@@ -17,7 +17,6 @@ from brickyard.evaluate.protocols.protocol import Measured
 from brickyard.evaluate.protocols.registry import Chosen
 from brickyard.evaluate.subject import RawSubject, Subject
 from brickyard.evaluate.table import INITS, columns_document
-from brickyard.evaluate.weights import weights_digest as weights_digest
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError
 from brickyard.train.students.base import Exported

@@ -61,7 +61,9 @@ def supervised(student: Student, corpus: Corpus, config: SupervisedConfig, folde
     with Group.join(str(student.device)) as group:
         model = trained(student, corpus, config, folder)
         mine = held_out[group.rank :: group.world]
-        confusion = confusions(model, corpus, config, mine, VARIANTS[config.test_variants], config.most_turns)
+        confusion = confusions(
+            model, corpus, config, mine, variants=VARIANTS[config.test_variants], most_turns=config.most_turns
+        )
         shared = group.share({"confusion": confusion.tolist()})
     total = np.sum([np.array(rank["confusion"], np.int64) for rank in shared], axis=0)
     return score(total, taxonomy(config.taxonomy).classes, (len(rows), len(held_out)))
@@ -72,6 +74,7 @@ def confusions(
     corpus: Corpus,
     config: SupervisedConfig,
     rows: NDArray[np.int64],
+    *,
     variants: Sequence[Variant],
     most_turns: int,
 ) -> NDArray[np.int64]:
@@ -166,7 +169,7 @@ def _validation(config: SupervisedConfig, corpus: Corpus, loop: TrainConfig) -> 
 
     def measure(network: Exported) -> Mapping[str, float]:
         assert isinstance(network, Segmenter)
-        return {"miou": mean_iou(confusions(network, corpus, config, rows, PLAIN, 1))}
+        return {"miou": mean_iou(confusions(network, corpus, config, rows, variants=PLAIN, most_turns=1))}
 
     return Watch(every=loop.checkpoint_every, network="student", measure=measure, score="miou")
 

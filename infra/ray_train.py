@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brickyard.evaluate.watched import Watched
 from brickyard.infra.cluster import cluster
 from brickyard.shards.cache import CacheConfig
 from brickyard.shards.corpus import Corpus
@@ -56,6 +57,7 @@ class Training:
         parts: what is trained on. cache: of what is read from it.
         out: folder of the run, absolute.
         continue_with: see `train.loop.train`.
+        watched: what is measured while training goes on, on the first part's corpus.
     """
 
     config: TrainConfig
@@ -64,6 +66,7 @@ class Training:
     out: str
     cache: CacheConfig | None = None
     continue_with: str | None = None
+    watched: Watched | None = None
 
     def portions(self) -> list[Portion]:
         """The parts, opened."""
@@ -131,7 +134,9 @@ def _worker(table: dict[str, Any]) -> None:
 
         config = dataclasses.replace(config, device=str(get_device()))
     try:
-        train(config, training.settings, training.portions(), training.out, continue_with=training.continue_with)
+        portions = training.portions()
+        watch = training.watched.watch(portions[0].corpus) if training.watched else None
+        train(config, training.settings, portions, training.out, continue_with=training.continue_with, watch=watch)
     except Stopped as problem:  # on all workers, so nobody waits for this one
         failed.write_text(str(problem))
     except BrickyardError as problem:

@@ -7,12 +7,12 @@
     stslidr-...                         as ST-SLidR trains: 50 epochs, batch 16
     slidr-...-tiny                      the same question on a CPU, in so many steps; numbers of their own
 
-Settings are those of SLidR's code (github.com/valeoai/SLidR, `config/semseg_*.yaml` and `downstream/`): SGD with momentum
-0.9, dampening 0.1 and weight decay 1e-4; a cosine that stays within an epoch; the trunk at 0.02 (0.05 on SemanticKITTI)
-and the new layer at 2.0, or 0.05 for the linear probe; cross-entropy and Lovasz; turns about z and flips, nothing else;
-batch norms with momentum 0.02 and, where the trunk is frozen, with the statistics they were trained with; a classifier
-with an output more than there are classes, for points without label; voxels as in pretraining; points take the
-prediction of their voxel; the last weights are scored.
+Settings are those of SLidR's code (github.com/valeoai/SLidR, `config/semseg_*.yaml` and `downstream/`): SGD with
+momentum 0.9, dampening 0.1 and weight decay 1e-4; a cosine that stays within an epoch; the trunk at 0.02 (0.05 on
+SemanticKITTI) and the new layer at 2.0, or 0.05 for the linear probe; cross-entropy and Lovasz; turns about z and
+flips, nothing else; batch norms with momentum 0.02 and, where the trunk is frozen, with the statistics they were
+trained with; a classifier with an output more than there are classes, for points without label; voxels as in
+pretraining; points take the prediction of their voxel; the last weights are scored.
 """
 
 from __future__ import annotations

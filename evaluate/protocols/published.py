@@ -8,8 +8,8 @@ A number is shown only where nothing differs: the fingerprint of the settings as
 splits, is that of the published settings with the official sizes. The seed alone is free. Official lists of scenes and
 points are files that only users have, so where a number was measured on such a list, one must have been given.
 
-Beside some presets nothing stands although numbers were published, because it is not known how they came about: those of
-Sonata outdoors (neither settings nor weights were released) and those on 1 % of Waymo (nobody says which scans).
+Beside some presets nothing stands although numbers were published, because it is not known how they came about: those
+of Sonata outdoors (neither settings nor weights were released), those on 1 % of Waymo (nobody says which scans).
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def published(name: str, preset: SupervisedConfig, config: SupervisedConfig, sce
     if record.listed is not None:
         if getattr(config, record.listed) is None:
             return Published(source=f"not comparable: published on the official list, give it as {record.listed}")
-        used = replace(used, **{record.listed: None})
+        nothing: dict[str, Any] = {record.listed: None}
+        used = replace(used, **nothing)
     train = scenes[0] if isinstance(record.train, range) and scenes[0] in record.train else record.train
     if scenes != (train, record.val):
         expected = f"{record.train.start} to {record.train[-1]}" if isinstance(record.train, range) else record.train

@@ -1,8 +1,8 @@
 """Segmentation: a classifier, a decoder or all of the network trained on labelled scenes, scored on every raw point.
 
 How it is trained is told in `evaluate.supervised`; here are the numbers, as presets "<benchmark>-<kind>" and
-"<benchmark>-<kind>-tiny" (of the linear kind, the tiny one is a preset of the linear probe). Those of the image-to-lidar
-publications are in `evaluate.protocols.image_to_lidar`.
+"<benchmark>-<kind>-tiny" (of the linear kind, the tiny one is a preset of the linear probe). Those of the
+image-to-lidar publications are in `evaluate.protocols.image_to_lidar`.
 
 Rooms, as published (recipes of Sonata and Pointcept): voxels of 0.02 m, batch 24, 800 epochs (3,000 for S3DIS, where
 60 % of a room are cropped first, then larger balls), AdamW 0.002 with weight decay 0.02, encoder blocks at a tenth, one
@@ -10,10 +10,10 @@ cycle with 5 % warm-up from a tenth to a ten-thousandth, in which beta1 goes fro
 points dropped from every scene, cross-entropy and Lovasz, gradient norm 3. A frozen encoder stays in training mode, so
 blocks are left out at random. A hundred validations by voxels; the best weights are scored, in 13 test variants.
 
-Streets, as published with Concerto for several networks (Sonata's own settings were not released): 0.05 m, batch 64 (12
-in the recipes of networks trained from scratch), 50 epochs, weight decay 0.005, 4 % warm-up and down to a thousandth,
-10 variants. On Waymo coordinates are clamped to 75.2 m around the sensor and heights of -4..2 m. (The joint recipes of a
-sparse U-Net clamp SemanticKITTI likewise, at 35.2 m: `clamp: [-35.2, -35.2, -4, 35.2, 35.2, 2]`.)
+Streets, as published with Concerto for several networks (Sonata's own settings were not released): 0.05 m, batch 64
+(12 in the recipes of networks trained from scratch), 50 epochs, weight decay 0.005, 4 % warm-up and down to a
+thousandth, 10 variants. On Waymo coordinates are clamped to 75.2 m around the sensor and heights of -4..2 m. (The joint
+recipes of a sparse U-Net clamp SemanticKITTI likewise, at 35.2 m: `clamp: [-35.2, -35.2, -4, 35.2, 35.2, 2]`.)
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from brickyard.evaluate.show.html import Html, cards, chips, count, page, table,
 from brickyard.evaluate.show.raster import data_uri
 from brickyard.evaluate.show.summary import Curve, FeatureScene, Probe, ProbeRun, RunSummary
 from brickyard.shards.storage import Store
+from brickyard.train.running.watching import WATCHED
 
 _INIT_COLOURS = {"random": "var(--muted)", "pretrained": COLOURS[0]}
 
@@ -70,7 +71,19 @@ def _curves(curves: Sequence[Curve]) -> Html | None:
         line_chart("Data wait", lines(lambda c: c.wait_share), percent=True),
         tag("h2", "Learning rate"),
         line_chart("Learning rate", lines(lambda c: c.learning_rate), smooth=False),
+        [_watched(curves, name) for name in dict.fromkeys(name for c in curves for name in c.watched)],
     )
+
+
+def _watched(curves: Sequence[Curve], name: str) -> Html:
+    """What was measured while training went on."""
+    lines = [
+        Line(name=c.name, steps=np.array(c.watched[name][0], np.float64), values=np.array(c.watched[name][1]))
+        for c in curves
+        if name in c.watched
+    ]
+    title = f"While training: {name.removeprefix(WATCHED)}"
+    return tag("div", tag("h2", title), line_chart(title, lines, smooth=False))
 
 
 def _probe(probe: Probe) -> Html:

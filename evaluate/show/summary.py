@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from brickyard.evaluate.show.colour import RGB
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import NONSENSE, BrickyardError
 from brickyard.train.running.metrics import read_metrics
+from brickyard.train.running.watching import WATCHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ class Curve:
     Attributes:
         name: such as "st-slidr seed 0".
         step, loss, learning_rate, wait_share: equally long; the share of a step's time spent waiting for data is 0..1.
+        watched: what was measured while training went on: name -> its steps and values.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Curve:
     loss: tuple[float, ...]
     learning_rate: tuple[float, ...]
     wait_share: tuple[float, ...]
+    watched: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,18 @@ def read_curve(run: Path, name: str) -> Curve:
         loss=column("loss"),
         learning_rate=column("lr"),
         wait_share=column("data_wait", "wait_share"),
+        watched={name: _measured(rows, name) for name in watched_names(rows)},
     )
+
+
+def watched_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names in a log of what was measured while training went on, sorted."""
+    return sorted({name for row in rows for name in row if name.startswith(WATCHED)})
+
+
+def _measured(rows: Iterable[Mapping[str, Any]], name: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
+    return tuple(step for step, _ in points), tuple(value for _, value in points)
 
 
 def join_probes(results: Iterable[Mapping[str, Any]]) -> Probe:

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from brickyard.evaluate.features import random_student
 from brickyard.evaluate.protocols.linear_probe import ProbeConfig
 from brickyard.evaluate.protocols.registry import Chosen, choose
-from brickyard.evaluate.records import FEATURES, LINEAR_PROBE, append_result
-from brickyard.evaluate.results import Evaluation, weights_digest
+from brickyard.evaluate.records import FEATURES, LINEAR_PROBE, TRAININGS, append_result
+from brickyard.evaluate.results import Evaluation
 from brickyard.evaluate.splits import split_rows
 from brickyard.evaluate.table import class_table, result_table
+from brickyard.evaluate.weights import weights_digest
 from brickyard.infra.config import Deferred
 from brickyard.infra.recipe import load_recipe
 from brickyard.infra.verbs.features import draw_features, finished
@@ -35,6 +35,7 @@ from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.train.loop import TrainConfig
 from brickyard.train.objectives import ObjectiveConfig
+from brickyard.train.running.distributed import Group
 from brickyard.train.running.records import read_config
 from brickyard.train.running.run_folder import recipe_differences
 
@@ -87,6 +88,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         _check_made_by(args.run, *training(recipe.train), recipe=args.recipe)
     corpus = Corpus.open(args.corpus)
     result = evaluate_run(args.run, corpus, config, chosen)
+    chief = os.environ.get("RANK", "0") == "0"
+    args.json = args.json and chief  # under torchrun only one of the processes answers
+    if not chief:
+        return result, 0
     if not args.json:
         alone = not config.protocols
         print(table(*(class_table if alone else result_table)(result["protocols"])))
@@ -106,9 +111,18 @@ def _check_made_by(run: Path, config: TrainConfig, settings: ObjectiveConfig, *,
 
 
 def evaluate_run(run_folder: Path, corpus: Corpus, config: EvaluateConfig, chosen: Sequence[Chosen]) -> dict[str, Any]:
-    """All protocols on what a run has exported; each a line in the run's results as soon as it is measured."""
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(automatic if config.device == "auto" else config.device)
+    """All protocols on what a run has exported; each a line in the run's results as soon as it is measured.
+
+    Under torchrun, protocols that train something share the work; the others are measured by every rank alike.
+    """
+    with Group.join(config.device) as group:
+        return _evaluate_run(run_folder, corpus, config, chosen, group)
+
+
+def _evaluate_run(
+    run_folder: Path, corpus: Corpus, config: EvaluateConfig, chosen: Sequence[Chosen], group: Group
+) -> dict[str, Any]:
+    device = group.device
     network, seed = finished(run_folder, device), int(read_config(run_folder)["train"]["seed"])
     networks = {"pretrained": network}
     if "random" in config.baselines:
@@ -116,7 +130,8 @@ def evaluate_run(run_folder: Path, corpus: Corpus, config: EvaluateConfig, chose
     # memory for encoded scenes is of use only where several protocols read them
     sharing = sum(one.protocol.reads_features for one in chosen)
     keep = config.cache_gib if sharing > 1 else 0.0
-    evaluation = Evaluation(corpus, networks, raw="raw" in config.baselines, keep_gib=keep)
+    trainings = run_folder / TRAININGS
+    evaluation = Evaluation(corpus, networks, raw="raw" in config.baselines, keep_gib=keep, trainings=trainings)
     for one in chosen:
         evaluation.check(one)
     whose = {"run": str(run_folder), "seed": seed, "corpus": corpus.fingerprint}
@@ -126,5 +141,6 @@ def evaluate_run(run_folder: Path, corpus: Corpus, config: EvaluateConfig, chose
         measured = evaluation.run(one)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entries.append({**whose, "when": now, "weights": weights, **measured})
-        append_result(run_folder, entries[-1])
+        if group.rank == 0:
+            append_result(run_folder, entries[-1])
     return {**whose, "protocols": entries}

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from brickyard.evaluate.records import LINEAR_PROBE, probe_of, read_results
+from brickyard.evaluate.show.summary import watched_names
 from brickyard.evaluate.table import side_by_side
 from brickyard.infra.verbs.text import duration, size, table
 from brickyard.shards.errors import BrickyardError
 from brickyard.train.running.metrics import read_metrics
 from brickyard.train.running.records import CONFIG, read_config, read_summary
+from brickyard.train.running.watching import WATCHED
 
 _SHOWN = 40
 
@@ -38,7 +40,7 @@ def describe(folder: Path) -> dict[str, Any]:
     """What a run has come to; JSON. What is not known yet is None.
 
     Keys: run, objective, seed, steps, of_steps, finished, last_loss, best_loss, seconds, data_wait (share of the time),
-    peak_bytes, probe (mean IoU, 0..1).
+    peak_bytes, probe (mean IoU, 0..1), watched (what was measured while training went on, the last of each).
     """
     config, lines = read_config(folder), read_metrics(folder)
     summary, probe = read_summary(folder) or {}, probe_of(read_results(folder))
@@ -58,6 +60,10 @@ def describe(folder: Path) -> dict[str, Any]:
         "data_wait": summary.get("data_wait", sum(waits) / len(waits) if waits else None),
         "peak_bytes": (summary.get("memory") or {}).get("peak") or (int(max(peaks) * 2**30) if peaks else None),
         "probe": probe["results"]["pretrained"]["miou"] if probe else None,
+        "watched": {
+            name.removeprefix(WATCHED): next(line[name] for line in reversed(lines) if name in line)
+            for name in watched_names(lines)
+        },
     }
 
 
@@ -85,7 +91,12 @@ def runs_table(found: Sequence[dict[str, Any]]) -> str:
         ]
         for one in found
     ]
-    return table(["run", "objective", "steps", "loss", "best", "time", "data wait", "peak", "probe mIoU"], rows)
+    head = ["run", "objective", "steps", "loss", "best", "time", "data wait", "peak", "probe mIoU"]
+    for name in dict.fromkeys(name for one in found for name in one["watched"]):
+        head.append(f"watched {name}")
+        for row, one in zip(rows, found, strict=True):
+            row.append(_number(one["watched"].get(name), ".3f"))
+    return table(head, rows)
 
 
 def measured_table(names: Sequence[str], measured: Sequence[dict[str, Any]]) -> str:

@@ -11,10 +11,13 @@ import argparse
 import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from brickyard.evaluate.protocols.linear_probe import ProbeConfig
+from brickyard.evaluate.protocols.registry import choose
+from brickyard.evaluate.watched import Watched
 from brickyard.infra.config import Deferred, dump, to_yaml
 from brickyard.infra.corpora import CorpusConfig, from_arguments, open_portions
 from brickyard.infra.layers import CORPORA, compose_recipe, with_absolute_roots, with_variables
@@ -22,6 +25,7 @@ from brickyard.infra.recipe import Recipe, load_recipe, resolved_recipe
 from brickyard.infra.verbs.text import duration
 from brickyard.shards.atomic import write_whole
 from brickyard.shards.cache import CacheConfig
+from brickyard.shards.errors import RecipeError
 from brickyard.shards.uri import redacted
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives import CONFIGS, ObjectiveConfig
@@ -34,6 +38,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     args.json = args.json and chief  # under torchrun only one of the processes answers
     recipe, _ = load_recipe(args.recipe, args.set, raw=False)
     config, objective = training(recipe.train)
+    measured = watched(recipe.train)
     if args.seed is not None:
         config = dataclasses.replace(config, seed=args.seed)
     cache = None if args.cache is None else CacheConfig(folder=args.cache, max_bytes=args.cache_gib << 30)
@@ -42,7 +47,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     kept = resolved_recipe(args.recipe, args.set)
     written = kept.get("train", {}).get("corpora")
     corpora = written if written and not args.corpus and used == given else redacted(dump(used))
-    resolved = to_yaml(kept | {"train": section_of(config, objective) | {"corpora": corpora}}).encode()
+    also = {"watch": watch} if (watch := kept.get("train", {}).get("watch")) else {}
+    resolved = to_yaml(kept | {"train": section_of(config, objective) | {"corpora": corpora} | also}).encode()
     if chief and not any((args.out / "checkpoints").glob("step-*")):
         write_whole(args.out / RECIPE, resolved)
     if args.workers is not None or args.address is not None:
@@ -55,10 +61,12 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
             out=str(args.out.resolve()),
             cache=cache,
             continue_with=args.continue_with,
+            watched=measured,
         )
         summary = train_on_ray(job, workers=args.workers or 1, address=args.address)
     else:
-        summary = train(config, objective, portions, Path(args.out), continue_with=args.continue_with)
+        watch = measured.watch(portions[0].corpus) if measured else None
+        summary = train(config, objective, portions, Path(args.out), continue_with=args.continue_with, watch=watch)
     if chief:  # a run that went on may have other settings where they decide no number
         write_whole(args.out / RECIPE, resolved)
     if not args.json and chief:
@@ -70,16 +78,60 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """The recipe's `train.watch` section: a protocol on a few scenes, every so many steps, in the log and on the page.
+
+    Attributes:
+        every: steps, a multiple of `checkpoint_every`: the checkpoint with the best number is kept.
+        network: "student", or "teacher" where the objective has one that follows the student.
+        protocol: name of a protocol, such as "knn" or "linear_probe".
+        settings: of the protocol; say `taxonomy` and `dataset`.
+        train_scenes, val_scenes: of the first corpus, at most so many scenes, drawn once and for all; the settings
+            `fraction` and `val_scenes` of the protocol count more.
+    """
+
+    every: int
+    network: Literal["student", "teacher"] = "student"
+    protocol: str = "knn"
+    settings: Deferred = field(default_factory=Deferred)
+    train_scenes: int = 20
+    val_scenes: int = 10
+
+    def __post_init__(self) -> None:
+        if min(self.every, self.train_scenes, self.val_scenes) < 1:
+            raise ValueError("every, train_scenes and val_scenes must be positive")
+
+    def resolve(self) -> Watched:
+        """The protocol with its settings; raises `RecipeError` with the line."""
+        try:
+            chosen = choose(self.protocol, ProbeConfig())
+        except RecipeError as problem:
+            raise self.settings.error(str(problem)) from problem
+        loaded = self.settings.load(chosen.protocol.config)
+        set_here = {key: getattr(loaded, key) for key in self.settings.plain()}
+        config = dataclasses.replace(chosen.config, **set_here)
+        return Watched(
+            every=self.every,
+            network=self.network,
+            chosen=dataclasses.replace(chosen, config=config),
+            train_scenes=self.train_scenes,
+            val_scenes=self.val_scenes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSection(TrainConfig):
     """The recipe's `train` section: the loop's settings, and what is learned.
 
     Attributes:
         objective: `name` of an objective, and its settings.
         corpora: what to train on, unless the command line says it; several are mixed by weight.
+        watch: what is measured while training goes on, if anything.
     """
 
     objective: Deferred
     corpora: tuple[CorpusConfig, ...] = ()
+    watch: WatchConfig | None = None
 
 
 def training(section: Deferred) -> tuple[TrainConfig, ObjectiveConfig]:
@@ -88,6 +140,12 @@ def training(section: Deferred) -> tuple[TrainConfig, ObjectiveConfig]:
     _, objective = loaded.objective.choose("name", CONFIGS)
     loop = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(TrainConfig)}
     return TrainConfig(**loop), objective
+
+
+def watched(section: Deferred) -> Watched | None:
+    """What the section wants measured while training goes on; raises `RecipeError` with the line."""
+    watch = section.load(TrainSection).watch
+    return None if watch is None else watch.resolve()
 
 
 def corpora_of(path: Path, settings: Sequence[str] = ()) -> tuple[CorpusConfig, ...]:

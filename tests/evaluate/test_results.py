@@ -15,10 +15,11 @@ from brickyard.evaluate.protocols.knn import KnnConfig
 from brickyard.evaluate.protocols.linear_probe import ProbeConfig, probe
 from brickyard.evaluate.protocols.registry import PROTOCOLS, Chosen
 from brickyard.evaluate.protocols.shortcut import ShortcutConfig
-from brickyard.evaluate.results import Evaluation, weights_digest
+from brickyard.evaluate.results import Evaluation
 from brickyard.evaluate.splits import SceneConfig
-from brickyard.evaluate.supervised import SupervisedConfig
+from brickyard.evaluate.segment import SupervisedConfig
 from brickyard.evaluate.table import result_table
+from brickyard.evaluate.weights import weights_digest
 from brickyard.shards.corpus import Corpus
 from brickyard.train.clouds import Cloud
 from brickyard.train.students.base import Rows

@@ -13,7 +13,7 @@ from brickyard.evaluate.augment import AugmentConfig
 from brickyard.evaluate.features import random_student
 from brickyard.evaluate.segment import LabelledCloud, Segment, SupervisedConfig, segmentation_loss
 from brickyard.evaluate.segmenter import Kind, Segmenter, SegmenterConfig, adapted
-from brickyard.evaluate.supervised import loop_of, supervised, trained
+from brickyard.evaluate.supervised import supervised, trained
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.train.clouds import Cloud
@@ -151,9 +151,7 @@ def test_labelled_rows_alone_make_the_loss(corpus: Corpus) -> None:
     torch.testing.assert_close(segmentation_loss(model, [item], config, size=0.1, few=False).total, expected)
     with_lovasz = segmentation_loss(model, [item], replace(config, lovasz=1.0), size=0.1, few=False)
     assert with_lovasz.total > expected and set(with_lovasz.metrics) == {"cross_entropy", "lovasz"}
-    nothing = segmentation_loss(
-        model, [replace(item, labels=torch.full((80,), -1))], config, size=0.1, few=False
-    )
+    nothing = segmentation_loss(model, [replace(item, labels=torch.full((80,), -1))], config, size=0.1, few=False)
     assert nothing.total.item() == 0 and not nothing.usable
 
 

@@ -17,6 +17,9 @@ from brickyard.shards.errors import RecipeError
 from brickyard.train.objectives.objective import Objective
 from brickyard.train.students.base import Exported
 
+WATCHED = "watch_"
+"""What names in the log begin with, of what was measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
@@ -53,8 +56,8 @@ class Watch:
             numbers = self.measure(network.eval())
         for module, training in modes:
             module.training = training
-        return {f"watch_{name}": float(value) for name, value in numbers.items()}
+        return {f"{WATCHED}{name}": float(value) for name, value in numbers.items()}
 
     def scored(self, numbers: Mapping[str, float]) -> float:
         """The score among what `look` gave."""
-        return numbers[f"watch_{self.score}"]
+        return numbers[f"{WATCHED}{self.score}"]
