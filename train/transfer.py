@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -21,6 +22,6 @@ def send(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
-def send_table(rows: Sequence[Any], device: torch.device) -> Tensor:
+def send_table(rows: Sequence[Any] | NDArray[Any], device: torch.device) -> Tensor:
     """int64 numbers, or rows of them, on a device."""
     return send(torch.from_numpy(np.array(rows, dtype=np.int64)), device)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from brickyard.train.clouds import Cloud
 from brickyard.train.models import point_blocks
-from brickyard.train.models.point_levels import Walk
+from brickyard.train.models.walks import Walk
 from brickyard.train.objectives.objective import Loss
 from brickyard.train.objectives.sonata import Coarse, Sonata, SonataBatch, SonataObjective, SonataScene
 from brickyard.train.optimiser import OptimiserConfig, build_optimiser

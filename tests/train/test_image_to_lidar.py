@@ -12,7 +12,7 @@ from torch.nn import functional
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.stream import Stream
 from brickyard.train.augment import CropConfig, CuboidConfig
-from brickyard.train.objectives import PPKT, SLidR, STSLidR
+from brickyard.train.objectives import PPKT, SLidR, STSLidR, image_to_lidar
 from brickyard.train.objectives.image_to_lidar import ImageToLidar, ImageToLidarObjective
 from brickyard.train.objectives.paired import PairedBatch, PairedScene, collate
 from brickyard.train.students.unet import UNetConfig
@@ -120,6 +120,47 @@ def test_superpixel_rows_equal_a_loop_over_superpixels(corpus: Corpus) -> None:
                 descriptors[number], cells.permute(0, 2, 3, 1)[mask].mean(0), atol=1e-5, rtol=1e-4
             )
     torch.testing.assert_close(pixels.norm(dim=1), torch.ones_like(pixels[:, 0]), atol=1e-5, rtol=0)
+
+
+def test_descriptions_in_parts_are_the_same(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, batch = batch_of(corpus, STSLidR(student=SMALL, crop=CROP))
+    seen = torch.randn(len(batch.images), 5, CROP.height // 8, CROP.width // 8)
+    place = (batch.labels >= 0).nonzero(as_tuple=True)
+    area = torch.bincount(batch.labels[place], minlength=batch.superpixels)
+    whole = image_to_lidar.describe(seen, batch.labels, place, area)
+    monkeypatch.setattr(image_to_lidar, "_VOTES", 7)
+    assert torch.equal(image_to_lidar.describe(seen, batch.labels, place, area), whole)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_labelled_pixels_are_counted(corpus: Corpus, stride: int) -> None:
+    _, batch = batch_of(corpus, SLidR(student=SMALL, crop=CROP, pixel_stride=stride))
+    looked_at = batch.labels[:, stride // 2 :: stride, stride // 2 :: stride]
+    assert batch.labelled == int((looked_at >= 0).sum()) > 0
+
+
+@pytest.mark.parametrize("sizes", [(7, 13, 224, 416), (2, 4, 32, 64), (8, 16, 8, 16), (1, 1, 5, 5), (3, 4, 1, 1)])
+def test_interpolation_at_some_places_is_that_of_the_whole_map(sizes: tuple[int, int, int, int]) -> None:
+    height, width, *size = sizes
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, height, width, requires_grad=True)
+    image, row, column = torch.randint(3, (500,)), torch.randint(size[0], (500,)), torch.randint(size[1], (500,))
+    whole = functional.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)[image, :, row, column]
+    there = image_to_lidar.interpolate_at(x, (size[0], size[1]), image, row, column)
+    torch.testing.assert_close(there, whole, atol=1e-6, rtol=1e-6)
+    weights = torch.randn_like(whole)
+    (expected,) = torch.autograd.grad((whole * weights).sum(), x)
+    (found,) = torch.autograd.grad((there * weights).sum(), x)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_pixels_of_drawn_pairs_alone_are_those_of_the_whole_map(corpus: Corpus) -> None:
+    built, batch = batch_of(corpus, PPKT(student=SMALL, crop=CROP, pixel_stride=2))
+    seen, points = built.teacher(batch.images.float() / 255), torch.randn(len(batch.pair_point), 64)
+    whole = built._point_rows(batch, points, built._embed_pixels(seen), seen)
+    alone = built._point_rows(batch, points, None, seen)
+    assert torch.equal(alone.keys, whole.keys)
+    torch.testing.assert_close(alone.queries, whole.queries, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("cls", [PPKT, SLidR, STSLidR])

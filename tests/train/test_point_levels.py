@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from brickyard.shards.errors import BrickyardError, RecipeError
-from brickyard.train.models.point_levels import Level, Walk, Walking, coarser, finest
+from brickyard.train.models.point_levels import Level, coarser, finest
 from brickyard.train.models.serialization import BITS, ORDERS, Order, encode
+from brickyard.train.models.walks import Walk, Walking
 
 SIZE = 0.125  # a power of two, so that coordinates on its grid are exact
 counts_of_scenes = st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(any)

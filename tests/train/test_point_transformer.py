@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.train.models import point_blocks
 from brickyard.train.models.point_blocks import Attention, Block, Position, drop_paths
-from brickyard.train.models.point_levels import Walking, finest
+from brickyard.train.models.point_levels import finest
 from brickyard.train.models.point_transformer import (
     CONFIGS,
     Encoded,
@@ -27,6 +27,7 @@ from brickyard.train.models.point_transformer import (
     find_config,
 )
 from brickyard.train.models.serialization import ORDERS, encode
+from brickyard.train.models.walks import Walking
 
 CPU = torch.device("cpu")
 SIZE = 0.125

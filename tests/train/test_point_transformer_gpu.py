@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from brickyard.train.models.point_decoder import PointDecoder, PointDecoderConfig
-from brickyard.train.models.point_levels import Level, Walking, coarser, finest
+from brickyard.train.models.point_levels import Level, coarser, finest
 from brickyard.train.models.point_transformer import CONFIGS, PointTransformer, PointTransformerConfig
 from brickyard.train.models.serialization import ORDERS
+from brickyard.train.models.walks import Walking
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

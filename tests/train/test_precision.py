@@ -17,7 +17,7 @@ from brickyard.train.augment import CropConfig
 from brickyard.train.objectives import PPKT, Loss, Objective, ScaLR, SLidR, Sonata, STSLidR
 from brickyard.train.objectives.prototypes import PrototypeHead
 from brickyard.train.objectives.sonata_images import ImageTerm
-from brickyard.train.precision import float32_island
+from brickyard.train.precision import float32_island, settle
 from brickyard.train.students.point import PointStudent, PointStudentConfig
 from brickyard.train.students.unet import UNetConfig
 from brickyard.train.views.crops import CropConfig as CropViewConfig
@@ -90,3 +90,24 @@ def test_autocast_changes_nothing_outside_the_networks(name: str, corpus: Corpus
     plain, cast = loss(False), loss(True)
     assert plain.usable and plain.total.item() > 0
     assert cast.total.dtype == torch.float32 and torch.equal(cast.total, plain.total)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_tf32_reaches_sparse_convolutions(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spconv import constants
+    from spconv.pytorch import ops
+
+    assert ops.constants is constants  # which its products read
+    monkeypatch.setattr(constants, "SPCONV_ALLOW_TF32", not wanted)
+    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    attention = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        settle(torch.device("cpu"), tf32=wanted)
+        assert constants.SPCONV_ALLOW_TF32 is not wanted
+        settle(torch.device("cuda"), tf32=wanted)
+        assert constants.SPCONV_ALLOW_TF32 is wanted
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is wanted
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
+        torch.backends.cuda.enable_cudnn_sdp(attention)

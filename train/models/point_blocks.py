@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from brickyard.train.models import sparse
-from brickyard.train.models.point_levels import Level, Walk
+from brickyard.train.models.point_levels import Level
+from brickyard.train.models.walks import Walk
 
 
 class Projection(nn.Sequential):

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from brickyard.shards.errors import RecipeError
 from brickyard.train.models.casting import cast_at_once
 from brickyard.train.models.point_blocks import Pool, Projection, drop_paths, initialise, run, stage
-from brickyard.train.models.point_levels import Level, Walking, coarser, finest
+from brickyard.train.models.point_levels import Level, coarser, finest
 from brickyard.train.models.serialization import ORDERS, Order
+from brickyard.train.models.walks import Walking
 
 Published = Literal["off", "grid", "flash", "plain"]
 
@@ -182,8 +183,8 @@ class PointTransformer(nn.Module):
             BrickyardError: where numbers of rows disagree or coordinates are not finite.
             RecipeError: where a scene has too many cells, or points are masked without a mask token.
         """
-        grid = {"size": self.config.size, "levels": len(self.stages)}
-        level = finest(xyz, counts, self._walking(), cells=cells, origin=origin, **grid)
+        size, levels = self.config.size, len(self.stages)
+        level = finest(xyz, counts, self._walking(), size=size, cells=cells, origin=origin, levels=levels)
         again = self.config.checkpoint and self.training
         with contextlib.nullcontext() if again else cast_at_once(self, xyz.device):
             return self._encode(features, level, masked, again=again)

@@ -133,12 +133,12 @@ def _steps(device: torch.device, back: bool) -> Tensor:
     digits, following = [], []
     for turn in (queue := list(states)):
         row = [_descend(turn, octant) for octant in range(8)]
-        for _, after in row:
-            if after not in states:
-                states[after] = len(states)
-                queue.append(after)
-        digits.append([digit for digit, _ in row])
-        following.append([states[after] for _, after in row])
+        for _, within in row:
+            if within not in states:
+                states[within] = len(states)
+                queue.append(within)
+        digits.append([number for number, _ in row])
+        following.append([states[within] for _, within in row])
     digit, after = torch.tensor(digits), torch.tensor(following)
     if back:
         place = digit.argsort(1)

@@ -143,7 +143,7 @@ def prepare(sample: Sample, rng: np.random.Generator, config: Distillation) -> P
         transform=torch.from_numpy(_turn(rng, config) if turn is None else turn),
         images=_stack([view.image for view in views], (3, crop.height, crop.width), np.uint8),
         labels=_stack(labels, label_size, small),
-        labelled=sum(int((part[looked_at, looked_at] >= 0).sum()) for part in labels),
+        labelled=sum(int(np.count_nonzero(v.labels[looked_at, looked_at] >= 0)) for v in views) if labelled else 0,
         superpixels=int(starts[-1]),
         pair_point=_cat([view.point for view in views]),
         pair_image=_cat([np.full(len(view.point), i) for i, view in enumerate(views)]),

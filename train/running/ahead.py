@@ -36,7 +36,9 @@ class Ahead(Iterator[list[Any]]):
         self._passes, self._source, self._device = passes, place, device
         self.place = place()
         self._next: tuple[list[Any], Any] | Exception | None = None
-        self._side = torch.cuda.Stream(device) if device is not None and torch.cuda.is_available() else None
+        self._side: torch.cuda.Stream | None = None
+        if device is not None and torch.cuda.is_available():
+            self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def look(self) -> None:
         """Begin to bring the next items; what goes wrong is said when they are asked for."""

@@ -18,7 +18,7 @@ def trained(optimiser: str) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     chosen: torch.optim.Optimizer = (
-        torch.optim.AdamW(model.parameters()) if optimiser == "adamw"
+        torch.optim.AdamW(model.parameters(), fused=optimiser == "fused") if optimiser in ("adamw", "fused")
         else torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, dampening=0.1)
     )  # fmt: skip
     step(model, chosen, 3)
@@ -32,7 +32,7 @@ def step(model: nn.Module, optimiser: torch.optim.Optimizer, times: int) -> None
         optimiser.step()
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "fused"])
 def test_everything_comes_back(tmp_path: Path, kind: str) -> None:
     model, optimiser = trained(kind)
     save_checkpoint(tmp_path, 3, model, optimiser, {"stream": {"position": 6}})
