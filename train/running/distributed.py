@@ -8,8 +8,11 @@ No rank waits for another in vain. All make the same number of passes and steps,
 after its last pass, whatever each pass had to do: a scene may leave one part of a network without a gradient on one
 rank. Torch's DistributedDataParallel would hide that transfer behind the backward pass, but must be told which passes
 are the last and search every graph for parts without a gradient. The transfer is 8 bytes a parameter and step on each
-rank: 17 ms for 108 million over 50 GB/s, beside steps of a second. A frozen teacher takes no part. What ranks decide,
-such as to stop, they decide from what all of them shared.
+rank: 17 ms for 108 million over 50 GB/s, beside steps of a second. Nor could it be hidden safely by hooks of our own:
+synchronised batch norms exchange sums in the backward pass, too, and where a part has no gradient on one rank, its
+buckets would be full at another point among these exchanges than elsewhere, so ranks would wait for different things.
+
+A frozen teacher takes no part. What ranks decide, such as to stop, they decide from what all of them shared.
 """
 
 from __future__ import annotations
