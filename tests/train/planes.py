@@ -41,8 +41,8 @@ def plane_clip(number: int = 0, *, frames: int = 12, size: tuple[int, int] = (40
         views.append(plane_view(f"frame-{k:03d}", boards, pose, size, 33_000_000 * k))
     return Scene(
         identity=Identity(
-            dataset="planes", version="1", split=split, sequence=f"walk-{number}", scene_id=f"clip-{number:03d}", timestamp_ns=None,
-            domain="video", licence="CC0-1.0",
+            dataset="planes", version="1", split=split, sequence=f"walk-{number}", scene_id=f"clip-{number:03d}",
+            timestamp_ns=None, domain="video", licence="CC0-1.0",
         ),
         world_from_scene=np.eye(4),
         views=tuple(views),

@@ -29,6 +29,7 @@ from brickyard.train.objectives.clips import ClipConfig, boxed_intrinsics, draw,
 from brickyard.train.objectives.novel_views import LVSM, RayZer
 from brickyard.train.objectives.objective import Objective
 from brickyard.train.objectives.perceptual import PerceptualConfig
+from tests.benchmarks import clips as benchmark
 from tests.shards.counting import counted
 from tests.train.planes import clip_corpus, plane_clip
 from tests.worlds import toy_scene
@@ -268,6 +269,13 @@ def test_a_broken_picture_in_the_middle_is_named_and_counted(tmp_path: Path) -> 
         list(Stream(corpus, objective.fields, **options))
     allowed = Stream(corpus, objective.fields, bad_scenes=1, **options)
     assert len(next(iter(allowed))) == 3 and list(allowed.replaced) == ["planes/clip-001"]
+
+
+def test_the_benchmark_in_its_smallest_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "KINDS", {"camera": (160, 120), "small": (44, 32)})
+    rows = list(benchmark.measured(tmp_path, frames=12, size=32, clips=CLIPS))
+    assert [row["kind"] for row in rows] == ["camera", "small"]
+    assert all(row["read_for_used"] > 1 and min(row["ours"], row["pillow"]) > 0 for row in rows)
 
 
 @pytest.mark.parametrize(
