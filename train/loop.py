@@ -229,7 +229,7 @@ class _Run:
             "memory": memory,
             **{name: self.folder.identity[name] for name in DATA if name in self.folder.identity},
         }
-        self.folder.finish(self.objective.student, summary)
+        self.folder.finish(self.objective.student, summary, self.objective.companions)
         return summary
 
     def _loop(self, first: int, stream: Stream) -> None:

@@ -17,6 +17,7 @@ from brickyard.shards.plugins import Registry
 from brickyard.train.objectives.image_to_lidar import PPKT, SLidR, STSLidR
 from brickyard.train.objectives.novel_views import LVSM, RayZer
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
+from brickyard.train.objectives.ponder import Ponder
 from brickyard.train.objectives.scalr import ScaLR
 from brickyard.train.objectives.sonata import Sonata
 
@@ -24,5 +25,6 @@ CONFIGS: Registry[type[ObjectiveConfig]] = Registry("brickyard.objectives")
 """name in a recipe -> its settings."""
 
 __all__ = [
-    "CONFIGS", "LVSM", "PPKT", "Loss", "Objective", "ObjectiveConfig", "RayZer", "SLidR", "STSLidR", "ScaLR", "Sonata",
+    "CONFIGS", "LVSM", "PPKT", "Loss", "Objective", "ObjectiveConfig", "Ponder", "RayZer", "SLidR", "STSLidR", "ScaLR",
+    "Sonata",
 ]  # fmt: skip

@@ -56,6 +56,11 @@ class Objective(nn.Module):
         """What can be measured while training: the student and, where one follows it, the teacher."""
         return {"student": self.student}
 
+    @property
+    def companions(self) -> dict[str, Exported]:
+        """What is exported beside the student, by name: parts of the training that an evaluation wants to see."""
+        return {}
+
     def rate(self, parameter: str) -> float:
         """Factor on the learning rate of a parameter, by its name in `named_parameters`."""
         del parameter

@@ -4,7 +4,8 @@
         environment.json   versions and hardware
         metrics.jsonl      one line per logged step; the same numbers are in tensorboard/
         checkpoints/       see `train.running.checkpoint`
-        final/             the student, and summary.json, written last: it says that the student is whole
+        final/             the student, and summary.json, written last: it says that the student is whole; what an
+                           objective exports beside it lies in folders of their own there
 
 Every file is written whole or not at all, but for metrics.jsonl, which grows by lines. Starting a run in a folder goes
 on from its newest checkpoint, if configuration, corpus and selection are the same; otherwise it is refused, with the
@@ -19,7 +20,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,16 @@ class RunFolder:
                 print(problem, file=sys.stderr, flush=True)
             return None
 
-    def finish(self, student: Exported, summary: dict[str, Any]) -> None:
-        """Export the student, then say so."""
+    def finish(
+        self, student: Exported, summary: dict[str, Any], companions: Mapping[str, Exported] | None = None
+    ) -> None:
+        """Export the student, and each of its companions into a folder of its own, then say so."""
         if self.group.rank == 0:
             path = self.out / SUMMARY
             path.unlink(missing_ok=True)
             export_student(student, path.parent)
+            for name, companion in (companions or {}).items():
+                export_student(companion, path.parent / name)
             write_document(path, summary)
         self.group.barrier()
 

@@ -1,0 +1,71 @@
+"""A student with all that renders what it encodes: a cloud in, pictures out.
+
+A training by rendering leaves the student behind, as any other; this is what lies beside it, for who wants to see what
+the student knows of a scene (protocol `rendering`) and not for anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+
+from brickyard.train.clouds import Cloud, join_clouds
+from brickyard.train.rendering.renderer import Filled, Renderer, RendererConfig
+from brickyard.train.students.base import Exported, ExportedConfig, Student, StudentConfig
+from brickyard.train.students.registry import KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderingConfig(ExportedConfig):
+    """Settings.
+
+    Attributes:
+        student: of what encodes. student_kind: its name in the registry of students.
+        renderer: of what renders.
+    """
+
+    kind: ClassVar[str] = "rendering"
+
+    student: StudentConfig
+    student_kind: str = ""
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "student_kind", self.student.kind)
+
+    def build(self, device: torch.device | str = "cpu") -> RenderingNetwork:
+        student = self.student.build(device)
+        return RenderingNetwork(student, Renderer(self.renderer, student.channels).to(device))
+
+    @classmethod
+    def from_table(cls, table: dict[str, Any]) -> Self:
+        student: Any = KINDS[table["student_kind"]].from_table(dict(table["student"]))
+        return cls(student=student, renderer=RendererConfig.from_table(table["renderer"]))
+
+
+class RenderingNetwork(Exported):
+    """See the module's text; the parts are used as they are, not copied."""
+
+    config: RenderingConfig
+
+    def __init__(self, student: Student, renderer: Renderer) -> None:
+        super().__init__()
+        self.config = RenderingConfig(student=student.config, renderer=renderer.config)
+        self.student, self.renderer = student, renderer
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What it asks of the stream."""
+        return self.student.fields
+
+    def forward(self, clouds: Sequence[Cloud]) -> Filled:
+        """Scenes to render, from their clouds in metres."""
+        joined = join_clouds(clouds, self.student.inputs, self.device)
+        rows = self.student.read_out(*self.student.encode_joined(joined, [cloud.domain for cloud in clouds]))
+        xyz, scene = joined.xyz[rows.representative], joined.scene[rows.representative]
+        return self.renderer.fill(
+            rows.features, xyz, scene, self.renderer.frame(joined.xyz, joined.scene, joined.batch)
+        )
