@@ -214,9 +214,13 @@ def _convert_literal(at: Deferred, choices: tuple[Any, ...]) -> Any:
 def _convert_union(at: Deferred, members: tuple[Any, ...]) -> Any:
     """The member of the node's own kind if there is one (so `3` is an int in `float | int`), else the first that fits.
 
-    Where only one member has the shape of a mapping or a list, its own complaint is the best one.
+    Where only one member has the shape of a mapping or a list, its own complaint is the best one. Of dataclasses that
+    have a `kind` each, the mapping's key "kind" says which, or else it is the one that knows most of its keys.
     """
     fitting = [member for member in members if _shape(member, at.node)]
+    kinds = {member.kind: member for member in fitting if isinstance(getattr(member, "kind", None), str)}
+    if len(kinds) == len(fitting) > 1:
+        return _convert_kind(at, kinds)
     if isinstance(at.node, yaml.ScalarNode):
         own = type(_scalar(at))
         fitting.sort(key=lambda member: member is not own)
@@ -229,6 +233,13 @@ def _convert_union(at: Deferred, members: tuple[Any, ...]) -> Any:
     if len(complaints) == 1 and not isinstance(at.node, yaml.ScalarNode):
         raise complaints[0]
     raise at.error(f"{at.title}: expected {' or '.join(map(type_name, members))}, found {_describe(at)}")
+
+
+def _convert_kind(at: Deferred, kinds: Mapping[str, Any]) -> Any:
+    keys = _pairs(at).keys()
+    if "kind" in keys:
+        return at.choose("kind", kinds)[1]
+    return _convert(at, max(kinds.values(), key=lambda cls: len(keys & _fields(cls)[1].keys())))
 
 
 def _shape(kind: Any, node: yaml.Node) -> bool:
@@ -246,6 +257,8 @@ def _shape(kind: Any, node: yaml.Node) -> bool:
 def _convert_dataclass(at: Deferred, cls: type[Any]) -> Any:
     hints, fields = _fields(cls)  # type: ignore[arg-type]  # typeshed: a class is hashable
     pairs = _pairs(at)
+    if "kind" in pairs and "kind" not in fields and isinstance(getattr(cls, "kind", None), str):
+        return at.choose("kind", {cls.kind: cls})[1]
     for key, (given, _) in pairs.items():
         if key not in fields:
             raise given.error(f"unknown key {key!r} in {at.title}; {_nearest('key', key, fields)}")

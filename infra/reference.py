@@ -188,6 +188,8 @@ class Schema:
             known, default = _default(spec)
             extra = {"default": default} if known and (cls, spec.name) not in DEFERRED else {}
             properties[spec.name] = schema | extra | ({"description": said[spec.name]} if spec.name in said else {})
+        if isinstance(kind := getattr(cls, "kind", None), str):
+            properties = {"kind": {"const": kind}} | properties
         found = {"type": "object", "properties": properties, "additionalProperties": False}
         asked = {"required": _needed(cls)} if needed and _needed(cls) else {}
         return found | asked | ({"allOf": rules} if rules else {})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import yaml
@@ -342,3 +343,54 @@ def test_a_range_error_below_a_key_or_of_no_key_has_a_line_too() -> None:
     ]:
         with pytest.raises(RecipeError, match=rf"^r line {line} column"):
             load(text, Nested, where="r")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    kind: ClassVar[str] = "round"
+    size: int = 1
+    radius: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    kind: ClassVar[str] = "square"
+    size: int = 2
+    edge: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shaped:
+    shape: Round | Square = field(default_factory=Round)
+    own: Square = field(default_factory=Square)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("{}", Round()),
+        ("shape: {size: 3}", Round(size=3)),
+        ("shape: {size: 3, edge: 2}", Square(size=3, edge=2.0)),
+        ("shape: {kind: square, size: 3}", Square(size=3)),
+        ("shape: {kind: round}", Round()),
+    ],
+)
+def test_of_several_classes_the_kind_or_the_keys_say_which(text: str, shape: Round | Square) -> None:
+    loaded = load(text, Shaped, where="r.yaml")
+    assert loaded.shape == shape
+    assert load(to_yaml(loaded), Shaped, where="r.yaml") == loaded
+    assert load("own: {kind: square, edge: 3}", Shaped, where="r.yaml").own == Square(edge=3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("shape: {kind: oval}", "unknown kind 'oval'"),
+        ("shape: {kind: round, edge: 2}", "unknown key 'edge'"),
+        ("shape: {edge: 2, radios: 2}", "unknown key 'radios' in shape; "),
+        ("own: {kind: round}", "unknown kind 'round'"),
+    ],
+)
+def test_a_class_that_does_not_fit_says_why(text: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(words)):
+        load(text, Shaped, where="r.yaml")
