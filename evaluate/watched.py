@@ -65,5 +65,5 @@ class Watched:
         if isinstance(config, DataConfig):
             there = len(split_rows(corpus, config, config.train_split))
             if config.fraction is None and config.scene_list is None and there > self.train_scenes:
-                config = replace(config, fraction=self.train_scenes / there)
+                config = replace(config, fraction=self.train_scenes / there, every=None)
         return config

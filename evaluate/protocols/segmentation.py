@@ -24,7 +24,7 @@ from brickyard.evaluate.augment import AugmentConfig
 from brickyard.evaluate.protocols import image_to_lidar
 from brickyard.evaluate.protocols.benchmarks import BENCHMARKS, OUTDOOR
 from brickyard.evaluate.protocols.protocol import Measured, Published, StudentProtocol
-from brickyard.evaluate.protocols.published import published
+from brickyard.evaluate.protocols.published import RECORDS, published
 from brickyard.evaluate.protocols.registry import choose
 from brickyard.evaluate.scores import COLUMNS
 from brickyard.evaluate.segment import SupervisedConfig
@@ -107,7 +107,7 @@ class Segmentation(StudentProtocol[SupervisedConfig]):
         return supervised(subject.student, subject.corpus, config, folder).measured
 
     def published(self, name: str, config: SupervisedConfig, scenes: tuple[int, int]) -> Published:
-        preset = choose(name, DataConfig()).config
+        preset = choose(name, DataConfig()).config if name in RECORDS else config
         assert isinstance(preset, SupervisedConfig)
         return published(name, preset, config, scenes)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 
 from brickyard.evaluate.features import Encoder, RawStudent
 from brickyard.evaluate.labels import row_labels
-from brickyard.evaluate.splits import DataConfig, LabelledPoints, train_rows
+from brickyard.evaluate.splits import DataConfig, LabelledPoints, train_rows, val_rows
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.train.students.point import PointStudent, PointStudentConfig
@@ -32,6 +34,37 @@ def test_shares_of_the_scenes_nest_and_depend_on_the_seed(corpus: Corpus) -> Non
     others = {tuple(train_rows(corpus, replace(CONFIG, fraction=0.2, draw_seed=seed)).tolist()) for seed in range(5)}
     assert len(others) > 1
     assert "5 % of the scenes, drawn by seed 0" in replace(CONFIG, fraction=0.05).choice
+
+
+def test_every_nth_scene_or_sequence_as_the_publications_count(corpus: Corpus) -> None:
+    """SLidR: whole drives from the n-th on, scans from the first on."""
+    names = [corpus.keys[row].rpartition("/")[2] for row in train_rows(corpus, CONFIG).tolist()]
+    tenth = replace(CONFIG, fraction=0.1)
+    scans = train_rows(corpus, replace(tenth, every="scene"))
+    assert [names[row] for row in scans.tolist()] == [names[0], names[10]]
+    drives = train_rows(corpus, replace(tenth, every="sequence"))
+    assert [names[row] for row in drives.tolist()] == [names[9], names[19]]
+    assert replace(tenth, every="scene").choice == "10 % of the scenes, every 10th scene"
+    assert len(train_rows(corpus, replace(CONFIG, every="sequence"))) == 20
+    with pytest.raises(RecipeError, match="every 100th sequence of 20 is none"):
+        train_rows(corpus, replace(CONFIG, every="sequence", fraction=0.01))
+    with pytest.raises(ValueError, match=r"must be 1 / n, found 0\.3"):
+        replace(CONFIG, every="scene", fraction=0.3)
+
+
+def test_a_sequence_is_taken_whole_in_the_order_of_the_corpus() -> None:
+    """As SLidR's code counts: of 700 drives, of which each has 3 scans here, numbers 100, 200, ... 700."""
+    names = [f"drive {(11 * number) % 700}" for number in range(700) for _ in range(3)]
+    index = SimpleNamespace(column=lambda name: SimpleNamespace(to_pylist=lambda: names))
+    corpus: Any = SimpleNamespace(select=lambda **_: np.arange(len(names)), index=index)
+    rows = train_rows(corpus, DataConfig(every="sequence", fraction=0.01))
+    assert rows.tolist() == [3 * number + scan for number in range(99, 700, 100) for scan in range(3)]
+
+
+def test_few_validation_scenes_are_always_the_same(tmp_path: Path) -> None:
+    corpus = room_corpus(tmp_path, train=1, val=8, points=40)
+    few = [val_rows(corpus, replace(CONFIG, val_scenes=count)).tolist() for count in (2, 4, 99)]
+    assert [len(rows) for rows in few] == [2, 4, 8] and set(few[0]) < set(few[1]) and few[1] == sorted(few[1])
 
 
 def test_a_list_of_scenes(tmp_path: Path, corpus: Corpus) -> None:

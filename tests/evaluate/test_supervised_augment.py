@@ -56,6 +56,23 @@ def test_dropped_and_cropped_points_take_their_labels_along() -> None:
     assert whole.counts == (300, 300)
 
 
+def test_a_share_is_cropped_before_a_ball_and_labelled_points_stay_where_few_are() -> None:
+    size = replace(RIGID, crop_share=0.6)
+    whole, _ = run(RIGID, 1)
+    share, _ = run(size, 1)
+    both, numbers = run(replace(size, crop=100), 1)
+    assert whole.counts == (300,) and 170 <= share.counts[0] <= 190 and 95 <= both.counts[0] <= 110
+    assert len(numbers.unique()) == both.counts[0]
+    clouds = join_clouds([cloud(1)], INPUTS, "cpu")
+    labels = torch.full((300,), -1)
+    labels[::10] = 3
+    seeds = torch.tensor([1])
+    dropping = replace(RIGID, drop=0.5, drop_chance=1.0)
+    kept = {few: augmented(clouds, labels, dropping, seeds, 0.05, few=few)[1] for few in (False, True)}
+    assert int((kept[True] == 3).sum()) == 30 > int((kept[False] == 3).sum())
+    assert len(kept[True]) < 200
+
+
 def test_a_scenes_view_does_not_depend_on_its_batch_mates() -> None:
     config = AugmentConfig(crop=100, drop_chance=1.0)
     alone, first = run(config, 3)

@@ -1,4 +1,4 @@
-"""Supervised protocols are trainings like any other: stopped and gone on with, on several ranks, the best kept, shown."""
+"""Supervised protocols are trainings like any other: stopped and gone on with, on several ranks, the best kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from brickyard.evaluate.features import random_student
 from brickyard.evaluate.protocols.image_to_lidar import PRESETS
@@ -28,8 +29,8 @@ from brickyard.train.students.unet import UNetConfig
 from tests.evaluate.rooms import room_corpus
 from tests.evaluate.test_supervised import CONFIG, TINY
 from tests.train.rings import ring_corpus
-from tests.train.spy import numbers, one_thread, ranks
 from tests.train.running.test_stopping import signal_at_line
+from tests.train.spy import numbers, one_thread, ranks
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,12 +82,10 @@ def test_stopped_and_gone_on_with_it_has_the_same_score(
 
 def _scored(uri: str, out: str) -> None:
     scores = supervised(random_student(UNetConfig(network="tiny"), 0), Corpus.open(uri), SLIDR, Path(out))
-    np.save(f"{out}-{torch.distributed.get_rank()}.npy" if torch.distributed.is_initialized() else out, scores.confusion)
+    np.save(f"{out}-{dist.get_rank()}.npy", scores.confusion)
 
 
 def _two(uri: str, out: str) -> None:
-    import torch.distributed as dist
-
     dist.init_process_group("gloo")  # as the command has joined them
     _scored(uri, out)
     dist.destroy_process_group()
