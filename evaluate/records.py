@@ -1,6 +1,7 @@
 """What an evaluation leaves in a run's folder, read and written: results of protocols, pictures of features.
 
     results.jsonl    one line for every protocol that was run: what it measured, when, of which weights, on which corpus
+    tables/          confusion matrices and classes of the newest, in folders by protocol, fingerprint and corpus
 
 Lines are appended, and none is ever changed: evaluating another protocol, another corpus or the same once more loses
 nothing. Readers show the newest line for each protocol, fingerprint and corpus, and only lines of the same weights as
@@ -31,6 +32,9 @@ LINEAR_PROBE = "linear_probe"
 
 TRAININGS = "evaluate"
 """In a run's folder: what protocols trained, each a run's folder of its own (see `evaluate.supervised`)."""
+TABLES = "tables"
+"""In a run's folder: what protocols that predict classes counted, as CSV (see `evaluate.class_tables`)."""
+
 FEATURES = "features"
 FEATURES_MANIFEST = "features.json"
 """In the folder of the pictures; written last."""

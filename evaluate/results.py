@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brickyard.evaluate.class_tables import write_tables
+from brickyard.evaluate.pictured import write_pictured
 from brickyard.evaluate.protocols.fingerprint import fingerprint, settings
 from brickyard.evaluate.protocols.protocol import Measured
 from brickyard.evaluate.protocols.registry import Chosen
@@ -19,6 +21,7 @@ from brickyard.evaluate.subject import RawSubject, Subject
 from brickyard.evaluate.table import INITS, columns_document
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError
+from brickyard.shards.export.folder import safe_name
 from brickyard.train.students.base import Exported
 
 
@@ -27,9 +30,12 @@ class Evaluation:
 
     Args:
         networks: "pretrained" and, where it is wanted, "random" -> the network.
+        companions: likewise, what lies beside it: a protocol that cannot judge the network judges the first of these
+            that it can.
         raw: whether raw inputs are judged too, by the protocols that read features alone.
         keep_gib: memory for encoded scenes, of each network.
         trainings: where protocols train that train something; None for temporary folders.
+        tables: where counts of classes go as CSV; None writes none. pictures: where pictures go, likewise.
     """
 
     def __init__(
@@ -40,39 +46,61 @@ class Evaluation:
         raw: bool = True,
         keep_gib: float = 2.0,
         trainings: Path | None = None,
+        tables: Path | None = None,
+        companions: Mapping[str, Sequence[Exported]] | None = None,
+        pictures: Path | None = None,
     ) -> None:
+        self._tables, self._pictures = tables, pictures
         self._corpus = corpus
         self._subjects = {
-            init: Subject(network, corpus, keep_gib=keep_gib, trainings=trainings) for init, network in networks.items()
+            init: [
+                Subject(one, corpus, keep_gib=keep_gib, trainings=trainings)
+                for one in (network, *(companions or {}).get(init, ()))
+            ]
+            for init, network in networks.items()
         }
         self._raw = RawSubject(networks["pretrained"], corpus, keep_gib=keep_gib) if raw else None
 
     def check(self, chosen: Chosen) -> None:
         """Raise `RecipeError` where the network is not what a protocol needs."""
-        chosen.protocol.check(chosen.name, self._subjects["pretrained"].network)
+        chosen.protocol.check(chosen.name, self._subject("pretrained", chosen).network)
+
+    def _subject(self, init: str, chosen: Chosen) -> Subject:
+        """The first that the protocol can judge, or the network itself."""
+        subjects = self._subjects[init]
+        return next((one for one in subjects if isinstance(one.network, chosen.protocol.needs)), subjects[0])
 
     def run(self, chosen: Chosen) -> dict[str, Any]:
         """The entry of one protocol; raises as `Protocol.run` and `check`."""
         begun = time.monotonic()
         self.check(chosen)
         protocol, config = chosen.protocol, chosen.config
-        subjects = self._subjects | ({"raw": self._raw} if self._raw and protocol.reads_features else {})
+        subjects = {init: self._subject(init, chosen) for init in self._subjects}
+        subjects |= {"raw": self._raw} if self._raw and protocol.reads_features else {}
         measured = {init: protocol.run(subjects[init], config) for init in INITS if init in subjects}
         scenes = measured["pretrained"].scenes
-        counterpart = protocol.published(chosen.name, config, scenes)
+        counterpart, digest = protocol.published(chosen.name, config, scenes), fingerprint(config, scenes)
+        self._write_tables(f"{safe_name(chosen.name)}-{digest}-{self._corpus.fingerprint[:8]}", measured)
+        if self._pictures is not None and measured["pretrained"].pictures:
+            write_pictured(self._pictures, safe_name(chosen.name), measured["pretrained"].pictures)
         return {
             "protocol": chosen.name,
-            "fingerprint": fingerprint(config, scenes),
+            "fingerprint": digest,
             "dataset": config.dataset,
             "train_scenes": scenes[0],
             "val_scenes": scenes[1],
-            **protocol.describe(self._subjects["pretrained"], config),
+            **protocol.describe(subjects["pretrained"], config),
             "columns": columns_document(protocol.columns),
             "results": {init: _metrics(chosen, result) for init, result in measured.items()},
             "published": {**counterpart.values, "source": counterpart.source},
             "settings": settings(config),
             "seconds": round(time.monotonic() - begun, 1),
         }
+
+    def _write_tables(self, name: str, measured: Mapping[str, Measured]) -> None:
+        for init, result in measured.items():
+            if self._tables is not None and result.confusion is not None:
+                write_tables(self._tables / name / init, result.classes, result.confusion)
 
 
 def _metrics(chosen: Chosen, result: Measured) -> dict[str, Any]:

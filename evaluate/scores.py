@@ -41,7 +41,7 @@ class ClassScores:
             "accuracy": accuracy(self.confusion),
             "iou": self.iou,
         }
-        return Measured(metrics=metrics, scenes=self.scenes)
+        return Measured(metrics=metrics, scenes=self.scenes, confusion=self.confusion, classes=tuple(self.iou))
 
 
 def score(confusion: NDArray[np.int64], names: Sequence[str], scenes: tuple[int, int]) -> ClassScores:

@@ -147,13 +147,19 @@ def reader(
 
     def prepare(sample: Sample, rng: np.random.Generator) -> LabelledCloud:
         labels = kept.keep(sample.key, read_labels(sample, config.taxonomy).numpy())
-        cloud = student.read(sample)
-        if config.clamp is not None:
-            low, high = torch.tensor(config.clamp).reshape(2, 3)
-            cloud = Cloud(key=cloud.key, domain=cloud.domain, xyz=cloud.xyz.clamp(low, high), values=cloud.values)
+        cloud = read_cloud(student, config, sample)
         return LabelledCloud(cloud=cloud, labels=torch.from_numpy(labels), seed=int(rng.integers(1 << 62)))
 
     return prepare
+
+
+def read_cloud(student: Student, config: SupervisedConfig, sample: Sample) -> Cloud:
+    """A sample as a supervised protocol shows it to its student, without its labels."""
+    cloud = student.read(sample)
+    if config.clamp is None:
+        return cloud
+    low, high = torch.tensor(config.clamp).reshape(2, 3)
+    return Cloud(key=cloud.key, domain=cloud.domain, xyz=cloud.xyz.clamp(low, high), values=cloud.values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,8 @@ from brickyard.infra.output import guard_arguments, without_credentials
 from brickyard.shards.errors import BrickyardError, RecipeError
 
 FAILED, USAGE, QUARANTINED = 1, 2, 3
+TARGETS = ("scannet", "scannet200", "s3dis", "nuscenes", "semantickitti", "waymo")
+"""Of predictions; written out here because `--help` imports nothing (see `evaluate.predictions.targets`)."""
 
 Verb = Callable[[argparse.Namespace], tuple[dict[str, Any], int]]
 
@@ -213,8 +215,21 @@ def _add_training(verbs: Any) -> None:
     evaluate = _verb(verbs, "evaluate", "probe a trained encoder against its random initialisation",
                      "brickyard evaluate recipe.yaml --run run/ --corpus corpus/")  # fmt: skip
     _recipe(evaluate)
-    evaluate.add_argument("--run", type=Path, required=True, help="folder of the run")
+    whose = evaluate.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--run", type=Path, help="folder of the run")
+    whose.add_argument("--weights", type=Path, metavar="FILE", help="a released checkpoint instead, such as sonata.pth")
     evaluate.add_argument("--corpus", required=True, help="folder or URI")
+    evaluate.add_argument("--out", type=Path, default=None, help="folder for the results of --weights")
+    evaluate.add_argument("--predictions", type=Path, default=None, metavar="DIR",
+                          help="write predictions for an official server here, instead of scoring")  # fmt: skip
+    evaluate.add_argument("--to", choices=TARGETS, default=None, help="whose server")
+    evaluate.add_argument("--split", default=None, help="of the corpus, to predict (default: the protocol's val_split)")
+    evaluate.add_argument("--raw", default=None, metavar="ROOT",
+                          help="root of the raw dataset, whose points are counted: a folder or URI")  # fmt: skip
+    evaluate.add_argument("--about", type=Path, default=None, metavar="FILE",
+                          help="JSON with what the server asks beside the predictions")  # fmt: skip
+    evaluate.add_argument("--scenes", type=Path, default=None, metavar="FILE",
+                          help="predict only the scenes in this file, such as Waymo's list of test frames")  # fmt: skip
 
     features = _verb(verbs, "features", "what a trained encoder sees in scenes, as pictures and point clouds",
                      "brickyard features run/ --corpus corpus/ --scene scannet/scene0000_00 --query 1000")  # fmt: skip

@@ -277,7 +277,23 @@ def test_the_command_line_changes_only_on_purpose() -> None:
             ]
         ),
         "runs": sorted([*always, "folders"]),
-        "evaluate": sorted([*always, "--corpus", "--run", "--set", "recipe"]),
+        "evaluate": sorted(
+            [
+                *always,
+                "--about",
+                "--corpus",
+                "--out",
+                "--predictions",
+                "--raw",
+                "--run",
+                "--scenes",
+                "--set",
+                "--split",
+                "--to",
+                "--weights",
+                "recipe",
+            ]
+        ),
         "features": sorted([*always, "--corpus", "--out", "--query", "--scene", "run"]),
         "simulate": sorted([*always, "--config", "--datasets", "--out", "--seed"]),
         "demo": sorted([*always, "--out", "--seeds"]),

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brickyard.evaluate.class_tables import write_tables
 from brickyard.evaluate.conventions import tool_counts, tool_iou, tool_miou
 from brickyard.evaluate.metrics import accuracy, mean_accuracy, mean_iou
-from brickyard.evaluate.predictions.tables import write_tables
 from brickyard.evaluate.predictions.writer import Answer, Writer
 from brickyard.shards.atomic import write_whole
 from brickyard.shards.documents import write_document

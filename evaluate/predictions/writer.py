@@ -95,12 +95,12 @@ class Writer:
     def check(self, answer: Answer) -> None:
         """Raise `BrickyardError` where an answer is none to the raw file of its scene."""
         identity, count = answer.identity, len(answer.classes)
+        if answer.part:
+            raise BrickyardError(f"{identity.key} is a piece of a larger scene: build without chunks to predict it")
         if identity.dataset not in self.datasets or not re.fullmatch(self.scene_id, identity.scene_id):
             raise BrickyardError(
                 f"{identity.key} is no scene of {' or '.join(self.datasets)} in its own layout, which {self.name} takes"
             )
-        if answer.part:
-            raise BrickyardError(f"{identity.key} is a piece of a larger scene: build without chunks to predict it")
         if count != answer.raw_points:
             left = ", ".join(f"{number} {reason}" for reason, number in answer.dropped.items())
             raise BrickyardError(

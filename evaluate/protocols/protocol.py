@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from brickyard.evaluate.splits import DataConfig, SceneConfig, train_rows
 from brickyard.evaluate.table import Column
 from brickyard.shards.errors import RecipeError
@@ -25,16 +28,31 @@ D = TypeVar("D", bound=DataConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pictured:
+    """Pictures of a scene for the page: uint8 (H, W, 3), each with its caption."""
+
+    scene: str
+    title: str
+    pictures: tuple[tuple[str, NDArray[np.uint8]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """The answer for one network.
 
     Attributes:
         metrics: name -> number, or name -> (such as a class -> number); what is unknown is None or not finite.
         scenes: that it trained on, and that it was scored on.
+        confusion: int64 (classes, classes), truth by row, where classes were predicted.
+        classes: their names.
+        pictures: of some scenes.
     """
 
     metrics: Mapping[str, Any]
     scenes: tuple[int, int]
+    confusion: NDArray[np.int64] | None = None
+    classes: tuple[str, ...] = ()
+    pictures: tuple[Pictured, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,10 @@ Every protocol that the recipe names, or else the linear probe alone, beside ran
 in the run's results.jsonl (see `evaluate.records`), whose table also shows on the page of the run.
 
 A recipe that has a `train` section and could not have made the run is refused before the work: its results would be
-filed under settings that they do not have. A recipe without one evaluates any run.
+filed under settings that they do not have. A recipe without one evaluates any run. A released file instead of a run
+(`--weights`) is evaluated by any recipe, into a folder of its own.
+
+With `--predictions`, the recipe's segmenter writes what an official server takes instead (see `infra.answers.verb`).
 """
 
 from __future__ import annotations
@@ -19,16 +22,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brickyard.evaluate.features import random_student
+from brickyard.evaluate.pictured import PICTURES
 from brickyard.evaluate.protocols.linear_probe import ProbeConfig
 from brickyard.evaluate.protocols.registry import Chosen, choose
-from brickyard.evaluate.records import FEATURES, LINEAR_PROBE, TRAININGS, append_result
+from brickyard.evaluate.records import FEATURES, LINEAR_PROBE, TABLES, TRAININGS, append_result
 from brickyard.evaluate.results import Evaluation
 from brickyard.evaluate.splits import split_rows
 from brickyard.evaluate.table import class_table, result_table
 from brickyard.evaluate.weights import weights_digest
+from brickyard.infra.answers.verb import check_arguments, told, write_predictions
 from brickyard.infra.config import Deferred
 from brickyard.infra.recipe import load_recipe
-from brickyard.infra.verbs.features import draw_features, finished
+from brickyard.infra.verbs.features import draw_features
+from brickyard.infra.verbs.judged import Judged
 from brickyard.infra.verbs.text import table
 from brickyard.infra.verbs.train import training
 from brickyard.shards.corpus import Corpus
@@ -36,7 +42,6 @@ from brickyard.shards.errors import RecipeError
 from brickyard.train.loop import TrainConfig
 from brickyard.train.objectives import ObjectiveConfig
 from brickyard.train.running.distributed import Group
-from brickyard.train.running.records import read_config
 from brickyard.train.running.run_folder import recipe_differences
 
 
@@ -84,13 +89,22 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     recipe, _ = load_recipe(args.recipe, args.set, raw=False)
     config = recipe.evaluate.load(EvaluateConfig)
     chosen = config.resolve()
-    if recipe.train.plain():
+    judged = _judged(args)
+    check_arguments(args)
+    if recipe.train.plain() and judged.weights is None:
         _check_made_by(args.run, *training(recipe.train), recipe=args.recipe)
     corpus = Corpus.open(args.corpus)
-    result = evaluate_run(args.run, corpus, config, chosen)
+    if args.predictions is not None:
+        result = write_predictions(args, judged, corpus, chosen, config.device)
+    else:
+        result = evaluate_run(judged, corpus, config, chosen)
     chief = os.environ.get("RANK", "0") == "0"
     args.json = args.json and chief  # under torchrun only one of the processes answers
     if not chief:
+        return result, 0
+    if args.predictions is not None:
+        if not args.json:
+            print(told(result))
         return result, 0
     if not args.json:
         alone = not config.protocols
@@ -98,8 +112,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if config.pictures:
         probed = config.linear_probe
         rows = split_rows(corpus, probed, probed.val_split)[: config.pictures].tolist()
-        draw_features(args.run, corpus, rows, args.run / FEATURES)
+        draw_features(judged.network, corpus, rows, judged.folder / FEATURES)
     return result, 0
+
+
+def _judged(args: argparse.Namespace) -> Judged:
+    if (args.weights is None) != (args.out is None):
+        raise RecipeError("--weights FILE and --out DIR go together: there is no run's folder for the results")
+    return Judged(folder=args.run if args.weights is None else args.out, weights=args.weights)
 
 
 def _check_made_by(run: Path, config: TrainConfig, settings: ObjectiveConfig, *, recipe: Path) -> None:
@@ -110,31 +130,40 @@ def _check_made_by(run: Path, config: TrainConfig, settings: ObjectiveConfig, *,
         )
 
 
-def evaluate_run(run_folder: Path, corpus: Corpus, config: EvaluateConfig, chosen: Sequence[Chosen]) -> dict[str, Any]:
-    """All protocols on what a run has exported; each a line in the run's results as soon as it is measured.
+def evaluate_run(judged: Judged, corpus: Corpus, config: EvaluateConfig, chosen: Sequence[Chosen]) -> dict[str, Any]:
+    """All protocols on a network; each a line in the results of its folder as soon as it is measured.
 
     Under torchrun, protocols that train something share the work; the others are measured by every rank alike.
     """
     with Group.join(config.device) as group:
-        return _evaluate_run(run_folder, corpus, config, chosen, group)
+        return _evaluate_run(judged, corpus, config, chosen, group)
 
 
 def _evaluate_run(
-    run_folder: Path, corpus: Corpus, config: EvaluateConfig, chosen: Sequence[Chosen], group: Group
+    judged: Judged, corpus: Corpus, config: EvaluateConfig, chosen: Sequence[Chosen], group: Group
 ) -> dict[str, Any]:
     device = group.device
-    network, seed = finished(run_folder, device), int(read_config(run_folder)["train"]["seed"])
-    networks = {"pretrained": network}
+    network, seed, folder = judged.network(device), judged.seed, judged.folder
+    networks, companions = {"pretrained": network}, {"pretrained": judged.companions(device)}
     if "random" in config.baselines:
         networks["random"] = random_student(network.config, seed, device)
+        companions["random"] = [random_student(one.config, seed, device) for one in companions["pretrained"]]
     # memory for encoded scenes is of use only where several protocols read them
     sharing = sum(one.protocol.reads_features for one in chosen)
     keep = config.cache_gib if sharing > 1 else 0.0
-    trainings = run_folder / TRAININGS
-    evaluation = Evaluation(corpus, networks, raw="raw" in config.baselines, keep_gib=keep, trainings=trainings)
+    evaluation = Evaluation(
+        corpus,
+        networks,
+        raw="raw" in config.baselines,
+        keep_gib=keep,
+        trainings=folder / TRAININGS,
+        tables=folder / TABLES if group.rank == 0 else None,
+        companions=companions,
+        pictures=folder / PICTURES if group.rank == 0 else None,
+    )
     for one in chosen:
         evaluation.check(one)
-    whose = {"run": str(run_folder), "seed": seed, "corpus": corpus.fingerprint}
+    whose = {"run": str(folder), "seed": seed, "corpus": corpus.fingerprint}
     weights = weights_digest(network)
     entries: list[dict[str, Any]] = []
     for one in chosen:
@@ -142,5 +171,5 @@ def _evaluate_run(
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entries.append({**whose, "when": now, "weights": weights, **measured})
         if group.rank == 0:
-            append_result(run_folder, entries[-1])
+            append_result(folder, entries[-1])
     return {**whose, "protocols": entries}

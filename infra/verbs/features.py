@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     corpus = Corpus.open(args.corpus)
     rows = [corpus.row(key) for key in args.scene]
     out = args.out or args.run / FEATURES
-    result = draw_features(args.run, corpus, rows, out, query=args.query)
+    result = draw_features(partial(finished_student, args.run), corpus, rows, out, query=args.query)
     if not args.json:
         entries = result["scenes"] + (result["query"] or {"scenes": []})["scenes"]
         print(f"{out}: {sum(len(entry['pictures']) for entry in entries)} pictures, {len(rows)} point clouds")
@@ -33,15 +35,22 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def draw_features(
-    run_folder: Path, corpus: Corpus, rows: list[int], out: Path, *, query: int | None = None
+    load: Callable[[str], Exported], corpus: Corpus, rows: list[int], out: Path, *, query: int | None = None
 ) -> dict[str, Any]:
-    """Write pictures, point clouds and features.json for the student of a finished run."""
+    """Write pictures, point clouds and features.json for a student; raises `BrickyardError` for another network.
+
+    Args:
+        load: gives it, on a device.
+    """
     import torch
 
     from brickyard.evaluate.pictures import seen_scenes, write_pictures, write_query
+    from brickyard.train.students.base import Student
 
-    student = finished_student(run_folder, "cuda" if torch.cuda.is_available() else "cpu").eval()
-    scenes = list(seen_scenes(student, corpus, rows))
+    student = load("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(student, Student):
+        raise BrickyardError(f"there are no pictures of a {student.config.kind!r}: it does not encode points")
+    scenes = list(seen_scenes(student.eval(), corpus, rows))
     result: dict[str, Any] = {
         "scenes": write_pictures(scenes, out),
         "query": None if query is None else write_query(scenes, query, out),
@@ -62,6 +71,13 @@ def finished(run_folder: Path, device: Any) -> Exported:
     from brickyard.train.students.export import load_exported
 
     return load_exported(_final(run_folder), device)
+
+
+def beside(run_folder: Path, device: Any) -> list[Exported]:
+    """What a run has exported beside its network."""
+    from brickyard.train.students.export import load_companions
+
+    return list(load_companions(_final(run_folder), device).values())
 
 
 def _final(run_folder: Path) -> Path:

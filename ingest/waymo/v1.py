@@ -17,7 +17,7 @@ from typing import Any
 
 from brickyard.ingest.source import Missing, RawFiles, SceneRef, Source
 from brickyard.ingest.waymo.clip import build_clip, cut_segment
-from brickyard.ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Camera, Options, split_of
+from brickyard.ingest.waymo.frame import POINTS_ESTIMATE, SPLITS, Camera, Frame, Options, split_of
 from brickyard.ingest.waymo.message import parse_camera, parse_frame
 from brickyard.ingest.waymo.scene import build_scene
 from brickyard.ingest.waymo.tfrecord import FOOTER_BYTES, HEADER_BYTES, Record, masked_crc, record_length, scan
@@ -115,13 +115,18 @@ def read(ref: SceneRef) -> Scene:
     if "records" in ref.details:
         pictures = [_picture(files, path, offset, length) for offset, length in ref.details["records"]]
         return build_clip(files, path, [picture for picture in pictures if picture is not None], VERSION)
+    return build_scene(files, path, path, read_frame(files), VERSION)
+
+
+def read_frame(files: RawFiles) -> Frame:
+    """The frame of a reference, not yet a scene; raises `RawDataError`."""
+    ref, path = files.ref, files.ref.files["frame"]
     offset, length = ref.details["offset"], ref.details["length"]
     payload = _payload(files, path, offset, length)
     try:
-        frame = parse_frame(payload, ref.sequence, ref.details, partial(files.error, path, offset=offset))
+        return parse_frame(payload, ref.sequence, ref.details, partial(files.error, path, offset=offset))
     except WireError as problem:
         raise files.error(path, f"no Frame message: {problem}", offset=offset + HEADER_BYTES) from None
-    return build_scene(files, path, path, frame, VERSION)
 
 
 def _picture(files: RawFiles, path: str, offset: int, length: int) -> Camera | None:

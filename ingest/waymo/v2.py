@@ -16,7 +16,7 @@ from typing import Any
 from brickyard.ingest.source import Missing, RawFiles, SceneRef, Source
 from brickyard.ingest.waymo.clip import build_clip, cut_segment
 from brickyard.ingest.waymo.component import Components
-from brickyard.ingest.waymo.frame import CAMERAS, POINTS_ESTIMATE, SPLITS, Options, split_of
+from brickyard.ingest.waymo.frame import CAMERAS, POINTS_ESTIMATE, SPLITS, Frame, Options, split_of
 from brickyard.ingest.waymo.scene import build_scene
 from brickyard.ingest.waymo.table import Table
 from brickyard.shards.errors import RawDataError, RecipeError
@@ -152,9 +152,13 @@ def read(ref: SceneRef) -> Scene:
     if "timestamps_us" in ref.details:
         pictures = Components(files).pictures(ref.details["camera"], ref.details["timestamps_us"])
         return build_clip(files, ref.files["camera_image"], pictures, VERSION)
-    frame = Components(files).frame(ref.details["timestamp_us"])
     image_path = ref.files.get("camera_image", ref.files["lidar"])
-    return build_scene(files, ref.files["lidar"], image_path, frame, VERSION)
+    return build_scene(files, ref.files["lidar"], image_path, read_frame(files), VERSION)
+
+
+def read_frame(files: RawFiles) -> Frame:
+    """The frame of a reference, not yet a scene; raises `RawDataError`."""
+    return Components(files).frame(files.ref.details["timestamp_us"])
 
 
 SOURCE = Source(dataset=DATASET, options=Options, plan=plan, read=read)
