@@ -130,7 +130,7 @@ class RayZerNetwork(Exported):
         self.config, sizes = config, config.sizes
         d, values = sizes.channels, config.patch**2
         self.image_tokens = nn.Linear(3 * values, d, bias=False)
-        self.image_place = two_layers(2 * (d // 2), d, d)
+        self.image_place = two_layers(d, d, d)
         self.camera_token = nn.Parameter(torch.empty(d))
         self.camera_place = two_layers(d, d, d)
         told = {"rays": 6 * values, "pose": 13 + d // 2, "free": d + d // 2}[config.geometry]

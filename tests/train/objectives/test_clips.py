@@ -25,7 +25,7 @@ from brickyard.shards.scene import Scene
 from brickyard.shards.stream import Stream
 from brickyard.train.models.lvsm import LVSMConfig
 from brickyard.train.models.rayzer import RayZerConfig
-from brickyard.train.objectives.clips import ClipConfig, boxed_intrinsics, draw, join_clips, resized
+from brickyard.train.objectives.clips import ClipConfig, boxed_intrinsics, draw, join_clips, resized, shrunk
 from brickyard.train.objectives.novel_views import LVSM, RayZer
 from brickyard.train.objectives.objective import Objective
 from brickyard.train.objectives.perceptual import PerceptualConfig
@@ -157,6 +157,8 @@ def test_pixels_are_those_of_the_frame() -> None:
     for filter_, most in ((Image.Resampling.BICUBIC, 0.6), (Image.Resampling.LANCZOS, 4.0)):
         theirs = np.asarray(Image.fromarray(whole).resize((16, 16), filter_)).transpose(2, 0, 1)
         assert np.abs(255 * found.numpy() - theirs).mean() < most
+    given = torch.from_numpy(whole[None].copy()).permute(0, 3, 1, 2)
+    assert (shrunk(given, 16).float() - shrunk(given.float(), 16)).abs().max() <= 1  # as elsewhere than on a CPU
     same = resized(torch.from_numpy(whole[None].copy()), 64)[0]
     assert np.array_equal((255 * same.numpy()).round(), whole.transpose(2, 0, 1))
 
