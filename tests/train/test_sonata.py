@@ -28,11 +28,12 @@ from brickyard.train.objectives.sonata import (
     SonataObjective,
     SonataScene,
     _use,
-    feature_rank,
 )
 from brickyard.train.objectives.sonata_images import ImageTerm, rows_of
+from brickyard.train.objectives.spread import koleo
 from brickyard.train.students.export import export_student, load_student
 from brickyard.train.students.point import PointStudentConfig
+from brickyard.train.views.color import ColorConfig
 from brickyard.train.views.crops import CropConfig
 from brickyard.train.views.geometry import GeometryConfig
 from brickyard.train.views.views import ViewConfig
@@ -176,6 +177,38 @@ def test_the_loss_is_the_published_one() -> None:
     assert 2 < expected < 8  # the log of 16 is 2.8
 
 
+def test_koleo_spreads_the_first_views_of_the_student() -> None:
+    objective, spread = built(), built(replace(SMALL, koleo=0.5))
+    spread.load_state_dict(objective.state_dict())
+    data = batch(objective, 1, 2)
+    for each in (objective, spread):
+        each.eval().begin_step(500, 1000)
+    views = data.views
+    with torch.no_grad():
+        seen = spread.trained.encoder(views.shown, xyz=views.xyz, masked=views.masked, origin=views.origin)
+        said = Coarse.of(spread.student, seen, 2)
+        expected = float(koleo(said.features[: len(said.origins[0]) + len(said.origins[1])]))
+        plain, loss = objective(data), spread(data)
+    assert float(loss.metrics["loss_koleo"]) == pytest.approx(expected, rel=1e-5)
+    assert float(loss.total) == pytest.approx(float(plain.total) + 0.5 * expected, rel=1e-5)
+    assert "loss_koleo" not in plain.metrics
+
+
+def test_agreement_is_that_of_the_teachers_two_views() -> None:
+    """A whole scene seen twice without augmentation says the same twice, and nothing of the sort if one is turned."""
+    still = GeometryConfig(scale=(1, 1), turn=0, tilt_chance=0, flip=0, jitter=0, elastic=())
+    plain = ColorConfig(chance=0, shift_chance=0)
+    views = ViewConfig(crop=CropConfig(global_share=(1, 1)), geometry=still, color=plain)
+    objective = built(replace(SMALL, views=views)).eval()
+    with torch.no_grad():
+        same = objective(batch(objective, 1, 2)).metrics["agreement"]
+        turned = built(replace(SMALL, views=replace(views, geometry=replace(still, turn=1.0)))).eval()
+        turned.load_state_dict(objective.state_dict())
+        other = turned(batch(turned, 1, 2)).metrics["agreement"]
+    assert float(same) == pytest.approx(1, abs=1e-4)
+    assert float(other) < 0.9
+
+
 def test_masked_points_are_seen_as_the_token_alone() -> None:
     """Whatever colours and normals masked points have, the student says the same."""
     objective = built(replace(SMALL, student=replace(TINY, drop_path=0.0))).eval()
@@ -210,7 +243,6 @@ def test_collapse_is_reported() -> None:
             loss = objective._compare(flat, taught, 1)
             objective.end_step(step, 100)
     assert float(loss.metrics["feature_rank"]) == pytest.approx(1, abs=0.01)
-    assert 7.5 < float(feature_rank(torch.randn(4000, 8))) <= 8
 
 
 def test_how_prototypes_are_used() -> None:
@@ -233,6 +265,8 @@ def test_what_contradicts_itself_is_refused() -> None:
         ViewConfig(withhold={"colour": 0.2})
     with pytest.raises(ValueError, match="weights must not be negative"):
         replace(SMALL, mask_weight=0.0, roll_weight=0.0, views=ViewConfig(crop=CropConfig(locals=0)))
+    with pytest.raises(ValueError, match="koleo must not be negative"):
+        replace(SMALL, koleo=-0.1)
     with pytest.raises(ValueError, match=r"images\.upcast"):
         replace(SMALL, images=ImageTerm(upcast=9))
 

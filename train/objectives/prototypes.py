@@ -2,8 +2,8 @@
 
 The student's softmax over prototypes should match the teacher's assignment, which Sinkhorn and Knopp's iteration
 (Cuturi, "Sinkhorn Distances", NeurIPS 2013; as in SwAV and DINOv2) makes balanced: every prototype gets an equal part
-of all points, over all ranks, so that not everything ends in one of them. As published for Sonata, there is no centre
-vector and no KoLeo term.
+of all points, over all ranks, so that not everything ends in one of them. As in Sonata's released code, there is no
+centre vector; a KoLeo term is an option of the objective (`train.objectives.spread`).
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ from brickyard.train.objectives.sonata_images import (
     join_pictures,
     prepare_pictures,
 )
+from brickyard.train.objectives.spread import agreement, feature_rank, koleo
 from brickyard.train.schedules import cosine, layer_decay, linear_then_constant
 from brickyard.train.students.base import Exported
 from brickyard.train.students.point import PointStudent, PointStudentConfig
@@ -69,6 +70,8 @@ class Sonata(ObjectiveConfig):
         momentum: of the teacher, at the start and at the end.
         mask_weight, roll_weight, local_weight: of the three terms.
         teacher_head: which of its heads the teacher uses for local views: "own", or "mask", as a later release does.
+        koleo: weight of a term that spreads the student's features of the first global view, at most 1024 rows of a
+            pass; the paper speaks of one, the released code has none. See `train.objectives.spread`.
         block_decay: factor on the learning rate from each block of the encoder to the one before it.
         images: what is to be learned from images besides, if anything.
     """
@@ -92,6 +95,7 @@ class Sonata(ObjectiveConfig):
     roll_weight: float = 0.25
     local_weight: float = 0.5
     teacher_head: Literal["own", "mask"] = "own"
+    koleo: float = 0.0
     block_decay: float = 0.9
     images: ImageTerm | None = None
 
@@ -109,6 +113,8 @@ class Sonata(ObjectiveConfig):
         weights = (self.mask_weight, self.roll_weight, self.local_weight if self.views.crop.locals else 0.0)
         if min(weights) < 0 or sum(weights) == 0:
             raise ValueError("weights must not be negative, and one of a term that has views must be positive")
+        if self.koleo < 0:
+            raise ValueError("koleo must not be negative")
         if not all(0 <= m <= 1 for m in self.momentum) or self.ramp < 0:
             raise ValueError("momentum must be within 0..1, ramp not negative")
         if min(self.prototypes, self.hidden, self.dimensions) < 1:
@@ -305,7 +311,9 @@ class SonataObjective(Objective):
         assigned, entropy, points = said.features.new_zeros(config.prototypes, dtype=torch.float32), 0.0 * total, 0
         wanted = [name for name, (*_, pairs) in terms.items() if pairs and weights[name] > 0]
         tasks = [Task(points=terms[name][2], others=taught.origins, pairs=terms[name][3]) for name in wanted]
-        for name, found in zip(wanted, match(tasks, config.radius), strict=True):
+        both = Task(points=taught.origins, others=taught.origins, pairs=[(b, b + scenes) for b in range(scenes)])
+        *matches, same = match([*tasks, both], config.radius)
+        for name, found in zip(wanted, matches, strict=True):
             similarity, teacher, *_ = terms[name]
             target = sinkhorn(teacher[found.others], self.teacher_temperature)
             loss = cross_entropy(similarity[found.rows], target, config.temperature)
@@ -314,10 +322,14 @@ class SonataObjective(Objective):
             metrics |= {f"loss_{name}": term.detach(), f"matched_{name}": len(found.rows) / max(1, len(similarity))}
             assigned, entropy = assigned + target.sum(0), entropy + torch.special.entr(target).sum()
             points += len(target)
+        if config.koleo > 0:  # one view of a scene, as no place should be pushed away from itself
+            apart = koleo(said.features[: said.rows(scenes)])
+            total, metrics["loss_koleo"] = total + config.koleo * apart, apart.detach()
         metrics |= _use(assigned, entropy, points) if points else {}
         rank = feature_rank(taught.features)
         # It arrives while the loss is waited for: `end_step` comes after that.
         self._rank = rank.to("cpu", non_blocking=True)
+        metrics["agreement"] = agreement(taught.features[same.rows], taught.features[same.others])
         metrics |= {"feature_rank": rank, "mask_ratio": self.mask_ratio, "mask_size": self.mask_size}
         return Loss(total=total, metrics=metrics, usable=points > 0)
 
@@ -326,7 +338,7 @@ class SonataObjective(Objective):
         if self._starved == _COLLAPSED_STEPS:
             warnings.warn(
                 f"the features have collapsed: for {_COLLAPSED_STEPS} steps they vary in {rank:.1f} directions; lower"
-                " the learning rate, or raise the teacher's momentum or the number of prototypes",
+                " the learning rate, raise the teacher's momentum, or give `koleo` a weight",
                 stacklevel=2,
             )
 
@@ -337,15 +349,6 @@ def _use(assigned: Tensor, entropy: Tensor, points: int) -> dict[str, Tensor]:
     prototypes = len(assigned)
     used = torch.exp(torch.special.entr(assigned / points).sum()) / prototypes
     return {"prototypes_used": used, "teacher_entropy": entropy / points / math.log(prototypes)}
-
-
-@torch.no_grad()
-def feature_rank(features: Tensor) -> Tensor:
-    """The number of directions that features (n, C) vary in: the participation ratio of their covariance."""
-    with torch.autocast(features.device.type, enabled=False):
-        spread = features.float() - features.float().mean(0)
-        gram = spread.T @ spread
-        return gram.trace() ** 2 / gram.square().sum().clamp(min=1e-12)
 
 
 def _mean_of_means(values: Tensor, owner: Tensor, sizes: Tensor) -> Tensor:
