@@ -11,8 +11,9 @@ The image-to-lidar publications have rules instead of lists (read from SLidR's c
 list, counted from the first. A corpus keeps the order of its dataset, so the rules are followed on its rows.
 
 A list of scenes is a text file, one scene a line: a scene's id, its whole key, or its sequence. A list of points is a
-folder with `<scene id>.npy` (integers) or `.txt` (numbers), or one text file of lines "<scene id> number number ...";
-the numbers count the points of the raw scan from 0, which is the order of the corpus.
+folder with `<scene id>.npy` (integers) or `.txt` (numbers), or one text file of lines "<scene id> number number ...",
+or a file of the official lists (see `evaluate.official_lists`); the numbers count the points of the raw scan from 0,
+which is the order of the corpus.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from brickyard.evaluate.official_lists import WHERE, is_saved, read_saved
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.scene import UNLABELLED
@@ -208,7 +210,8 @@ class LabelledPoints:
         self._config = config
         self._lines: Mapping[str, NDArray[np.int64]] | None = None
         if config.points_list is not None and not config.points_list.is_dir():
-            self._lines = _read_lines(config.points_list)
+            path = config.points_list
+            self._lines = read_saved(path) if path.is_file() and is_saved(path) else _read_lines(path)
 
     @property
     def few(self) -> bool:
@@ -257,6 +260,8 @@ def _read_text(path: Path) -> str:
         if path.stat().st_size > _MAX_LIST_BYTES:
             raise RecipeError(f"{path} has more than {_MAX_LIST_BYTES >> 20} MiB, which no list of scenes has")
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError as problem:
+        raise RecipeError(f"{path} cannot be read, it is not there; {WHERE}") from problem
     except (OSError, UnicodeDecodeError) as problem:
         raise RecipeError(f"{path} cannot be read as a list: {problem}") from problem
 
