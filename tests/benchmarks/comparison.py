@@ -17,7 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import comparison_features, comparison_sonata, comparison_speed, raw_damage
+from tests.benchmarks import (
+    comparison_distillation,
+    comparison_features,
+    comparison_sonata,
+    comparison_speed,
+    raw_damage,
+)
 from tests.benchmarks.report import RESULTS, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -79,6 +85,7 @@ PAGES: dict[str, dict[str, Section]] = {
         **comparison_speed.SECTIONS,
     },
     "datasets.md": {"damage": damage, "readers": readers},
+    "distillation.md": comparison_distillation.SECTIONS,
     "sonata.md": comparison_sonata.SECTIONS,
 }
 

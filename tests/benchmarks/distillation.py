@@ -179,8 +179,11 @@ def collect(folder: Path, seeds: Sequence[int], variants: Sequence[str], rare: S
     return rows
 
 
-def excluded(folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What exclusion does to batches of training, for rare and other classes."""
+def excluded(
+    folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, float]
+) -> tuple[list[dict[str, Any]], float]:
+    """What exclusion does to batches of training, for rare and other classes; and the median similarity of superpixels
+    of different classes."""
     import torch
 
     from brickyard.evaluate.labels import label_field
@@ -205,7 +208,7 @@ def excluded(folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, f
     )  # fmt: skip
     batches = iter(stream)
     totals: dict[tuple[str, str], Any] = {}
-    anchors = 0
+    anchors, unlike = 0, []
     for _ in range(20):
         items = next(batches)
         batch = objective.collate([item for item, _ in items], torch.device("cpu"))
@@ -221,6 +224,7 @@ def excluded(folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, f
         same = (kind[:, None] == kind) & ~own
         rare = torch.tensor([frequent.get(name, 0.0) < RARE for name in names])[kind]
         anchors += len(kind)
+        unlike.append(float(similar[kind[:, None] != kind].median()))
         for name, out in {
             "most similar 1 %": contrastive.neighbour_weights(similar) == 0,
             "adaptive": find_alike(similar, find_thresholds(similar, 1.5), torch.arange(len(kind))) & ~own,
@@ -229,13 +233,14 @@ def excluded(folder: Path, corpora: Mapping[str, Path], frequent: Mapping[str, f
                 sums = torch.tensor([rows.sum(), same[rows].sum(), out[rows].sum(), (same & out)[rows].sum()])
                 totals[name, group] = totals.get((name, group), 0) + sums
     batches.close()  # type: ignore[attr-defined]
-    return [
+    done = [
         {
             "weighting": name, "kind": group, "share": 100 * float(t[0]) / anchors,
             "found": 100 * float(t[3]) / max(float(t[1]), 1), "pure": 100 * float(t[3]) / max(float(t[2]), 1),
         }
         for (name, group), t in totals.items()
     ]  # fmt: skip
+    return done, statistics.median(unlike)
 
 
 def labelled(objective: Any, sample: Any, rng: Any) -> tuple[Any, Any]:
@@ -284,12 +289,13 @@ def main() -> None:
         for variant in options.only:
             learn(folder, corpora, variant, seed)
             print(f"{variant}, seed {seed}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    rows, exclusion = collect(folder, options.seeds, options.only, rare), excluded(folder, corpora, frequent)
+    rows = collect(folder, options.seeds, options.only, rare)
+    exclusion, unlike = excluded(folder, corpora, frequent)
     table(f"stslidr-tiny on simulated drives; rare are {', '.join(rare)}", rows, COLUMNS)
     table("what exclusion leaves out of the negatives", exclusion, EXCLUSION)
     if not options.dry:
         settings = {"seeds": options.seeds, "rare": rare, "shares": frequent}
-        append("distillation", settings, rows, exclusion=exclusion)
+        append("distillation", settings, rows, exclusion=exclusion, unlike=unlike)
 
 
 if __name__ == "__main__":
