@@ -27,6 +27,7 @@ import torch
 from brickyard.train.augment import CropConfig
 from brickyard.train.clouds import Cloud
 from brickyard.train.models import point_transformer, sparse_unet
+from brickyard.train.models.serialization import ORDERS, encode_all
 from brickyard.train.objectives import PPKT, SLidR, Sonata, STSLidR
 from brickyard.train.objectives.objective import ObjectiveConfig
 from brickyard.train.objectives.paired import PairedScene
@@ -131,6 +132,7 @@ def count(name: str, *, narrow: bool, look: Callable[[Any], None] = lambda tally
             for parameter in stepper.trained:
                 parameter.grad = torch.zeros_like(parameter)
             stepper.optimiser.step()  # the first one makes the optimiser's state
+            encode_all(torch.zeros(1, 3, dtype=torch.int64, device=DEVICE), ORDERS)  # and tables are sent once
             tally.begin()
             assert stepper.make(0, 100, iter([list(made.items)]), [0]).learned
             parts = {part: dict(counts) for part, counts in tally.parts.items()}
