@@ -28,7 +28,7 @@ class NuScenesWriter(Writer):
 
     name, taxonomy = "nuscenes", "nuscenes16"
     datasets, tool = ("nuscenes",), "nuscenes"
-    official = MappingProxyType({"train": 28_130, "val": 6_019, "test": 6_008})
+    official = MappingProxyType({"train": 28_130, "val": 6_019, "test": 6_008, "mini_train": 323, "mini_val": 81})
     scene_id = r"[A-Za-z0-9-]+/[A-Za-z0-9_-]+"
     fields = MappingProxyType({f"use_{what}": bool for what in _USES})
 

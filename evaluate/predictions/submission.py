@@ -80,7 +80,7 @@ class Submission:
         files = sorted(self._written)
         self._writer.pack(self._out / FILES, sorted([*files, *more]), packed)
         counts = self._read_again(packed, files)
-        official = self._writer.official.get(self._split)
+        official = self._writer.official.get(self._writer.folder)
         result = {
             "target": self._writer.name,
             "split": self._split,

@@ -62,7 +62,7 @@ class Writer:
         datasets: of which it takes scenes.
         taxonomy: of the classes.
         tool: by whose convention it is scored (see `evaluate.conventions`).
-        official: split -> how many files the server waits for.
+        official: set -> how many files the server waits for.
         fields: what may stand in `about` -> its type.
         scene_id: what the ids of its scenes look like, a regular expression; they become names of files.
     """

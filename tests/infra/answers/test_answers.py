@@ -166,3 +166,22 @@ def test_what_the_corpus_cannot_say_asks_for_the_raw_files(tmp_path: Path) -> No
         with pytest.raises(RecipeError, match="give the dataset's root with --raw"):
             answered(world, tmp_path / world, raw=None)
     assert answered("semantickitti", tmp_path / "kitti", raw=None)["files"] == 2
+
+
+REAL = {  # world -> (folder of the samples, split, options, points that their files hold)
+    "scannet": ("scannet", "train", {"max_frames": 0}, 81_369 + 67_465),
+    "nuscenes": ("nuscenes", "train", {"cameras": ()}, 34_688),
+    "waymo": ("waymo/v1_assembled", "none", {"cameras": ()}, 166_857),
+    "waymo_v2": ("waymo/v2_assembled", "none", {"cameras": ()}, 166_857),
+    "s3dis": ("s3dis/Stanford3dDataset_v1.2_Aligned_Version", "val", {}, 175_538),
+    "semantickitti": ("kitti/odometry/dataset", "train", {"cameras": ()}, 124_668),
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("world", REAL)
+def test_real_files_are_answered_point_by_point(world: str, samples: Path, tmp_path: Path) -> None:
+    folder, split, options, points = REAL[world]
+    corpus = corpus_of(world, samples / folder, tmp_path / "corpus", **options)
+    result = answered(world, tmp_path, corpus, split=split, raw=Store(samples / folder))
+    assert result["points"] == points and 0 < result["scores"]["miou"] < 1
