@@ -16,7 +16,7 @@ from brickyard.evaluate.show.html import Html, cards, chips, count, page, table,
 from brickyard.evaluate.show.raster import data_uri
 from brickyard.evaluate.show.summary import Curve, FeatureScene, Probe, ProbeRun, RunSummary
 from brickyard.shards.storage import Store
-from brickyard.train.running.watching import WATCHED
+from brickyard.train.running.metrics import WATCHED
 
 _INIT_COLOURS = {"random": "var(--muted)", "pretrained": COLOURS[0]}
 

@@ -16,8 +16,7 @@ from brickyard.evaluate.records import read_pictured
 from brickyard.evaluate.show.colour import RGB
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import NONSENSE, BrickyardError
-from brickyard.train.running.metrics import read_metrics
-from brickyard.train.running.watching import WATCHED
+from brickyard.train.running.metrics import WATCHED, read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,8 @@ from brickyard.evaluate.show.summary import watched_names
 from brickyard.evaluate.table import side_by_side
 from brickyard.infra.verbs.text import duration, size, table
 from brickyard.shards.errors import BrickyardError
-from brickyard.train.running.metrics import read_metrics
+from brickyard.train.running.metrics import WATCHED, read_metrics
 from brickyard.train.running.records import CONFIG, read_config, read_summary
-from brickyard.train.running.watching import WATCHED
 
 _SHOWN = 40
 

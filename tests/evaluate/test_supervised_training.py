@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from brickyard.evaluate.features import random_student
 from brickyard.evaluate.protocols.image_to_lidar import PRESETS
@@ -24,7 +24,7 @@ from brickyard.train.optimiser import learning_rate, momentum
 from brickyard.train.running.checkpoint import checkpoints
 from brickyard.train.running.metrics import MetricsLog, read_metrics
 from brickyard.train.running.stopping import Interrupted
-from brickyard.train.students.export import load_exported
+from brickyard.train.students.export import export_student, load_exported
 from brickyard.train.students.unet import UNetConfig
 from tests.evaluate.rooms import room_corpus
 from tests.evaluate.test_supervised import CONFIG, TINY
@@ -80,22 +80,35 @@ def test_stopped_and_gone_on_with_it_has_the_same_score(
     assert "segment " in capsys.readouterr().out
 
 
-def _scored(uri: str, out: str) -> None:
-    scores = supervised(random_student(UNetConfig(network="tiny"), 0), Corpus.open(uri), SLIDR, Path(out))
-    np.save(f"{out}-{dist.get_rank()}.npy", scores.confusion)
+RECIPE = """
+name: rings
+evaluate:
+  protocols: [slidr-nuscenes-finetune-tiny]
+  settings: {slidr-nuscenes-finetune-tiny: {dataset: null, steps: 3, batch: 2, threads: 1}}
+  baselines: []
+  device: cpu
+"""
 
 
-def _two(uri: str, out: str) -> None:
-    dist.init_process_group("gloo")  # as the command has joined them
-    _scored(uri, out)
-    dist.destroy_process_group()
+def _evaluate(root: str) -> None:
+    assert main(["evaluate", f"{root}/recipe.yaml", "--run", f"{root}/run", "--corpus", f"{root}/corpus"]) == 0
 
 
-def test_two_ranks_train_together_and_share_the_scenes(rings: Corpus, tmp_path: Path) -> None:
-    assert ranks(2, _two, rings.store.uri, str(tmp_path / "two")) == [0, 0]
-    one, other = (np.load(tmp_path / f"two-{rank}.npy") for rank in (0, 1))
-    assert np.array_equal(one, other) and one.sum() == 2 * 960
-    assert len(read_metrics(tmp_path / "two")) == 3
+def test_two_ranks_train_together_and_share_the_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ring_corpus(tmp_path / "corpus", train=4, val=3)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    run = tmp_path / "run"
+    (run / "final").mkdir(parents=True)
+    export_student(random_student(UNetConfig(network="tiny"), 0), run / "final")
+    (run / "config.json").write_text(json.dumps({"train": {"seed": 0}, "objective": {"name": "slidr"}, "corpus": "a"}))
+    assert ranks(2, _evaluate, str(tmp_path)) == [0, 0]
+    (training,) = (run / "evaluate").iterdir()
+    assert len(read_metrics(training)) == 3
+    assert json.loads((training / "environment.json").read_text())["world"] == 2
+    _evaluate(str(tmp_path))  # alone; the training is over, so it is scored
+    both, alone = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert both["results"] == alone["results"] and both["results"]["pretrained"]["miou"] > 0
+    assert len(read_metrics(training)) == 3 and "slidr-nuscenes-finetune-tiny" in capsys.readouterr().out
 
 
 def test_the_best_weights_are_scored_where_that_is_asked(rooms: Corpus, tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ TIMINGS = ("data_wait", "scenes_per_second", "points_per_second", "peak_gib")
 """Metrics that differ from run to run; all others are equal, bit for bit, on a CPU."""
 
 
+WATCHED = "watch_"
+"""What names begin with of what was measured while training went on, see `train.running.watching`."""
+
+
 class MetricsLog:
     """Writes into a run's folder.
 

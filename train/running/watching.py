@@ -15,10 +15,8 @@ import torch
 
 from brickyard.shards.errors import RecipeError
 from brickyard.train.objectives.objective import Objective
+from brickyard.train.running.metrics import WATCHED
 from brickyard.train.students.base import Exported
-
-WATCHED = "watch_"
-"""What names in the log begin with, of what was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
