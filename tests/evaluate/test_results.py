@@ -16,8 +16,8 @@ from brickyard.evaluate.protocols.linear_probe import ProbeConfig, probe
 from brickyard.evaluate.protocols.registry import PROTOCOLS, Chosen
 from brickyard.evaluate.protocols.shortcut import ShortcutConfig
 from brickyard.evaluate.results import Evaluation
-from brickyard.evaluate.splits import SceneConfig
 from brickyard.evaluate.segment import SupervisedConfig
+from brickyard.evaluate.splits import SceneConfig
 from brickyard.evaluate.table import result_table
 from brickyard.evaluate.weights import weights_digest
 from brickyard.shards.corpus import Corpus

@@ -16,7 +16,7 @@ from torch import nn
 
 from brickyard.evaluate.protocols.protocol import Measured, Protocol, Published
 from brickyard.evaluate.records import read_results
-from brickyard.evaluate.splits import SceneConfig, split_rows
+from brickyard.evaluate.splits import SceneConfig, val_rows
 from brickyard.evaluate.subject import Subject
 from brickyard.evaluate.table import Column
 from brickyard.infra import reference
@@ -80,7 +80,7 @@ class Painting(Protocol[PaintingConfig]):
         self.presets = {"painting-dark": PaintingConfig(exposure=0.5)}
 
     def run(self, subject: Subject, config: PaintingConfig) -> Measured:
-        rows = split_rows(subject.corpus, config, config.val_split)
+        rows = val_rows(subject.corpus, config)
         assert isinstance(subject.network, Painter)
         squares = []
         for row in rows.tolist():
@@ -142,7 +142,13 @@ def test_its_number_stands_in_the_table_and_on_the_page(root: Path, capsys: pyte
     plain, dark = read_results(root / "run")
     assert (plain["protocol"], dark["protocol"], dark["settings"]["exposure"]) == ("painting", "painting-dark", 0.25)
     assert list(plain["results"]) == ["random", "pretrained"] and (plain["train_scenes"], plain["val_scenes"]) == (0, 2)
-    assert plain["settings"] == {"dataset": "scannet", "val_split": "val", "threads": 1, "exposure": 1.0}
+    assert plain["settings"] == {
+        "dataset": "scannet",
+        "val_split": "val",
+        "val_scenes": None,
+        "threads": 1,
+        "exposure": 1.0,
+    }
     ours, base = (plain["results"][init]["psnr"] for init in ("pretrained", "random"))
     assert ours == pytest.approx(expected(root, 1.0, None), abs=1e-4)
     assert base == pytest.approx(expected(root, 1.0, 0.9), abs=1e-4) and base < ours
