@@ -14,7 +14,7 @@ A second table asks what exclusion does to the batches of training: of the pairs
 (by the labels of their points, which training never sees), how many are left out as negatives, and of what is left out,
 how much is of the same class.
 
-python -m tests.benchmarks.distillation [--folder FOLDER] [--seeds 0 1 2] [--only NAME ...] [--dry]
+python -m tests.benchmarks.distillation [--folder FOLDER] [--world 0] [--seeds 0 1 2] [--only NAME ...] [--dry]
 
 Half an hour on one free CPU core. What a folder holds already is not made again, so a run that was stopped goes on.
 """
@@ -36,7 +36,7 @@ from typing import Any
 
 import yaml
 
-from tests.benchmarks.report import append, table
+from tests.benchmarks.report import append, environment, table
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "train" / "recipes"
@@ -70,11 +70,12 @@ EXCLUSION = {
 }  # fmt: skip
 
 
-def prepare(folder: Path) -> dict[str, Path]:
+def prepare(folder: Path, world: int) -> dict[str, Path]:
     """Simulate and build; returns the corpus of keyframes, and the one with sweeps."""
     if not (folder / "raw" / "nuscenes").exists():
-        world = RECIPES / "stslidr-tiny-world.yaml"
-        brickyard("simulate", "--out", folder / "raw", "--datasets", "nuscenes", "--config", world)
+        sizes = RECIPES / "stslidr-tiny-world.yaml"
+        raw = ("--out", folder / "raw", "--datasets", "nuscenes", "--config", sizes, "--seed", str(world))
+        brickyard("simulate", *raw)
     corpora = {"corpus": 1, SWEEPS: 3}
     for name, sweeps in corpora.items():
         if not (folder / name / "manifest.json").exists():
@@ -108,7 +109,8 @@ def learn(folder: Path, corpora: Mapping[str, Path], variant: str, seed: int) ->
         train(config, objective, Corpus.open(corpora[SWEEPS]) if SWEEPS in variant else corpus, run)
         student = load_student(run / "final")
     run.mkdir(exist_ok=True)
-    (run / "scores.json").write_text(json.dumps(judge(student, corpus, seed), indent=1) + "\n")
+    scores = judge(student, corpus, seed) | {"commit": environment()["commit"]}
+    (run / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
 
 
 def recipe_of(folder: Path, variant: str, seed: int) -> Path:
@@ -165,7 +167,7 @@ def collect(folder: Path, seeds: Sequence[int], variants: Sequence[str], rare: S
         found = [json.loads(file.read_text()) for file in files if file.exists()]
         if not found:
             continue
-        row: dict[str, Any] = {"variant": variant, "seeds": len(found)}
+        row: dict[str, Any] = {"variant": variant, "seeds": len(found), "commits": sorted({o["commit"] for o in found})}
         scores = {
             "linear": [100 * one["linear_miou"] for one in found],
             "rare": [100 * statistics.fmean(one["linear"][c] for c in rare) for one in found],
@@ -273,6 +275,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "brickyard-distillation")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--world", type=int, default=0, help="seed of the drives; another one needs another folder")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="rows to make")
     parser.add_argument("--dry", action="store_true", help="print only")
     options = parser.parse_args()
@@ -281,7 +284,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     from brickyard.shards.corpus import Corpus
 
-    corpora = prepare(folder)
+    corpora = prepare(folder, options.world)
     frequent = shares(Corpus.open(corpora["corpus"]))
     rare = [name for name, share in frequent.items() if share < RARE]
     begun = time.monotonic()
@@ -294,7 +297,7 @@ def main() -> None:
     table(f"stslidr-tiny on simulated drives; rare are {', '.join(rare)}", rows, COLUMNS)
     table("what exclusion leaves out of the negatives", exclusion, EXCLUSION)
     if not options.dry:
-        settings = {"seeds": options.seeds, "rare": rare, "shares": frequent}
+        settings = {"world": options.world, "seeds": options.seeds, "rare": rare, "shares": frequent}
         append("distillation", settings, rows, exclusion=exclusion, unlike=unlike)
 
 
