@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from brickyard.evaluate.pictured import Pictured
 from brickyard.evaluate.splits import DataConfig, SceneConfig, train_rows
 from brickyard.evaluate.table import Column
 from brickyard.shards.errors import RecipeError
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=SceneConfig)
 D = TypeVar("D", bound=DataConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictured:
-    """Pictures of a scene for the page: uint8 (H, W, 3), each with its caption."""
-
-    scene: str
-    title: str
-    pictures: tuple[tuple[str, NDArray[np.uint8]], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

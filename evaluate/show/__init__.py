@@ -13,6 +13,7 @@ from brickyard.evaluate.show.summary import (
     join_probes,
     read_curve,
     read_features,
+    read_protocol_pictures,
     summarise_corpus,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "join_probes",
     "read_curve",
     "read_features",
+    "read_protocol_pictures",
     "run_page",
     "summarise_corpus",
 ]

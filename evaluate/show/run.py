@@ -30,7 +30,8 @@ def run_page(run: RunSummary, out: Path) -> None:
         _curves(run.curves),
         _probe(run.probe) if run.probe is not None else None,
         _results(run),
-        _features(run.features, run.features_note),
+        *(_scenes(f"Pictures of {name}", scenes, "") for name, scenes in run.pictures),
+        _scenes("Features", run.features, run.features_note),
         tag("footer", "Written by brickyard; this file loads nothing from anywhere."),
     ]
     store = Store(out.absolute().parent)
@@ -124,8 +125,8 @@ def _results(run: RunSummary) -> Html | None:
     return tag("div", tag("h2", "Protocols"), tables, tag("p", note, class_="soft"))
 
 
-def _features(scenes: Sequence[FeatureScene], note: str) -> Html | None:
-    """Each scene's own colours beside its features."""
+def _scenes(title: str, scenes: Sequence[FeatureScene], note: str) -> Html | None:
+    """Each scene's pictures side by side."""
     if not scenes:
         return None
     sections = []
@@ -136,7 +137,7 @@ def _features(scenes: Sequence[FeatureScene], note: str) -> Html | None:
             image = tag("img", src=data_uri(picture), alt=caption, width=width, height=height)
             figures.append(tag("figure", tag("div", image, class_="stack"), tag("figcaption", caption)))
         sections += [tag("h3", scene.key), tag("p", scene.title, class_="soft"), tag("div", figures, class_="row")]
-    return tag("div", tag("h2", "Features"), tag("p", note, class_="soft") if note else None, sections)
+    return tag("div", tag("h2", title), tag("p", note, class_="soft") if note else None, sections)
 
 
 def verdict(probe: Probe) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from brickyard.evaluate.pictured import read_pictured_protocols
 from brickyard.evaluate.records import read_pictured
 from brickyard.evaluate.show.colour import RGB
 from brickyard.shards.corpus import Corpus
@@ -104,6 +105,7 @@ class RunSummary:
             are several.
         features: scenes as the run's student sees them.
         features_note: whose they are, and how many of how many, where the page does not show all.
+        pictures: protocol -> the scenes that it has drawn.
     """
 
     name: str
@@ -113,6 +115,7 @@ class RunSummary:
     results: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = ()
     features: tuple[FeatureScene, ...] = ()
     features_note: str = ""
+    pictures: tuple[tuple[str, tuple[FeatureScene, ...]], ...] = ()
 
 
 def summarise_corpus(corpus: Corpus, name: str) -> CorpusSummary:
@@ -201,15 +204,23 @@ def read_features(folder: Path) -> tuple[tuple[FeatureScene, ...], int]:
     data = read_pictured(folder) or {"scenes": []}
     query = data.get("query") or {"scenes": []}
     entries = data["scenes"] + [{"title": "Query", **entry} for entry in query["scenes"]]
-    shown = tuple(
-        FeatureScene(
-            key=entry["scene"],
-            title=entry["title"],
-            pictures=tuple((p["caption"], _read_picture(folder, p["file"])) for p in entry["pictures"]),
-        )
-        for entry in entries[:MAX_FEATURE_SCENES]
+    return tuple(_scene(folder, entry) for entry in entries[:MAX_FEATURE_SCENES]), len(entries)
+
+
+def read_protocol_pictures(folder: Path) -> tuple[tuple[str, tuple[FeatureScene, ...]], ...]:
+    """(protocol, the first scenes that it has drawn) of a run's folder of pictures; raises as `read_features`."""
+    return tuple(
+        (name, tuple(_scene(folder, scene) for scene in scenes[:MAX_FEATURE_SCENES]))
+        for name, scenes in read_pictured_protocols(folder).items()
     )
-    return shown, len(entries)
+
+
+def _scene(folder: Path, entry: Mapping[str, Any]) -> FeatureScene:
+    return FeatureScene(
+        key=entry["scene"],
+        title=entry["title"],
+        pictures=tuple((p["caption"], _read_picture(folder, p["file"])) for p in entry["pictures"]),
+    )
 
 
 def _read_picture(folder: Path, name: str) -> RGB:
@@ -221,8 +232,8 @@ def _read_picture(folder: Path, name: str) -> RGB:
                 raise ValueError(f"{name} has {image.width} x {image.height} pixels")
             return np.asarray(image.convert("RGB"))
     except (OSError, Image.DecompressionBombError, *NONSENSE) as problem:
-        again = "`brickyard features` writes them again"
-        raise BrickyardError(f"{folder}: a picture of features cannot be shown: {problem}: {again}") from problem
+        again = "`brickyard features` or `brickyard evaluate` writes it again"
+        raise BrickyardError(f"{folder}: a picture cannot be shown: {problem}: {again}") from problem
 
 
 def _number(value: float | None) -> float:

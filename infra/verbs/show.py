@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from brickyard.evaluate.pictured import PICTURES
 from brickyard.evaluate.records import FEATURES, FEATURES_MANIFEST, probe_of, read_results
 from brickyard.evaluate.show import (
+    FeatureScene,
     RunSummary,
     corpus_page,
     join_probes,
     read_curve,
     read_features,
+    read_protocol_pictures,
     run_page,
     summarise_corpus,
 )
@@ -80,11 +83,18 @@ def _show_runs(folder: Path, out: Path) -> int:
         probe=join_probes(probes) if probes else None,
         facts=_facts([read_config(path) for path in runs]),
         results=tuple(_table(name, entries) for name, entries in evaluated.items()),
+        pictures=_pictures(runs),
         features=features,
         features_note=_features_note(pictured, len(features), all_features),
     )
     run_page(summary, out)
     return len(runs)
+
+
+def _pictures(runs: Sequence[Path]) -> tuple[tuple[str, tuple[FeatureScene, ...]], ...]:
+    """What protocols have drawn, with the name of the run where there are several."""
+    found = [(run.name, name, scenes) for run in runs for name, scenes in read_protocol_pictures(run / PICTURES)]
+    return tuple((f"{name}, {run}" if len(runs) > 1 else name, scenes) for run, name, scenes in found)
 
 
 def _table(name: str, entries: list[dict[str, Any]]) -> tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]:

@@ -51,6 +51,12 @@ def load_exported(folder: str | Path, device: torch.device | str = "cpu") -> Exp
     return exported
 
 
+def load_companions(folder: str | Path, device: torch.device | str = "cpu") -> dict[str, Exported]:
+    """What lies beside a student, each in a folder of its own: name -> network; raises as `load_exported`."""
+    places = sorted(path.parent for path in Path(folder).glob(f"*/{SETTINGS}"))
+    return {place.name: load_exported(place, device) for place in places}
+
+
 def load_student(folder: str | Path, device: torch.device | str = "cpu") -> Student:
     """`load_exported` of what encodes clouds; raises `BrickyardError` for anything else, too."""
     exported = load_exported(folder, device)
