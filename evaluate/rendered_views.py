@@ -69,9 +69,8 @@ def best_warp(views: tuple[PosedView, ...], number: int) -> Warped | None:
     target, best = views[number], None
     for other in (view for place, view in enumerate(views) if place != number):
         known = other.depth > 0
-        warped = warp(
-            other.seen[known], other.color[known], target.camera_from_scene, target.intrinsics, target.depth.shape
-        )
+        shape = (target.depth.shape[0], target.depth.shape[1])
+        warped = warp(other.seen[known], other.color[known], target.camera_from_scene, target.intrinsics, shape)
         if best is None or warped.covered.sum() > best.covered.sum():
             best = warped
     return best

@@ -35,7 +35,7 @@ class OptimiserConfig:
             it, both along a cosine.
         warmup: steps until the peak; or `warmup_share`, a share of all steps.
         start_factor, final_factor: of "one_cycle"; the published division by 10, and by 1,000 again.
-        momentum, dampening: of SGD. betas: of AdamW.
+        momentum, dampening: of SGD; `nesterov` asks for his momentum, which has no dampening. betas: of AdamW.
         momentum_cycle: with "one_cycle", momentum (AdamW's beta1) at both ends and at the peak, along the same cosines;
             the published runs of Sonata have [0.95, 0.85], which torch's OneCycleLR does unasked.
         weight_decay: at the start; `weight_decay_end` at the end, along a cosine, None for no change.
@@ -56,6 +56,7 @@ class OptimiserConfig:
     final_factor: float = 1e-4
     momentum: float = 0.9
     dampening: float = 0.1
+    nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     momentum_cycle: tuple[float, float] | None = None
     weight_decay: float = 1e-4
@@ -76,6 +77,8 @@ class OptimiserConfig:
             raise ValueError("start_factor and final_factor are shares of the peak learning rate")
         if not all(0 <= share < 1 for share in (self.momentum, *self.betas, *(self.momentum_cycle or ()))):
             raise ValueError("momentum, betas and momentum_cycle must be at least 0 and less than 1")
+        if self.nesterov and (self.dampening or not self.momentum):
+            raise ValueError("nesterov needs momentum and dampening: 0")
         if self.momentum_cycle is not None and self.schedule != "one_cycle":
             raise ValueError('momentum_cycle goes with schedule "one_cycle"')
         if not 0 <= self.dampening <= 1:
@@ -136,7 +139,9 @@ def build_optimiser(config: OptimiserConfig, objective: Objective) -> Optimizer:
         # One pass over all weights instead of a dozen; on a CPU it would round otherwise.
         fused = True if devices == {"cuda"} else None
         return torch.optim.AdamW(table, lr=config.lr, betas=config.betas, fused=fused)
-    return torch.optim.SGD(table, lr=config.lr, momentum=config.momentum, dampening=config.dampening)
+    return torch.optim.SGD(
+        table, lr=config.lr, momentum=config.momentum, dampening=config.dampening, nesterov=config.nesterov
+    )
 
 
 def set_rates(

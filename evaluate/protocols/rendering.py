@@ -88,7 +88,8 @@ class Rendering(Protocol[RenderingConfig]):
         assert isinstance(network, RenderingNetwork)
         rows = val_rows(subject.corpus, config)
         numbers: dict[str, list[float]] = defaultdict(list)
-        pictures, scenes, mode = [], 0, network.training
+        pictures: list[Pictured] = []
+        scenes, mode = 0, network.training
         network.eval()
         for scene in _scenes(subject, network, rows, config):
             scenes += 1

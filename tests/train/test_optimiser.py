@@ -135,3 +135,10 @@ def test_learning_rate_is_a_warmup_and_a_cosine() -> None:
     assert [learning_rate(config, step, 100) for step in (0, 50, 100)] == pytest.approx([0.5, 0.25, 0])
     for warm in (OptimiserConfig(lr=0.5, warmup=10), OptimiserConfig(lr=0.5, warmup_share=10 / 110)):
         assert [learning_rate(warm, step, 110) for step in (0, 9, 10, 60)] == pytest.approx([0.05, 0.5, 0.5, 0.25])
+
+
+def test_nesterovs_momentum_has_no_dampening() -> None:
+    config = OptimiserConfig(nesterov=True, dampening=0.0)
+    assert all(group["nesterov"] for group in build_optimiser(config, Layers()).param_groups)
+    with pytest.raises(ValueError, match="dampening: 0"):
+        OptimiserConfig(nesterov=True)

@@ -26,6 +26,7 @@ class RenderingLossConfig:
     """Weights of the terms, published for PonderV2 indoors; a term of weight 0 is not computed.
 
     Attributes:
+        depth, color, surface, free, eikonal: weights.
         truncation: what counts as near a surface, box units.
     """
 
