@@ -6,13 +6,19 @@ looked up in the colour image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brickyard.train.objectives.view_rays import depth_rays, read_depth, read_image
+from brickyard.shards.corpus import Corpus
+from brickyard.shards.errors import RecipeError, UnfitSceneError
+from brickyard.shards.stream import Stream
+from brickyard.train.clouds import Cloud
+from brickyard.train.objectives.view_rays import depth_rays, read_depth, read_image, usable_views
+from brickyard.train.rendering.network import RenderingNetwork
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
@@ -116,3 +122,50 @@ def normals(seen: Float64, depth: Float32, eye: Float64) -> Float32:
     towards = np.sign((normal * (eye - seen[inner])).sum(2))
     result[inner] = np.where(good[..., None], normal * (towards / np.where(good, length, 1))[..., None], 0)
     return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosedCloud:
+    """A scene's points and its views, those that are rendered first."""
+
+    cloud: Cloud
+    views: tuple[PosedView, ...]
+    rendered: int
+
+
+def posed_clouds(
+    corpus: Corpus, network: RenderingNetwork, rows: NDArray[np.int64], *, views: int, side: int, threads: int
+) -> Iterator[PosedCloud]:
+    """The scenes of the rows that have a view with an image, a depth image and a pose.
+
+    Args:
+        views: so many come first, spread evenly over them. side: see `read_posed_view`. threads: of the stream.
+
+    Raises:
+        RecipeError: no scene has one.
+    """
+
+    def prepare(sample: Sample, rng: np.random.Generator) -> PosedCloud | None:
+        del rng
+        try:
+            usable = usable_views(sample.header, "depth")
+        except UnfitSceneError:
+            return None
+        count = min(views, len(usable))
+        first = [usable[place] for place in np.linspace(0, len(usable) - 1, count + 2).round().astype(int)[1:-1]]
+        order = list(dict.fromkeys((*first, *usable)))
+        shown = tuple(read_posed_view(sample, number, side) for number in order)
+        return PosedCloud(cloud=network.student.read(sample), views=shown, rendered=count)
+
+    fields, found = (*network.fields, *FIELDS), 0
+    stream = Stream(corpus, fields, batch=1, rows=rows, threads=threads, prepare=prepare, epochs=1, shuffle=False)
+    for items in stream:
+        for scene in items:
+            if scene is not None:
+                found += 1
+                yield scene
+    if not found:
+        raise RecipeError(
+            f"none of the {len(rows)} scenes that are scored has a view with an image, a depth image and a pose: there"
+            " is nothing to compare with"
+        )

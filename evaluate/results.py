@@ -19,6 +19,7 @@ from brickyard.evaluate.protocols.protocol import Measured
 from brickyard.evaluate.protocols.registry import Chosen
 from brickyard.evaluate.subject import RawSubject, Subject
 from brickyard.evaluate.table import INITS, columns_document
+from brickyard.shards.atomic import write_whole
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError
 from brickyard.shards.export.folder import safe_name
@@ -81,8 +82,7 @@ class Evaluation:
         scenes = measured["pretrained"].scenes
         counterpart, digest = protocol.published(chosen.name, config, scenes), fingerprint(config, scenes)
         self._write_tables(f"{safe_name(chosen.name)}-{digest}-{self._corpus.fingerprint[:8]}", measured)
-        if self._pictures is not None and measured["pretrained"].pictures:
-            write_pictured(self._pictures, safe_name(chosen.name), measured["pretrained"].pictures)
+        self._write_pictures(safe_name(chosen.name), measured["pretrained"])
         return {
             "protocol": chosen.name,
             "fingerprint": digest,
@@ -96,6 +96,14 @@ class Evaluation:
             "settings": settings(config),
             "seconds": round(time.monotonic() - begun, 1),
         }
+
+    def _write_pictures(self, name: str, result: Measured) -> None:
+        if self._pictures is None:
+            return
+        if result.pictures:
+            write_pictured(self._pictures, name, result.pictures)
+        for file, content in result.files.items():
+            write_whole(self._pictures / file, content)
 
     def _write_tables(self, name: str, measured: Mapping[str, Measured]) -> None:
         for init, result in measured.items():

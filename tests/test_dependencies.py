@@ -118,7 +118,7 @@ def test_the_environment_of_the_tests_is_pinned() -> None:
     assert pins["torch"] == "2.13.0"
 
 
-@pytest.mark.parametrize("module, extra", [("skimage", "ingest"), ("spconv", "train"), ("embreex", "simulate"),
+@pytest.mark.parametrize("module, extra", [("lazrs", "ingest"), ("spconv", "train"), ("embreex", "simulate"),
                                            ("efficientnet_lite_pytorch", "train"), ("nuscenes", "dev"),
                                            ("rerun", "rerun")])  # fmt: skip
 def test_the_extra_of_a_module(module: str, extra: str) -> None:
@@ -180,10 +180,10 @@ def test_a_missing_library_is_no_fault_of_a_scene(monkeypatch: pytest.MonkeyPatc
     """The build stops and says what to install; nothing is quarantined."""
 
     def read(*_: object) -> None:
-        raise ModuleNotFoundError("No module named 'skimage'", name="skimage")
+        raise ModuleNotFoundError("No module named 'lazrs'", name="lazrs")
 
     monkeypatch.setattr(task, "make_scene", read)
     ref = SceneRef(dataset="toy", scene_id="7", split="train", sequence="", root="nowhere", files={})
     job = task.Job(CurateConfig(), ShardsConfig(), "nowhere", {})
-    with pytest.raises(BrickyardError, match=r"^toy/7: skimage is not installed: pip install 'brickyard\[ingest\]'; "):
+    with pytest.raises(BrickyardError, match=r"^toy/7: lazrs is not installed: pip install 'brickyard\[ingest\]'; "):
         task.try_scenes(job, [ref], lambda key: None)

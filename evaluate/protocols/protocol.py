@@ -37,7 +37,7 @@ class Measured:
         scenes: that it trained on, and that it was scored on.
         confusion: int64 (classes, classes), truth by row, where classes were predicted.
         classes: their names.
-        pictures: of some scenes.
+        pictures: of some scenes. files: name -> content of what else should lie beside them.
     """
 
     metrics: Mapping[str, Any]
@@ -45,6 +45,7 @@ class Measured:
     confusion: NDArray[np.int64] | None = None
     classes: tuple[str, ...] = ()
     pictures: tuple[Pictured, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,30 +9,20 @@ stands what needs no network: another view of the scene warped by its depth, the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from brickyard.evaluate.pictured import Pictured
-from brickyard.evaluate.posed_views import FIELDS, PosedView, read_posed_view
+from brickyard.evaluate.posed_views import posed_clouds
 from brickyard.evaluate.protocols.protocol import Measured, Protocol
 from brickyard.evaluate.rendered_views import best_warp, compared, rendered_view, warped_compared
 from brickyard.evaluate.splits import SceneConfig, val_rows
 from brickyard.evaluate.subject import Subject
 from brickyard.evaluate.table import Column
 from brickyard.evaluate.view_pictures import view_pictures
-from brickyard.shards.errors import RecipeError, UnfitSceneError
-from brickyard.shards.stream import Stream
-from brickyard.train.clouds import Cloud
-from brickyard.train.objectives.view_rays import usable_views
 from brickyard.train.rendering.network import RenderingNetwork
-
-if TYPE_CHECKING:
-    from brickyard.shards.stream import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +47,6 @@ class RenderingConfig(SceneConfig):
             raise ValueError("views and rays must be positive, side 11 or more, pictures not negative")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PosedCloud:
-    """A scene's points and its views, those that are rendered first."""
-
-    cloud: Cloud
-    views: tuple[PosedView, ...]
-    rendered: int
-
-
 class Rendering(Protocol[RenderingConfig]):
     """See the module's text."""
 
@@ -86,12 +67,12 @@ class Rendering(Protocol[RenderingConfig]):
     def run(self, subject: Subject, config: RenderingConfig) -> Measured:
         network = subject.network
         assert isinstance(network, RenderingNetwork)
-        rows = val_rows(subject.corpus, config)
         numbers: dict[str, list[float]] = defaultdict(list)
         pictures: list[Pictured] = []
         scenes, mode = 0, network.training
         network.eval()
-        for scene in _scenes(subject, network, rows, config):
+        sizes = {"views": config.views, "side": config.side, "threads": config.threads}
+        for scene in posed_clouds(subject.corpus, network, val_rows(subject.corpus, config), **sizes):
             scenes += 1
             with torch.no_grad():
                 filled = network([scene.cloud])
@@ -104,11 +85,6 @@ class Rendering(Protocol[RenderingConfig]):
                         drawn = view_pictures(view, shown, warped)
                         pictures.append(Pictured(scene=scene.cloud.key, title=view.name, pictures=drawn))
         network.train(mode)
-        if not scenes:
-            raise RecipeError(
-                f"none of the {len(rows)} scenes of split {config.val_split!r} has a view with an image, a depth image"
-                " and a pose: there is nothing to compare a rendering with"
-            )
         means = {name: _mean(values) for name, values in numbers.items()}
         return Measured(metrics=means, scenes=(0, scenes), pictures=tuple(pictures))
 
@@ -119,28 +95,3 @@ PROTOCOL = Rendering()
 def _mean(values: list[float]) -> float | None:
     """Over the views that have the number."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else None
-
-
-def _scenes(
-    subject: Subject, network: RenderingNetwork, rows: NDArray[np.int64], config: RenderingConfig
-) -> Iterator[PosedCloud]:
-    """Those of the rows that have a view to render."""
-
-    def prepare(sample: Sample, rng: np.random.Generator) -> PosedCloud | None:
-        del rng
-        try:
-            usable = usable_views(sample.header, "depth")
-        except UnfitSceneError:
-            return None
-        count = min(config.views, len(usable))
-        first = [usable[place] for place in np.linspace(0, len(usable) - 1, count + 2).round().astype(int)[1:-1]]
-        order = list(dict.fromkeys((*first, *usable)))
-        views = tuple(read_posed_view(sample, number, config.side) for number in order)
-        return PosedCloud(cloud=network.student.read(sample), views=views, rendered=count)
-
-    fields = (*network.fields, *FIELDS)
-    stream = Stream(
-        subject.corpus, fields, batch=1, rows=rows, threads=config.threads, prepare=prepare, epochs=1, shuffle=False
-    )
-    for items in stream:
-        yield from (scene for scene in items if scene is not None)
