@@ -72,8 +72,8 @@ def learn(options: argparse.Namespace) -> list[dict[str, Any]]:
         cloud, seen = _views(corpus, network)
         unseen = _views(corpus_of(Path(folder) / "others", [others]), network)[1]
         rows = [scores("known", network, cloud, seen), scores("others", network, cloud, unseen)]
-        optimiser = torch.optim.AdamW(objective.parameters(), 0.004, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.004, options.steps, pct_start=0.1)
+        optimiser = torch.optim.AdamW(objective.parameters(), 0.006, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.006, options.steps, pct_start=0.1)
         begun = time.perf_counter()
         stream = iter(
             Stream(corpus, objective.fields, batch=1, threads=1, prepare=objective.prepare, choose=objective.choose)

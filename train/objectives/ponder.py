@@ -32,7 +32,7 @@ from brickyard.train.objectives.posed import PosedBatch, PosedScene, choose, col
 from brickyard.train.objectives.view_rays import RaysConfig
 from brickyard.train.precision import float32_island
 from brickyard.train.rendering.losses import RenderingLossConfig, Seen, rendering_losses, weighted
-from brickyard.train.rendering.network import RenderingNetwork
+from brickyard.train.rendering.network import RenderingNetwork, filled
 from brickyard.train.rendering.rays import intersect
 from brickyard.train.rendering.render import Rendered
 from brickyard.train.rendering.renderer import Renderer, RendererConfig, box_rays
@@ -156,20 +156,16 @@ class PonderObjective(Objective):
         return collate(items, self.config.student.inputs, device)
 
     def forward(self, batch: PosedBatch) -> Loss:
-        clouds = self._masked(batch)
-        rows = self.student.read_out(*self.student.encode_joined(clouds, batch.domains))
-        frame = self.renderer.frame(clouds.xyz, clouds.scene, clouds.batch)
-        xyz, scene = clouds.xyz[rows.representative], clouds.scene[rows.representative]
-        filled = self.renderer.fill(rows.features, xyz, scene, frame)
+        scenes = filled(self.student, self.renderer, self._masked(batch), batch.domains)
         counts: dict[str, float | Tensor] = {"views": float(batch.views), "views_left_out": float(batch.left_out)}
         counts["rays"] = float(len(batch.eyes))
-        with float32_island(xyz.device):
-            rays, distance = box_rays(batch.eyes, batch.seen, frame, batch.counts)
+        with float32_island(batch.eyes.device):
+            rays, distance = box_rays(batch.eyes, batch.seen, scenes.frame, batch.counts)
             grid, near = self.renderer.grid, self.renderer.config.sampling.near
             if not bool(intersect(rays, grid.low, grid.high, near=near)[2].any()):
-                nothing = torch.stack([value.sum() * 0 for value in (*self.parameters(), filled.volume)]).sum()
+                nothing = torch.stack([value.sum() * 0 for value in (*self.parameters(), scenes.volume)]).sum()
                 return Loss(total=nothing, metrics=counts, usable=False)
-            rendered = self.renderer.render(filled, rays, _seeds(batch, xyz.device))
+            rendered = self.renderer.render(scenes, rays, _seeds(batch, batch.eyes.device))
             seen = Seen(depth=distance, color=batch.color if self.config.losses.color else None)
             terms = rendering_losses(rendered, seen, self.config.losses)
             total = weighted(terms, self.config.losses)

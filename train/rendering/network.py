@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from brickyard.train.clouds import Cloud, join_clouds
+from brickyard.train.clouds import Cloud, Clouds, join_clouds
 from brickyard.train.rendering.renderer import Filled, Renderer, RendererConfig
 from brickyard.train.students.base import Exported, ExportedConfig, Student, StudentConfig
 from brickyard.train.students.registry import KINDS
@@ -64,8 +64,17 @@ class RenderingNetwork(Exported):
     def forward(self, clouds: Sequence[Cloud]) -> Filled:
         """Scenes to render, from their clouds in metres."""
         joined = join_clouds(clouds, self.student.inputs, self.device)
-        rows = self.student.read_out(*self.student.encode_joined(joined, [cloud.domain for cloud in clouds]))
-        xyz, scene = joined.xyz[rows.representative], joined.scene[rows.representative]
-        return self.renderer.fill(
-            rows.features, xyz, scene, self.renderer.frame(joined.xyz, joined.scene, joined.batch)
-        )
+        return filled(self.student, self.renderer, joined, [cloud.domain for cloud in clouds])
+
+
+def filled(student: Student, renderer: Renderer, clouds: Clouds, domains: Sequence[str]) -> Filled:
+    """Scenes to render, from their joined clouds in metres.
+
+    A room is encoded with its middle above the origin and its lowest point at height 0, wherever it lies: as it was in
+    training, the voxels of its grid included.
+    """
+    shown = clouds.centred() if renderer.config.range is None else clouds
+    rows = student.read_out(*student.encode_joined(shown, domains))
+    frame = renderer.frame(clouds.xyz, clouds.scene, clouds.batch)
+    chosen = rows.representative
+    return renderer.fill(rows.features, clouds.xyz[chosen], clouds.scene[chosen], frame)
