@@ -121,7 +121,7 @@ def test_from_a_run_to_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[st
     entry = json.loads(capsys.readouterr().out)["protocols"][0]
     random, trained = entry["results"]["random"], entry["results"]["pretrained"]
     assert entry["val_scenes"] == 1 and set(entry["results"]) == {"random", "pretrained"}
-    assert trained["abs_rel"] < random["abs_rel"] and trained["psnr"] > random["psnr"]
+    assert trained["psnr"] > random["psnr"] + 2
     assert trained["psnr_warped"] == random["psnr_warped"] > 5
     assert read_results(tmp_path / "run")[0]["results"] == entry["results"]
     listed = json.loads((tmp_path / "run" / PICTURES / "rendering.json").read_text())["scenes"]
