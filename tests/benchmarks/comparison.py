@@ -20,6 +20,7 @@ from typing import Any
 from tests.benchmarks import (
     comparison_distillation,
     comparison_features,
+    comparison_ponder,
     comparison_sonata,
     comparison_speed,
     raw_damage,
@@ -86,6 +87,7 @@ PAGES: dict[str, dict[str, Section]] = {
     },
     "datasets.md": {"damage": damage, "readers": readers},
     "distillation.md": comparison_distillation.SECTIONS,
+    "ponder.md": comparison_ponder.SECTIONS,
     "sonata.md": comparison_sonata.SECTIONS,
 }
 

@@ -5,8 +5,8 @@ frames of 32 x 24 pixels of depth. Trained on its cloud and frames with the publ
 that it was trained on, and of others of the same room. "bfloat16" computes the networks under autocast, as a GPU would.
 A loss or gradient that is not finite ends the run.
 
-python -m tests.benchmarks.ponder_room --steps 600
-python -m tests.benchmarks.ponder_room --steps 600 --bf16
+python -m tests.benchmarks.ponder_room
+python -m tests.benchmarks.ponder_room --bf16
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def scores(name: str, network: RenderingNetwork, cloud: Cloud, views: list[Posed
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rays", type=int, default=128, help="of each view")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true")
