@@ -268,8 +268,8 @@ def resized(pixels: Tensor, size: int) -> Tensor:
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:
-    """Images (V, 3, m, m) of 0..255 resized, in whole numbers. Torch resizes bytes on the CPU alone, 15 times as fast as
-    floats there; these are a step of 256 off at most."""
+    """Images (V, 3, m, m) of 0..255 resized, in whole numbers. Torch resizes bytes on the CPU alone, there 15 times as
+    fast as floats, which are one step of 256 off at most."""
     found = functional.interpolate(images, (size, size), mode="bicubic", antialias=True)
     return found.round().clamp(0, 255) if found.is_floating_point() else found
 
