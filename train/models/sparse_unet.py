@@ -185,9 +185,11 @@ class _Block(nn.Module):
 
     def __init__(self, config: SparseUNetConfig, inputs: int, outputs: int, key: str, device: torch.device) -> None:
         super().__init__()
+        # one layer after the other, as a seed draws their weights in this order
         first = sparse.submanifold(inputs, outputs, kernel=config.kernel, key=key, device=device)
+        self.first = _ConvNorm(first, outputs, config)
         second = sparse.submanifold(outputs, outputs, kernel=config.kernel, key=key, device=device)
-        self.first, self.second = _ConvNorm(first, outputs, config), _ConvNorm(second, outputs, config, relu=False)
+        self.second = _ConvNorm(second, outputs, config, relu=False)
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
             self.shortcut = nn.Sequential(nn.Linear(inputs, outputs, bias=False), _norm(outputs, config))
