@@ -132,5 +132,5 @@ def test_the_page_of_a_run_shows_features(tmp_path: Path, scenes: list[SeenScene
     assert "raw inputs" in page
     entries[0]["pictures"][0]["file"] = "../../secret.png"
     (folder / "features.json").write_text(json.dumps({"scenes": entries, "query": None}))
-    with pytest.raises(BrickyardError, match=r"is no picture in the folder: .*writes them again"):
+    with pytest.raises(BrickyardError, match=r"is no picture in the folder: .*writes it again"):
         read_features(folder)

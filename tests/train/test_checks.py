@@ -46,7 +46,7 @@ def changed(config: Any, path: tuple[Any, ...], value: float) -> Any:
 def test_no_setting_takes_a_number_that_is_not_finite(name: str, value: float) -> None:
     config: Any = TrainConfig() if name == "train" else CONFIGS[name]()
     paths = list(floats(config))
-    assert len(paths) > 5
+    assert paths
     for path in paths:
         with pytest.raises((ValueError, RecipeError)):
             changed(config, path, value)
