@@ -17,34 +17,41 @@ _EXCLUSION = {
 
 
 def learning(found: Records) -> str:
-    """Scores over seeds, their order, then what exclusion leaves out."""
-    record = found["distillation"][-1]
+    """The newest record of each world: scores over seeds, their order, what exclusion leaves out."""
+    newest = {record["settings"].get("world", 0): record for record in found["distillation"]}
+    return "\n\n".join(_world(number, record) for number, record in sorted(newest.items()))
+
+
+def _world(number: int, record: dict[str, Any]) -> str:
     rows, rare = record["rows"], record["settings"]["rare"]
     beside = next(row for row in rows if row["variant"] == _BESIDE)
     cells = [
         {
             "variant": row["variant"],
-            "seeds": row["seeds"],
             **{key: _spread(row[f"{key}_all"]) for key in _MEASURES},
             "gain": None if row is beside else _spread(_differences(row, beside), signed=True),
         }
         for row in rows
     ]
-    columns = {"variant": "s mIoU %", "seeds": "d seeds"} | {key: f"s {words}" for key, words in _MEASURES.items()}
+    columns = {"variant": "s mIoU %"} | {key: f"s {words}" for key, words in _MEASURES.items()}
     columns["gain"] = f"s linear probe less {_BESIDE}'s, seed by seed"
+    seeds, commits = record["settings"]["seeds"], sorted({name for row in rows for name in row["commits"]})
     return "\n\n".join(
         (
+            f"World {number}, seeds {', '.join(map(str, seeds))}; trained {_where(commits)}"
+            f" ({record['date'][:10]}, {record['cpu']}):",
             markdown(cells, columns),
-            "Means ± standard deviations over seeds. *Random* is the student before training. Rare are the classes with"
-            f" less than 5 % of the labelled points: {', '.join(rare).replace('_', ' ')}. Which scan is the 1 % depends"
-            f" on the seed, and decides most of the spread after fine-tuning ({record['date'][:10]}, {record['cpu']}).",
+            f"Rare are {', '.join(rare).replace('_', ' ')}.",
             "Orders of the means:\n\n"
             + "\n".join(f"* {words}: {_order(rows, key)}" for key, words in _MEASURES.items()),
             markdown(record["exclusion"], _EXCLUSION),
-            "Over 20 batches of training, by the majority of the labels of a superpixel's points, which training does"
-            f" not see. Superpixels of different classes have a similarity of {record['unlike']:.2f} (median).",
+            f"Superpixels of different classes have a similarity of {record['unlike']:.2f} (median).",
         )
     )
+
+
+def _where(commits: list[str]) -> str:
+    return "in a copy without history" if commits == ["unknown"] else f"at commit {', '.join(commits)}"
 
 
 def _differences(row: dict[str, Any], beside: dict[str, Any]) -> list[float]:
