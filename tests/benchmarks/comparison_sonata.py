@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from brickyard.train.views.crops import CropConfig
@@ -110,4 +111,42 @@ def count(found: Records) -> str:
     return markdown(record["rows"], columns) + "\n\n" + " ".join(sentences)
 
 
-SECTIONS = {"sonata_learning": learning, "sonata_cost": cost, "sonata_count": count}
+def health(found: Records) -> str:
+    """Rank and probe of the long trainings and of the encoder trained on labels, then one change at a time."""
+    record = found["sonata_health"][-1]
+    long = [
+        {
+            "setting": name,
+            "start": curve[0]["rank"],
+            **{key: curve[-1][key] for key in ("rank", "agreement", "height")},
+            "probe": _over_seeds(record["probes"][name]),
+            "before": _over_seeds(record["probes"]["before training"]),
+        }
+        for name, curve in record["curves"].items()
+    ]
+    short = record["rows"][len(record["ranks"]) :]
+    steps = record["settings"]["steps"]
+    return "\n\n".join(
+        (
+            markdown(long, _HEALTH_COLUMNS),
+            f"One change at a time, {steps} steps, one seed ({record['date'][:10]}, commit {record['commit'][:7]},"
+            f" {record['cpu']}):",
+            markdown(short, _CHANGE_COLUMNS),
+        )
+    )
+
+
+def _over_seeds(miou: list[float]) -> str:
+    mean = f"{100 * statistics.fmean(miou):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(miou):.1f}" if len(miou) > 1 else mean
+
+
+_HEALTH_COLUMNS = {
+    "setting": "s student", "start": ".0f rank at the start", "rank": ".1f at the end", "agreement": ".2f agreement",
+    "height": ".2f height, R²", "before": "s linear probe before, mIoU %", "probe": "s after",
+}  # fmt: skip
+_CHANGE_COLUMNS = {
+    "setting": "s changed", "student": ".1f rank, student", "teacher": ".1f teacher",
+    "entropy": ".2f teacher's entropy", "agreement": ".2f agreement", "height": ".2f height, R²",
+}  # fmt: skip
+SECTIONS = {"sonata_learning": learning, "sonata_health": health, "sonata_cost": cost, "sonata_count": count}

@@ -19,7 +19,7 @@ from tests.benchmarks.sonata_health import KOLEO, LABELS, RECIPE
 OUT = Path(__file__).parents[2] / "docs" / "sonata-health.svg"
 WIDTH, HEIGHT, TOP, BOTTOM, PANEL, STEPS = 960, 340, 94, 288, 240, 400
 PANELS = (
-    ("rank", "rank of the features", 48),
+    ("rank", "rank of the features", 60),
     ("agreement", "agreement of two views", 0.8),
     ("height", "height in the strongest component, R²", 0.8),
 )
