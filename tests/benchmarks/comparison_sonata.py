@@ -99,12 +99,15 @@ def count(found: Records) -> str:
     trained = base["parameters"] + 2 * HEAD
     on_average, at_most = (f"{3 * points * base['kept'] / 1e6:.0f} GB" for points in (seen, most))
     twice = f"{3 * most * base['kept_checkpointed'] / 1e6:.1f} GB"
+    whole, small = (f"{12 * most * base[key] / 1e6:.0f} GB" for key in ("kept", "kept_checkpointed"))
     sentences = (
         f"A scene of {crop.points:,} cells or more has {seen:,.0f} points in its views on average,",
         f"{most:,.0f} at most.",
         f"So a GPU with three of them keeps {on_average} of activations on average and {at_most} at most in float32",
         f"({twice} with `checkpoint: true`; bfloat16 takes about half),",
         f"and {20 * trained / 1e9:.1f} GB for weights, gradients, optimiser and teacher.",
+        f"On eight GPUs the batch of 96 is twelve scenes on each: at most {whole} in float32, which 80 GB do not hold,",
+        f"and {small} with `checkpoint: true`, which they do.",
         f"The encoders' work is {work / 1e12:.1f} TFLOP a scene:",
         "forward and backward for the student, forward for the teacher, heads not counted.",
     )
