@@ -14,16 +14,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from brickyard.infra.plan import Plan
 from brickyard.infra.task import Job
 from brickyard.ingest.source import SceneRef
-from brickyard.shards.build import BUILD, differences, fingerprint_bytes, read_inputs, read_part
+from brickyard.shards.build import BUILD, differences, fingerprint_bytes
 from brickyard.shards.corpus import MANIFEST
 from brickyard.shards.documents import MAX_BYTES, Every, Maybe, read_document
 from brickyard.shards.errors import CorpusError
+from brickyard.shards.parts import Commit, read_inputs, side_by_side
 from brickyard.shards.storage import Store
 
 _FLAG = "--accept-code"
@@ -69,7 +71,7 @@ def check_code(store: Store, plan: Plan, *, accept: bool) -> Plan:
     if config := differences(before["config"], plan.fingerprint["config"], "config"):
         lines = [*config, *code_differences(former, now)]
         raise _refusal(store, "a different build", lines, "restore the former recipe and version.")
-    kept = set(changed) & _datasets_of_parts(store, changed)
+    kept = set(changed) & _datasets_of_parts(store, changed) if changed else set()
     if kept and not accept:
         lines = code_differences(*({name: code.get(name, {}) for name in kept} for code in (former, now)))
         way_out = f"`brickyard build {_FLAG}` keeps the parts that are there and records which code made which."
@@ -96,8 +98,7 @@ def _datasets_of_parts(store: Store, all_of_them: Iterable[str]) -> set[str]:
     if store.exists(MANIFEST):
         return set(all_of_them)
     found: set[str] = set()
-    for name in store.list("parts"):
-        known = read_inputs(store, name)[0]
+    for known, _ in side_by_side(partial(read_inputs, store), store.list("parts")):
         found |= {key.partition("/")[0] for key in known} if known else set(all_of_them)
     return found
 
@@ -154,6 +155,9 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def signature(store: Store, job: Job, task: int, refs: Sequence[SceneRef], *, need_shard: bool = True) -> str | None:
-    """What the committed part of a task is signed with, of all that it may be; None if there is no such part."""
-    return next((b for b in job.builds(refs) if read_part(store, task, b, need_shard=need_shard) is not None), None)
+def signatures(job: Job, tasks: Tasks, commits: Sequence[Commit | None]) -> list[str | None]:
+    """What the committed part of each task is signed with, of all that it may be; None if there is no such part."""
+    return [
+        commit.build if commit is not None and commit.build in job.builds(refs) else None
+        for refs, commit in zip(tasks, commits, strict=True)
+    ]

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from brickyard.infra.accepted import check_code, parts_by_code, signature
+from brickyard.infra.accepted import check_code, parts_by_code, signatures
 from brickyard.infra.cluster import cluster
 from brickyard.infra.mended import check_inputs
 from brickyard.infra.plan import Plan, task_memory
@@ -24,17 +24,10 @@ from brickyard.infra.recipe import Recipe
 from brickyard.infra.supervisor import PATIENCE_S, dismiss, run_watched
 from brickyard.infra.task import Job, TaskResult
 from brickyard.ingest.source import SceneRef
-from brickyard.shards.build import (
-    LOCK,
-    fingerprint_digest,
-    finish_build,
-    is_finished,
-    part_name,
-    read_part,
-    start_build,
-)
-from brickyard.shards.corpus import MANIFEST, Corpus
+from brickyard.shards.build import LOCK, fingerprint_digest, finish_build, finished, start_build
+from brickyard.shards.corpus import MANIFEST
 from brickyard.shards.errors import BrickyardError, CorpusError
+from brickyard.shards.parts import Commit, part_name, read_commits
 from brickyard.shards.storage import Store
 
 ProgressCall = Callable[[int, int, str], None]
@@ -94,14 +87,15 @@ def run_build(
         check_inputs(store, plan, take=retry_quarantined)
         start_build(store, plan.fingerprint)
         build = fingerprint_digest(plan.fingerprint)
-        job = Job.of(recipe, store.uri, plan.fingerprint)
-        if retry_quarantined:
-            _forget_quarantined(store, job, plan)
-        committed = [signature(store, job, task, refs) for task, refs in enumerate(plan.tasks)]
-        todo = _open_tasks(store, plan, committed)
-        if not todo and is_finished(store, build):
+        if not retry_quarantined and (corpus := finished(store, build)):
             progress(len(plan.refs), len(plan.refs), "already built")
-            return BuildResult(Corpus.open(store).manifest, 0, len(plan.tasks), 0.0)
+            return BuildResult(corpus.manifest, 0, len(plan.tasks), 0.0)
+        job = Job.of(recipe, store.uri, plan.fingerprint)
+        commits = read_commits(store, len(plan.tasks))
+        if retry_quarantined:
+            _forget_quarantined(store, commits)
+        committed = signatures(job, plan.tasks, commits)
+        todo = _open_tasks(store, plan, committed)
         reused = len(plan.tasks) - len(todo)
         results: Iterator[TaskResult]
         if in_process:
@@ -139,17 +133,14 @@ def _open_tasks(store: Store, plan: Plan, committed: Sequence[str | None]) -> li
     return sorted(todo, key=lambda t: (-sum(ref.bytes_estimate for ref in plan.tasks[t]), t))
 
 
-def _forget_quarantined(store: Store, job: Job, plan: Plan) -> None:
+def _forget_quarantined(store: Store, commits: list[Commit | None]) -> None:
     """Take back the commits of tasks with quarantined scenes; the corpus is unfinished from here on."""
-    lossy = []
-    for task, refs in enumerate(plan.tasks):
-        made = signature(store, job, task, refs)
-        if made and (record := read_part(store, task, made)) and record[0].quarantined:
-            lossy.append(task)
+    lossy = [task for task, commit in enumerate(commits) if commit and commit.part.quarantined]
     if lossy and store.exists(MANIFEST):
         store.delete(MANIFEST)
     for task in lossy:
         store.delete(part_name(task))
+        commits[task] = None
 
 
 def _run_here(job: Job, todo: Sequence[int], plan: Plan) -> Iterator[TaskResult]:

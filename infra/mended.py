@@ -14,13 +14,15 @@ each of these steps the same command does the rest.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from brickyard.infra.accepted import begun
 from brickyard.infra.plan import Plan
 from brickyard.infra.task import inputs
-from brickyard.shards.build import BUILD, differences, fingerprint_bytes, read_inputs
+from brickyard.shards.build import BUILD, differences, fingerprint_bytes
 from brickyard.shards.corpus import MANIFEST, Corpus
 from brickyard.shards.errors import CorpusError
+from brickyard.shards.parts import read_inputs, side_by_side
 from brickyard.shards.storage import Store
 
 _FLAG = "--retry-quarantined"
@@ -63,8 +65,7 @@ def _refused(store: Store, plan: Plan) -> list[str]:
     now = inputs(plan.refs)
     known: set[str] = set()
     built: dict[str, str] = {}
-    for name in store.list("parts"):
-        before, quarantined = read_inputs(store, name)
+    for before, quarantined in side_by_side(partial(read_inputs, store), store.list("parts")):
         known |= before.keys()
         built |= {key: digest for key, digest in before.items() if key not in quarantined}
     lines = [

@@ -13,17 +13,18 @@ from typing import Any
 
 import xxhash
 
-from brickyard.infra.accepted import check_code, signature
+from brickyard.infra.accepted import check_code, signatures
 from brickyard.infra.job import about, only_writer
 from brickyard.infra.plan import Plan
 from brickyard.infra.recipe import Recipe
 from brickyard.infra.task import Job, make_scene, run_task, time_limit
 from brickyard.ingest.source import SceneRef
-from brickyard.shards.build import Part, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.build import fingerprint_digest, finish_build, start_build
 from brickyard.shards.containers import CONTAINERS
 from brickyard.shards.convert import encoded_scene, summary_entries
 from brickyard.shards.encode import EncodedScene
 from brickyard.shards.errors import NONSENSE, CorpusError
+from brickyard.shards.parts import Part, read_commits, read_part
 from brickyard.shards.storage import Store, digest64
 
 Progress = Callable[[int, int, str], None]
@@ -52,10 +53,12 @@ def repair(recipe: Recipe, plan: Plan, out: str, *, progress: Progress = lambda 
         start_build(store, plan.fingerprint)
         build = fingerprint_digest(plan.fingerprint)
         job = Job.of(recipe, store.uri, plan.fingerprint)
-        builds = []
+        commits = read_commits(store, len(plan.tasks), need_shard=False)
+        builds = [
+            made or job.build(refs) for made, refs in zip(signatures(job, plan.tasks, commits), plan.tasks, strict=True)
+        ]
         for task, refs in enumerate(plan.tasks):
             progress(task, len(plan.tasks), f"{len(scenes)} scenes made anew" if scenes else "")
-            builds.append(signature(store, job, task, refs, need_shard=False) or job.build(refs))
             record = read_part(store, task, builds[task], need_shard=False)
             if record is None:  # without its commit record, nothing is known of the shard
                 made = run_task(job, task, refs, {})

@@ -28,10 +28,11 @@ from brickyard.curate.pipeline import CurateConfig, curate
 from brickyard.infra.extras import refuse_missing
 from brickyard.infra.recipe import Recipe, ShardsConfig
 from brickyard.ingest.source import SceneRef, find_source
-from brickyard.shards.build import Part, commit_task, fingerprint_digest, read_part
+from brickyard.shards.build import commit_task, fingerprint_digest
 from brickyard.shards.encode import EncodedScene, encode_scene
 from brickyard.shards.errors import BrickyardError, SceneError, without_addresses
 from brickyard.shards.index import Quarantined
+from brickyard.shards.parts import Part, read_part
 from brickyard.shards.storage import Store
 
 _REMIND_S = 1.0

@@ -19,7 +19,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -30,10 +31,10 @@ from brickyard.shards.containers import CONTAINERS, ContainerName
 from brickyard.shards.corpus import INDEX, MANIFEST, MANIFEST_FORMAT, Corpus, manifest_digest, read_manifest
 from brickyard.shards.documents import MAX_BYTES, document_bytes, read_document
 from brickyard.shards.encode import FORMAT_VERSION, EncodedScene
-from brickyard.shards.errors import NONSENSE, CorpusError
-from brickyard.shards.index import MAX_INDEX_BYTES, SCHEMA, Quarantined, index_rows, read_index, write_index
-from brickyard.shards.quarantine import MOVED, get_lists, printable, put_lists
-from brickyard.shards.seal import is_whole
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.index import SCHEMA, Quarantined, index_rows, write_index
+from brickyard.shards.parts import Part, part_name, read_part, side_by_side
+from brickyard.shards.quarantine import MOVED, printable, put_lists
 from brickyard.shards.storage import Store, digest64
 
 BUILD = "build.json"
@@ -45,24 +46,6 @@ _OUR_SHARD = re.compile(r"\d{5,}-[0-9a-f]{16}\.(parquet|tar)")
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
     """16 hex digits that stand for a fingerprint (configuration, code, inputs)."""
     return xxhash.xxh3_64_hexdigest(json.dumps(fingerprint, sort_keys=True).encode())
-
-
-@dataclass(frozen=True)
-class Part:
-    """Commit record of one task.
-
-    Attributes:
-        shard: file name, or None where every scene of the task was quarantined.
-        bytes, digest: of the shard file (xxh3-128, hex).
-        scenes: keys in the shard.
-    """
-
-    task: int
-    shard: str | None
-    bytes: int
-    digest: str | None
-    scenes: int
-    quarantined: tuple[Quarantined, ...]
 
 
 def fingerprint_bytes(fingerprint: Mapping[str, Any]) -> bytes:
@@ -102,10 +85,6 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
     return lines if len(lines) <= 20 else [*lines[:20], f"... and {len(lines) - 20} more"]
 
 
-def part_name(task: int) -> str:
-    return f"parts/{task:05d}.parquet"
-
-
 def commit_task(
     store: Store,
     task: int,
@@ -140,44 +119,6 @@ def commit_task(
     return part
 
 
-def read_part(store: Store, task: int, build: str, *, need_shard: bool = True) -> tuple[Part, pa.Table] | None:
-    """The commit record of a task, or None if it is not committed, or not by this build, or (with `need_shard`) its
-    shard is gone or has another size."""
-    name = part_name(task)
-    store.refuse_links()
-    if not store.exists(name):
-        return None
-    try:
-        data = store.read(name, whole=is_whole, most=MAX_INDEX_BYTES)
-        if not is_whole(data):
-            return None
-        table, note = read_index(data, name)
-        entry = dict(note["part"]) | get_lists(store, note["part"])
-        entry["quarantined"] = tuple(Quarantined(**q) for q in entry["quarantined"])
-        part = Part(**{name: value for name, value in entry.items() if name != MOVED})
-    except (CorpusError, *NONSENSE):
-        return None  # a damaged record is no record: the task is done again
-    if note.get("build") != build or part.task != task:
-        return None
-    if need_shard and part.shard is not None and store.size(part.shard) != part.bytes:
-        return None
-    return part, table
-
-
-def read_inputs(store: Store, name: str) -> tuple[Mapping[str, str], frozenset[str]]:
-    """(inputs, keys of the scenes that were quarantined) of a file in `parts/`, whatever build it is of; nothing of a
-    part that is damaged or does not say."""
-    try:
-        store.refuse_links()
-        data = store.read(f"parts/{name}", whole=is_whole, most=MAX_INDEX_BYTES)
-        note = read_index(data, name)[1] if is_whole(data) else {}
-        inputs = {str(key): str(digest) for key, digest in note.get("inputs", {}).items()}
-        lists = note["part"] | get_lists(store, note["part"]) if inputs else {"quarantined": []}
-        return inputs, frozenset(str(q["key"]) for q in lists["quarantined"])
-    except (CorpusError, *NONSENSE):
-        return {}, frozenset()
-
-
 def finish_build(
     store: Store,
     tasks: int | Sequence[int],
@@ -200,8 +141,9 @@ def finish_build(
     store.refuse_links()
     parts: list[Part] = []
     tables: list[pa.Table] = []
-    for place, task in enumerate(range(tasks) if isinstance(tasks, int) else tasks):
-        record = read_part(store, task, build if parts_of is None else parts_of[place])
+    numbers = range(tasks) if isinstance(tasks, int) else tasks
+    signed = [build] * len(numbers) if parts_of is None else parts_of
+    for task, record in zip(numbers, side_by_side(partial(read_part, store), numbers, signed), strict=True):
         if record is None:
             raise CorpusError(f"{store.uri}: task {task} is not committed; run the build again")
         parts.append(record[0])
@@ -270,12 +212,17 @@ def _manifest(build: str, parts: Sequence[Part], table: pa.Table, about: Mapping
     }
 
 
-def is_finished(store: Store, build: str) -> bool:
-    """True if the folder holds the finished corpus of this very build."""
+def finished(store: Store, build: str) -> Corpus | None:
+    """The finished corpus of this very build, if the folder holds it with all its shards; their sizes are looked at."""
+    if not store.exists(MANIFEST):
+        return None
     try:
-        return store.exists(MANIFEST) and Corpus.open(store).fingerprint == build
+        corpus = Corpus.open(store)
     except CorpusError:
-        return False  # damaged: it is written again from the parts
+        return None  # damaged: it is written again from the parts
+    sizes = store.sizes("shards")
+    whole = all(sizes.get(s["name"].removeprefix("shards/")) == s["bytes"] for s in corpus.manifest["shards"])
+    return corpus if corpus.fingerprint == build and whole else None
 
 
 def _remove_temporaries(store: Store) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
 from brickyard.shards.containers import ContainerName
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.encode import HEADER, EncodedScene, SceneHeader
 from brickyard.shards.errors import CorpusError
 from brickyard.shards.index import METADATA
+from brickyard.shards.parts import read_part
 from brickyard.shards.scene import Identity
 from brickyard.shards.storage import Store
 

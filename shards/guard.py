@@ -30,12 +30,7 @@ def open_parquet(data: bytes) -> pq.ParquetFile:
     Raises:
         ValueError, OSError, pyarrow.ArrowException: damaged, or far larger in memory than its size explains.
     """
-    footer = int.from_bytes(data[-8:-4], "little")
-    if footer > _FOOTER_FLOOR + len(data) // _RATIO:
-        raise ValueError(f"a footer of {footer} bytes")
-    source = pa.BufferReader(data)
-    limits = {"thrift_container_size_limit": _MAX_LIST, "arrow_extensions_enabled": False}
-    file = pq.ParquetFile(source, page_checksum_verification=True, **limits)
+    file = _open(data)
     budget = _FLOOR + _RATIO * len(data)
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != file.metadata.num_rows:
@@ -45,6 +40,19 @@ def open_parquet(data: bytes) -> pq.ParquetFile:
             flat = file.schema.column(number).max_repetition_level == 0
             budget -= _expanded(data, group.column(number), group.num_rows if flat else None, budget)
     return file
+
+
+def open_footer(data: bytes) -> pq.FileMetaData:
+    """What stands at the end of the file; nothing that it says of the pages is believed. Raises as `open_parquet`."""
+    return _open(data).metadata
+
+
+def _open(data: bytes) -> pq.ParquetFile:
+    footer = int.from_bytes(data[-8:-4], "little")
+    if footer > _FOOTER_FLOOR + len(data) // _RATIO:
+        raise ValueError(f"a footer of {footer} bytes")
+    limits = {"thrift_container_size_limit": _MAX_LIST, "arrow_extensions_enabled": False}
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, **limits)
 
 
 def _expanded(data: bytes, column: Any, rows: int | None, budget: int) -> int:

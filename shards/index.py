@@ -15,7 +15,7 @@ import pyarrow as pa
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.encode import EncodedScene
 from brickyard.shards.errors import CorpusError
-from brickyard.shards.guard import open_parquet
+from brickyard.shards.guard import open_footer, open_parquet
 from brickyard.shards.seal import write_sealed
 
 METADATA = pa.schema(
@@ -113,6 +113,17 @@ def write_index(table: pa.Table, note: Mapping[str, Any]) -> pa.Buffer:
     if data.size > MAX_INDEX_BYTES:
         raise CorpusError(f"an index of {len(table)} scenes has {data.size} bytes, more than an index may have")
     return data
+
+
+def read_note(data: bytes, name: str) -> dict[str, Any]:
+    """The note of an index or part file alone; raises `CorpusError` naming it. Nothing of its rows is looked at."""
+    if len(data) > MAX_INDEX_BYTES:
+        raise CorpusError(f"{name} has {len(data)} bytes, more than an index may have")
+    try:
+        metadata = open_footer(data).metadata
+    except (pa.ArrowException, OSError, ValueError) as problem:
+        raise CorpusError(f"{name} is damaged: {problem}; rebuild or run `brickyard verify`") from problem
+    return read_document((metadata or {}).get(b"brickyard", b"null"), f"{name} (its notes)")
 
 
 def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
 from brickyard.shards.codecs import Allocate, Spec, fresh
 from brickyard.shards.convert import rows_by_shard, summary_of
 from brickyard.shards.corpus import Corpus, check_shape
@@ -24,6 +24,7 @@ from brickyard.shards.documents import Every, read_document
 from brickyard.shards.encode import FORMAT_VERSION, HEADER, EncodedScene, SceneHeader, decode_field
 from brickyard.shards.errors import CorpusError, CorruptDataError
 from brickyard.shards.index import Address
+from brickyard.shards.parts import read_part
 from brickyard.shards.storage import Store
 
 Annotate = Callable[[int], Mapping[str, tuple[bytes, Spec]]]

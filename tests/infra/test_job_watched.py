@@ -19,8 +19,8 @@ from brickyard.infra.recipe import load_recipe
 from brickyard.infra.supervisor import dismiss, run_watched
 from brickyard.infra.task import Job, reason
 from brickyard.ingest.source import SceneRef
-from brickyard.shards.build import read_part
 from brickyard.shards.errors import BrickyardError, CorpusError
+from brickyard.shards.parts import read_part
 from brickyard.shards.storage import Store
 from tests.infra.misbehaving import install, recipe
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
 from brickyard.shards.cache import CacheConfig
 from brickyard.shards.codecs import Pairs, Quantised, encode_array
 from brickyard.shards.containers import ContainerName
@@ -26,6 +26,7 @@ from brickyard.shards.corpus import INDEX, MANIFEST, Corpus
 from brickyard.shards.encode import encode_scene
 from brickyard.shards.errors import CorruptDataError
 from brickyard.shards.layers import LayeredCorpus, write_layer
+from brickyard.shards.parts import read_part
 from brickyard.shards.selection import read_selection, select, write_selection
 from brickyard.shards.storage import Store
 from brickyard.shards.stream import Stream

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, read_part, start_build
+from brickyard.shards.build import commit_task, fingerprint_digest, finish_build, start_build
 from brickyard.shards.convert import convert
 from brickyard.shards.corpus import MANIFEST, Corpus
 from brickyard.shards.encode import encode_scene
 from brickyard.shards.errors import CorpusError
 from brickyard.shards.index import Quarantined
+from brickyard.shards.parts import read_part
 from brickyard.shards.storage import Store
 from tests.shards import second_reader
 from tests.worlds import toy_scene
