@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from brickyard.train.models.cameras import Cameras, relative
-from brickyard.train.models.rayzer import ViewNetworkConfig, render
+from brickyard.train.models.view_network import Given, Look, ViewNetwork, ViewNetworkConfig
 from brickyard.train.models.view_tokens import patchify
 from brickyard.train.models.view_transformer import ViewTransformer, begin_weights
-from brickyard.train.students.base import Exported
 
 Design = Literal["decoder", "encoder-decoder"]
 SCALE = 1.35
@@ -73,10 +72,11 @@ class LVSMConfig(ViewNetworkConfig):
         return LVSMNetwork(self).to(device)
 
 
-class LVSMNetwork(Exported):
+class LVSMNetwork(ViewNetwork):
     """See the module's text. Images are float (B, V, 3, size, size), RGB in [0, 1]."""
 
     config: LVSMConfig
+    posed = True
 
     def __init__(self, config: LVSMConfig) -> None:
         super().__init__()
@@ -110,7 +110,15 @@ class LVSMNetwork(Exported):
             cameras: of all views, as they are `told`.
         """
         inputs = images.shape[1]
-        return self.render(self.scene(images, cameras.views(0, inputs)), cameras.views(inputs))
+        return self.render(self.scene(images, cameras.views(0, inputs)), self.tell(cameras.views(inputs)))
+
+    def look(self, images: Tensor, inputs: int, number: Tensor, given: Given | None = None) -> Look:
+        del number  # of posed views there is no order
+        if given is None:
+            raise ValueError("LVSM predicts no cameras: give those of all views")
+        cameras = told(*given, inputs)
+        scene = self.scene(images[:, :inputs], cameras.views(0, inputs))
+        return Look(scene=scene, cameras=cameras, told=self.tell(cameras))
 
     def scene(self, images: Tensor, cameras: Cameras) -> Tensor:
         """Tokens (B, S, d) of a scene: learned ones that have seen the inputs or, without encoder, the inputs'."""
@@ -123,10 +131,9 @@ class LVSMNetwork(Exported):
         found: Tensor = self.scene_blocks(torch.cat((learned, tokens), 1))[:, : len(self.scene_tokens)]
         return found
 
-    def render(self, scene: Tensor, cameras: Cameras) -> Tensor:
-        """(B, T, 3, size, size) in [0, 1]: what cameras see of a scene, each on its own."""
-        size = self.config.size
-        return render(self, scene, self.target_rays(patchify(cameras.rays(size, size), self.config.patch)))
+    def tell(self, cameras: Cameras) -> Tensor:
+        """What cameras tell patches, (B, V, N, ...), for `render`."""
+        return patchify(cameras.rays(self.config.size, self.config.size), self.config.patch)
 
 
 def told(poses: Tensor, intrinsics: Tensor, inputs: int) -> Cameras:

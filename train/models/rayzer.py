@@ -19,15 +19,15 @@ tells patches the numbers of the camera instead of rays, "free" a camera's whole
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from brickyard.train.models.cameras import CameraHead, Cameras
-from brickyard.train.models.view_tokens import patch_sines, patchify, sines, unpatchify
+from brickyard.train.models.view_network import Given, Look, ViewNetwork, ViewNetworkConfig
+from brickyard.train.models.view_tokens import patch_sines, patchify, sines
 from brickyard.train.models.view_transformer import ViewTransformer, begin_weights, two_layers
-from brickyard.train.students.base import Exported, ExportedConfig
 
 Geometry = Literal["rays", "pose", "free"]
 
@@ -49,33 +49,6 @@ SIZES = {
     "tiny": RayZerSize(192, 96, 3, 3, 3),
 }
 """Name in a recipe -> size: 170, 227 and 4.0 million weights in their blocks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewNetworkConfig(ExportedConfig):
-    """What networks of views have in common.
-
-    Attributes:
-        size: of images, which are square, pixels. patch: edge of a patch, which must divide it.
-        checkpointing: see `train.models.view_transformer`; changes memory and time, not results.
-    """
-
-    size: int = 256
-    patch: int = 16
-    checkpointing: bool = True
-
-    def __post_init__(self) -> None:
-        if self.patch < 1 or self.size < self.patch or self.size % self.patch:
-            raise ValueError(f"patch must divide size, found {self.patch} and {self.size}")
-
-    @property
-    def rows(self) -> int:
-        """Patches along a side."""
-        return self.size // self.patch
-
-    @classmethod
-    def from_table(cls, table: dict[str, Any]) -> Self:
-        return cls(**table)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +93,11 @@ class Seen:
     told: Tensor
 
 
-class RayZerNetwork(Exported):
+class RayZerNetwork(ViewNetwork):
     """See the module's text. Images are float (B, V, 3, size, size), RGB in [0, 1], N patches of each."""
 
     config: RayZerConfig
+    posed = False
 
     def __init__(self, config: RayZerConfig) -> None:
         super().__init__()
@@ -161,10 +135,19 @@ class RayZerNetwork(Exported):
             inputs: how many views are inputs.
             number: int64 (B, V), the number of each view in its clip's list, 0..V-1; the canonical one is V // 2.
         """
+        found = self.look(images, inputs, number)
+        return self.render(found.scene, found.told[:, inputs:]), found.cameras
+
+    def look(self, images: Tensor, inputs: int, number: Tensor, given: Given | None = None) -> Look:
+        del given  # cameras are predicted
         tokens = self.tokens(images, number)
         seen = self.see(tokens, number)
         scene = self.scene(tokens[:, :inputs], seen.told[:, :inputs])
-        return self.render(scene, seen.told[:, inputs:]), seen.cameras
+        return Look(scene=scene, cameras=seen.cameras, told=seen.told)
+
+    @property
+    def tells_poses(self) -> bool:
+        return self.config.geometry != "free"
 
     def tokens(self, images: Tensor, number: Tensor) -> Tensor:
         """(B, V, N, d) of images, each of which knows its place and the number of its view, and no other image."""
@@ -209,22 +192,3 @@ class RayZerNetwork(Exported):
         learned = self.scene_tokens.expand(len(fused), -1, -1)
         found: Tensor = self.scene_blocks(torch.cat((learned, fused.flatten(1, 2)), 1))[:, : len(self.scene_tokens)]
         return found
-
-    def render(self, scene: Tensor, told: Tensor) -> Tensor:
-        """(B, T, 3, size, size) in [0, 1]: what T cameras see of a scene, each on its own."""
-        return render(self, scene, self.target_rays(told))
-
-
-def render(network: Any, scene: Tensor, targets: Tensor) -> Tensor:
-    """Images (B, T, 3, size, size) of target tokens (B, T, N, d), each target beside all tokens (B, S, d) of its scene.
-
-    Args:
-        network: with `render_norm`, `render_blocks`, `pixel_norm` and `pixels`.
-    """
-    scenes, views, patches, _ = targets.shape
-    repeated = scene[:, None].expand(-1, views, -1, -1).flatten(0, 1)
-    tokens = torch.cat((targets.flatten(0, 1), repeated), 1)
-    found = network.render_blocks(network.render_norm(tokens))[:, :patches]
-    pixels = network.pixels(network.pixel_norm(found)).float().sigmoid()
-    size = network.config.size
-    return unpatchify(pixels, network.config.patch, (size, size)).view(scenes, views, 3, size, size)
