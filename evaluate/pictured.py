@@ -1,4 +1,5 @@
-"""Pictures that protocols leave in a run's folder, and the list of them: `pictures/<protocol>.json` and PNG files.
+"""Pictures that protocols leave in a run's folder, and the list of them: `pictures/<protocol>.json` and PNG files,
+WebP for what moves.
 
 A protocol that is run again writes its own anew; those of others stay.
 """
@@ -26,7 +27,7 @@ _SHAPE = {"scenes": [{"scene": str, "title": str, "pictures": [{"file": str, "ca
 
 @dataclass(frozen=True, kw_only=True)
 class Pictured:
-    """Pictures of a scene for the page: uint8 (H, W, 3), each with its caption."""
+    """Pictures of a scene for the page: uint8 (H, W, 3), or (frames, H, W, 3) of what moves, each with its caption."""
 
     scene: str
     title: str
@@ -44,13 +45,31 @@ def write_pictured(folder: Path, protocol: str, scenes: Sequence[Pictured]) -> N
         files = []
         for place, (caption, picture) in enumerate(scene.pictures):
             what = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")
-            name = f"{protocol}-{number}-{place}-{what}.png"
-            data = io.BytesIO()
-            Image.fromarray(np.ascontiguousarray(picture)).save(data, "PNG")
-            write_whole(folder / name, data.getvalue())
+            moves = picture.ndim == 4
+            name = f"{protocol}-{number}-{place}-{what}.{'webp' if moves else 'png'}"
+            write_whole(folder / name, animation(picture) if moves else _png(picture))
             files.append({"file": name, "caption": caption})
         entries.append({"scene": scene.scene, "title": scene.title, "pictures": files})
     write_document(folder / f"{protocol}.json", {"scenes": entries}, indent=1)
+
+
+def animation(frames: NDArray[np.uint8], milliseconds: int = 66) -> bytes:
+    """A WebP that goes there and back again for ever, of uint8 (T, H, W, 3).
+
+    Args:
+        milliseconds: of each frame.
+    """
+    first, *others = [Image.fromarray(frame) for frame in np.concatenate((frames, frames[-2:0:-1]))]
+    data = io.BytesIO()
+    settings = {"duration": milliseconds, "loop": 0, "quality": 80, "method": 4}
+    first.save(data, "WEBP", save_all=True, append_images=others, **settings)
+    return data.getvalue()
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(data, "PNG")
+    return data.getvalue()
 
 
 def read_pictured_protocols(folder: Path) -> dict[str, list[dict[str, Any]]]:

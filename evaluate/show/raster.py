@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -82,8 +83,19 @@ def shrink(canvas: RGB) -> RGB:
     return np.asarray(blocks.mean(axis=(1, 3)) + 0.5, np.uint8)
 
 
-def data_uri(picture: RGB, quality: int = 84) -> str:
-    """A JPEG without chroma subsampling, so that small coloured dots keep their colour."""
+@dataclass(frozen=True, kw_only=True)
+class Moving:
+    """An animated picture: a WebP file, and its size in pixels."""
+
+    webp: bytes
+    width: int
+    height: int
+
+
+def data_uri(picture: RGB | Moving, quality: int = 84) -> str:
+    """A JPEG without chroma subsampling, so that small coloured dots keep their colour; what moves is a WebP."""
+    if isinstance(picture, Moving):
+        return "data:image/webp;base64," + base64.b64encode(picture.webp).decode("ascii")
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(stream, "JPEG", quality=quality, subsampling=0, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

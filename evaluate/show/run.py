@@ -13,7 +13,7 @@ import numpy as np
 
 from brickyard.evaluate.show.chart import COLOURS, Bars, Line, bar_chart, line_chart
 from brickyard.evaluate.show.html import Html, cards, chips, count, page, table, tag
-from brickyard.evaluate.show.raster import data_uri
+from brickyard.evaluate.show.raster import Moving, data_uri
 from brickyard.evaluate.show.summary import Curve, FeatureScene, Probe, ProbeRun, RunSummary
 from brickyard.shards.storage import Store
 from brickyard.train.running.metrics import WATCHED
@@ -133,7 +133,7 @@ def _scenes(title: str, scenes: Sequence[FeatureScene], note: str) -> Html | Non
     for scene in scenes:
         figures = []
         for caption, picture in scene.pictures:
-            height, width = picture.shape[:2]
+            height, width = (picture.height, picture.width) if isinstance(picture, Moving) else picture.shape[:2]
             image = tag("img", src=data_uri(picture), alt=caption, width=width, height=height)
             figures.append(tag("figure", tag("div", image, class_="stack"), tag("figcaption", caption)))
         sections += [tag("h3", scene.key), tag("p", scene.title, class_="soft"), tag("div", figures, class_="row")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from PIL import Image
 from brickyard.evaluate.pictured import read_pictured_protocols
 from brickyard.evaluate.records import read_pictured
 from brickyard.evaluate.show.colour import RGB
+from brickyard.evaluate.show.raster import Moving
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import NONSENSE, BrickyardError
 from brickyard.train.running.metrics import WATCHED, read_metrics
@@ -88,11 +90,11 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureScene:
-    """A scene coloured by features: pictures as (caption, uint8 (height, width, 3))."""
+    """A scene coloured by features: pictures as (caption, uint8 (height, width, 3), or what moves)."""
 
     key: str
     title: str
-    pictures: tuple[tuple[str, RGB], ...]
+    pictures: tuple[tuple[str, RGB | Moving], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +194,8 @@ def join_probes(results: Iterable[Mapping[str, Any]]) -> Probe:
 
 
 MAX_FEATURE_SCENES = 6
-_FILE = re.compile(r"[A-Za-z0-9._-]{1,200}\.png")
+_FILE = re.compile(r"[A-Za-z0-9._-]{1,200}\.(png|webp)")
+_MOST_PIXELS, _MOST_BYTES = 1 << 22, 1 << 24
 
 
 def read_features(folder: Path) -> tuple[tuple[FeatureScene, ...], int]:
@@ -223,13 +226,19 @@ def _scene(folder: Path, entry: Mapping[str, Any]) -> FeatureScene:
     )
 
 
-def _read_picture(folder: Path, name: str) -> RGB:
+def _read_picture(folder: Path, name: str) -> RGB | Moving:
     try:
-        if not _FILE.fullmatch(name):
+        if not (match := _FILE.fullmatch(name)):
             raise ValueError(f"{name!r} is no picture in the folder")
-        with Image.open(folder / name, formats=("PNG",)) as image:
-            if image.width * image.height > 1 << 22:
+        if (size := (folder / name).stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"{name} has {size} bytes")
+        data = (folder / name).read_bytes()
+        with Image.open(io.BytesIO(data), formats=(match[1].upper(),)) as image:
+            if image.width * image.height > _MOST_PIXELS:
                 raise ValueError(f"{name} has {image.width} x {image.height} pixels")
+            if match[1] == "webp":
+                image.load()
+                return Moving(webp=data, width=image.width, height=image.height)
             return np.asarray(image.convert("RGB"))
     except (OSError, Image.DecompressionBombError, *NONSENSE) as problem:
         again = "`brickyard features` or `brickyard evaluate` writes it again"
