@@ -122,6 +122,8 @@ def _add_building(verbs: Any) -> None:
         "--cpus", type=_positive, default=os.cpu_count(), help="cores to plan for (default: this machine's)"
     )
     plan.add_argument("--samples", type=_natural, default=1, help="scenes per dataset to try out in memory (default 1)")
+    plan.add_argument("--rates", type=Path, default=None, metavar="FILE",
+                      help="what --json printed elsewhere, for datasets without a scene to try out")  # fmt: skip
 
     build = _verb(
         verbs, "build", "raw data -> corpus; run it again to resume", "brickyard build recipe.yaml --out corpus/"

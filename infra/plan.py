@@ -1,13 +1,11 @@
 """The plan of a build: every scene, grouped into tasks of one shard each, and the fingerprint of it all.
 
-Planning lists folders and reads tables; no payload is opened. `estimate` then reads, curates and encodes a few scenes
-in memory, writes nothing, and extrapolates what it measured.
+Planning lists folders and reads tables; no payload is opened.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import xxhash
 from brickyard.infra.extras import refuse_missing
 from brickyard.infra.fingerprint import code_of
 from brickyard.infra.recipe import Recipe, SourceConfig, build_config, source_root
-from brickyard.infra.task import inputs, make_scene, reason
+from brickyard.infra.task import inputs, reason
 from brickyard.ingest.source import Missing, Notice, SceneRef
 from brickyard.shards.errors import BrickyardError, RecipeError
 from brickyard.shards.index import Quarantined
@@ -157,66 +155,6 @@ def _inputs(refs: Sequence[SceneRef], missing: Sequence[Quarantined]) -> dict[st
     return {"scenes": len(refs), "missing": len(missing), "digest": digest.hexdigest()}
 
 
-def estimate(plan: Plan, recipe: Recipe, *, cpus: int, samples: int = 1) -> dict[str, Any]:
-    """Extrapolate a build from `samples` scenes of each dataset, made in memory.
-
-    Returns:
-        {"scenes", "missing", "shards", "points", "bytes_in", "bytes_out", "core_seconds", "seconds",
-        "memory_bytes", "datasets": [...]}; `bytes_out` and `core_seconds` are None where no sample could be made.
-    """
-    groups: dict[str, list[SceneRef]] = {}
-    for ref in plan.refs:
-        groups.setdefault(ref.dataset, []).append(ref)
-    rows = [_estimate_dataset(name, refs, recipe, samples) for name, refs in groups.items()]
-    largest = max((sum(r.bytes_estimate for r in task) for task in plan.tasks), default=0)
-    core_seconds = _total(rows, "core_seconds")
-    return {
-        "recipe": recipe.name,
-        "scenes": len(plan.refs),
-        "missing": [{"key": q.key, "reason": q.reason} for q in plan.missing],
-        "notices": [{"key": q.key, "reason": q.reason} for q in plan.notices],
-        "shards": len(plan.tasks),
-        "points": sum(ref.points_estimate for ref in plan.refs),
-        "bytes_in": sum(ref.bytes_estimate for ref in plan.refs),
-        "bytes_out": _total(rows, "bytes_out"),
-        "core_seconds": core_seconds,
-        "cpus": cpus,
-        "seconds": None if core_seconds is None else core_seconds / max(1, min(cpus, len(plan.tasks))),
-        "memory_bytes": task_memory(largest),
-        "datasets": rows,
-    }
-
-
 def task_memory(raw_bytes: int) -> int:
     """Memory to declare for a task: the libraries, the shard three times over (scenes, Parquet, file), one scene."""
     return (512 << 20) + 3 * raw_bytes + (256 << 20)
-
-
-def _estimate_dataset(name: str, refs: Sequence[SceneRef], recipe: Recipe, samples: int) -> dict[str, Any]:
-    seconds, bytes_in, bytes_out, problems = 0.0, 0, 0, []
-    for ref in refs[:: max(1, len(refs) // max(1, samples))][:samples]:
-        begin = time.perf_counter()
-        try:
-            encoded = make_scene(ref, recipe.curate, recipe.shards)
-        except Exception as problem:  # the build would quarantine the scene
-            refuse_missing(problem, ref.key)
-            problems.append(f"{ref.key}: {reason(problem)}")
-            continue
-        seconds += time.perf_counter() - begin
-        bytes_in += max(1, ref.bytes_estimate)
-        bytes_out += len(encoded.header) + sum(map(len, encoded.blobs.values()))
-    total = sum(ref.bytes_estimate for ref in refs)
-    return {
-        "dataset": name,
-        "scenes": len(refs),
-        "points": sum(ref.points_estimate for ref in refs),
-        "bytes_in": total,
-        "bytes_out": round(bytes_out * total / bytes_in) if bytes_in else None,
-        "core_seconds": seconds * total / bytes_in if bytes_in else None,
-        "problems": problems,
-    }
-
-
-def _total(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
-    values = [row[name] for row in rows]
-    return None if any(v is None for v in values) else sum(values)

@@ -6,7 +6,7 @@ A recipe can extend another one, be changed by options and take its roots from t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,16 +29,20 @@ class SourceConfig:
         root: its root folder, or a URI; `${NAME}` in it is a variable of the environment.
         options: the source's own options.
         limit: take only the first so many scenes.
+        expected: split -> scenes that there should be; `brickyard plan` sets them beside what it found.
     """
 
     dataset: str
     root: str
     options: Deferred = field(default_factory=Deferred)
     limit: int | None = None
+    expected: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit <= 0:
             raise ValueError("limit must be positive")
+        if any(scenes < 0 for scenes in self.expected.values()):
+            raise ValueError("expected scenes must not be negative")
 
     def resolve(self) -> tuple[Source, Any]:
         """The source and its checked options; raises `RecipeError` with the line."""

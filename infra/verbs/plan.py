@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from brickyard.infra.plan import estimate, make_plan
+from brickyard.infra.estimate import estimate, read_rates
+from brickyard.infra.plan import make_plan
 from brickyard.infra.recipe import load_recipe
 from brickyard.infra.verbs.text import about, duration, reasons, size, table
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     recipe, folder = load_recipe(args.recipe, args.set)
-    result = estimate(make_plan(recipe, folder), recipe, cpus=args.cpus, samples=args.samples)
+    rates = read_rates(args.rates) if args.rates else None
+    result = estimate(make_plan(recipe, folder), recipe, cpus=args.cpus, samples=args.samples, rates=rates)
     if not args.json:
         _print(result)
     return result, 0
@@ -30,8 +32,26 @@ def _print(result: dict[str, Any]) -> None:
         f"\n{result['scenes']:,} scenes in {result['shards']:,} shards; {about(written)} written, "
         f"{about(took)} on {result['cpus']} cores, {about(memory)} of memory a task (~: estimated)."
     )
+    _print_splits(result["splits"])
+    if any(task["core_seconds"] for task in result["longest"]):
+        tasks = [f"{t['first']} ({t['scenes']} scenes) {about(duration(t['core_seconds']))}" for t in result["longest"]]
+        print(f"longest tasks: {', '.join(tasks)}")
     for row in result["datasets"]:
+        if row["elsewhere"]:
+            print(f"{row['dataset']}: rates of another plan, as no sample could be made here")
         for problem in row["problems"]:
             print(f"sample failed: {problem}")
     for line in [*reasons("not used", result["notices"], "files"), *reasons("missing", result["missing"], "scenes")]:
         print(line)
+
+
+def _print_splits(rows: list[dict[str, Any]]) -> None:
+    """Scenes by split, beside those that are expected where the recipe says."""
+    if any(row["expected"] is not None for row in rows):
+        print()
+        texts = [[r["dataset"], r["split"], f"{r['scenes']:,}", _expected(r["expected"])] for r in rows]
+        print(table(["dataset", "split", "scenes", "expected"], texts))
+
+
+def _expected(scenes: int | None) -> str:
+    return "-" if scenes is None else f"{scenes:,}"
