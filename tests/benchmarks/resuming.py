@@ -149,10 +149,13 @@ def main() -> None:
         json.dump(resume(options.resume, options.scenes, options.per_shard), sys.stdout)
         return
     os.environ["OMP_NUM_THREADS"] = "1"
+    from brickyard.shards.storage import Store
+
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = measure("local disk", f"{folder}/corpus", options.scenes, options.per_shard)
     if options.remote:
         with endpoints() as stores:
+            Store(stores[0].uri)._fs.create_dir("bricks")
             rows += measure("S3, 20 ms", stores[0].uri, options.scenes, options.per_shard, stores[20].uri)
     table("resuming", rows, COLUMNS)
     if not options.dry:
