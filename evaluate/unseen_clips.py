@@ -1,9 +1,10 @@
 """Clips that a network has never seen, cut into inputs and targets the same way on every machine.
 
 Of a clip's frames, a window is taken where a digest of the clip's key says, and of the window its first frame, its last
-and others evenly between them, in the order of time. Which of them are targets is "even", spread evenly between inputs,
-or "random", by the same digest: then a target can lie at an end, where no input is behind it. A clip that will not do
-(too short, lenses that bend rays, no poses where they are needed) is left out, and remembered with the reason.
+and others evenly between them, in the order of time. Which of them are inputs is "even", spread evenly from the first
+to the last, or "random", by the same digest: then a target can lie at an end, where no input is behind it. A clip that
+will not do (too short, lenses that bend rays, no poses where they are needed) is left out, and remembered with the
+reason.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class ClipsConfig(SceneConfig):
     Attributes:
         inputs, targets: views that the scene is made of, and views that are rendered.
         window: frames from the first view to the last.
-        split: which views are targets, see the module's text.
+        split: which views are inputs, see the module's text.
         windows: of each clip.
         posed: take only frames whose camera is known, so that networks that need it and others see the same.
     """
@@ -194,11 +195,11 @@ def views_of(
     start = int(rng.integers(len(usable) - config.window + 1))
     places = np.linspace(0, config.window - 1, config.views).round().astype(np.int64)
     if config.split == "even":
-        chosen = ((np.arange(config.targets) + 0.5) * config.views / config.targets).astype(np.int64)
+        chosen = np.linspace(0, config.views - 1, config.inputs).round().astype(np.int64)
     else:
-        chosen = np.sort(rng.permutation(config.views)[: config.targets])
-    targets = np.isin(np.arange(config.views), chosen)
-    order = np.concatenate((np.flatnonzero(~targets), np.flatnonzero(targets)))
+        chosen = rng.permutation(config.views)[: config.inputs]
+    inputs = np.isin(np.arange(config.views), chosen)
+    order = np.concatenate((np.flatnonzero(inputs), np.flatnonzero(~inputs)))
     times = tuple(int(place) for place in places[order])
     frames = tuple(usable[start + time] for time in times)
     return Draw(frames=frames, number=order, inputs=config.inputs), times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,11 +80,12 @@ def test_poses_are_those_of_the_frames(
     assert clips_of(corpus, network, replace(CONFIG, posed=True), posed=False)[1] == left
 
 
-def test_even_views_of_the_published_sizes() -> None:
-    """24 views of 96 frames: targets are every third, and both ends are inputs."""
-    config = ClipsConfig()
-    chosen = ((np.arange(config.targets) + 0.5) * config.views / config.targets).astype(int)
-    assert chosen.tolist() == [1, 4, 7, 10, 13, 16, 19, 22]
+def test_even_views_of_the_published_sizes(tmp_path: Path, network: RayZerNetwork) -> None:
+    """16 of 24 views of 96 frames are inputs, both ends among them, and no two targets are neighbours."""
+    long = clip_corpus(tmp_path / "corpus", [plane_clip(0, frames=97, size=(20, 16), split="val")])
+    ((clip,), _) = clips_of(long, network, ClipsConfig(threads=1), posed=True)
+    assert len(set(clip.times)) == 24 and clip.times[0] == 0 and clip.times[15] == 95
+    assert clip.batch.number[0, 16:].tolist() == [1, 4, 7, 10, 13, 16, 19, 22]
 
 
 def test_nothing_to_look_at_is_refused(corpus: Corpus, network: RayZerNetwork) -> None:

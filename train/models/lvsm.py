@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from brickyard.train.models.cameras import Cameras, relative
 from brickyard.train.models.view_network import Given, Look, ViewNetwork, ViewNetworkConfig
 from brickyard.train.models.view_tokens import patchify
-from brickyard.train.models.view_transformer import ViewTransformer, begin_weights
+from brickyard.train.models.view_transformer import ViewTransformer, begin_weights, deviation_of
 
 Design = Literal["decoder", "encoder-decoder"]
 SCALE = 1.35
@@ -38,8 +38,8 @@ class LVSMSize:
     alone: int
 
 
-SIZES = {"paper": LVSMSize(768, 3072, 12, 12, 24), "tiny": LVSMSize(192, 96, 3, 3, 6)}
-"""Name in a recipe -> size: 170 and 2.7 million weights in their blocks."""
+SIZES = {"paper": LVSMSize(768, 3072, 12, 12, 24), "tiny": LVSMSize(128, 32, 2, 2, 4)}
+"""Name in a recipe -> size: 170 and 0.8 million weights in their blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class LVSMNetwork(ViewNetwork):
         self.target_rays = nn.Linear(6 * values, d, bias=False)
         self.render_norm, self.pixel_norm = nn.LayerNorm(d, bias=False), nn.LayerNorm(d, bias=False)
         self.pixels = nn.Linear(d, 3 * values)
-        begin_weights(self)
+        begin_weights(self, deviation_of(d))
         encodes = config.design == "encoder-decoder"
         self.scene_tokens = nn.Parameter(torch.empty(sizes.scene_tokens, d)) if encodes else None
         self.scene_blocks = None

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from brickyard.train.models.cameras import CameraHead, Cameras
 from brickyard.train.models.view_network import Given, Look, ViewNetwork, ViewNetworkConfig
 from brickyard.train.models.view_tokens import patch_sines, patchify, sines
-from brickyard.train.models.view_transformer import ViewTransformer, begin_weights, two_layers
+from brickyard.train.models.view_transformer import ViewTransformer, begin_weights, deviation_of, two_layers
 
 Geometry = Literal["rays", "pose", "free"]
 
@@ -46,9 +46,9 @@ class RayZerSize:
 SIZES = {
     "paper": RayZerSize(768, 3072, 8, 8, 8),
     "release": RayZerSize(768, 3072, 8, 12, 12),
-    "tiny": RayZerSize(192, 96, 3, 3, 3),
+    "tiny": RayZerSize(128, 32, 2, 2, 2),
 }
-"""Name in a recipe -> size: 170, 227 and 4.0 million weights in their blocks."""
+"""Name in a recipe -> size: 170, 227 and 1.2 million weights in their blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class RayZerNetwork(ViewNetwork):
         self.scene_tokens = nn.Parameter(torch.empty(sizes.scene_tokens, d))
         self.render_norm, self.pixel_norm = nn.LayerNorm(d, bias=False), nn.LayerNorm(d, bias=False)
         self.pixels = nn.Linear(d, 3 * values)
-        begin_weights(self)
+        begin_weights(self, deviation_of(d))
         for tokens in (self.camera_token, self.scene_tokens):
             nn.init.normal_(tokens, std=0.02)
         self.camera_head = CameraHead(d)

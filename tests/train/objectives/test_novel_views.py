@@ -147,7 +147,7 @@ def test_a_clip_is_learned_better_than_by_mixing_neighbours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """One clip of two boards before a wall, drawn once: what is between two views is not what both show. Measured:
-    23.5 dB by RayZer, 22.5 by LVSM, 18.6 by the mean of the neighbours, 12.1 at the start."""
+    26.3 dB by RayZer, 24.6 by LVSM, 18.6 by the mean of the neighbours, 11.0 at the start."""
     monkeypatch.setitem(rayzer.SIZES, "tiny", rayzer.RayZerSize(128, 16, 1, 1, 1))
     monkeypatch.setitem(lvsm.SIZES, "tiny", lvsm.LVSMSize(128, 16, 1, 1, 2))
     corpus = clip_corpus(tmp_path / "corpus", [plane_clip(4, frames=9, size=(32, 32))])
@@ -161,7 +161,7 @@ def test_a_clip_is_learned_better_than_by_mixing_neighbours(
         objective = LVSM(network=LVSMConfig(**network), **settings).build()
     batch = batch_of(objective, corpus)
     mixed = float(psnr((mean_of_neighbours(batch, 5) - batch.images[:, 5:]).square().mean()))
-    lr, steps = {"rayzer": (0.0015, 200), "lvsm": (0.003, 120)}[name]
+    lr, steps = {"rayzer": (0.0015, 200), "lvsm": (0.005, 120)}[name]
     config = StepConfig(optimiser="adamw", lr=lr, warmup=10, clip=1.0, weight_decay=0.0, betas=(0.9, 0.95))
     objective.collate = lambda items, device: batch
     with Group.join("cpu") as group:
