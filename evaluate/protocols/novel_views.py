@@ -3,7 +3,8 @@
 Clips of the validation split are cut into inputs and targets (see `evaluate.unseen_clips`); RayZer is shown the targets
 only to find their cameras, LVSM is given cameras. PSNR and SSIM are means over the target images, and so is how unlike
 they look to a frozen network (`train.objectives.perceptual`), which goes by the name of that network: it is not LPIPS.
-Beside stand the network before training and what needs none: the nearest input view and the mean of both neighbours.
+Beside stand the network before training and what needs none: the nearest input view, the mean of both neighbours, and
+that mean blurred.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from brickyard.evaluate.protocols.protocol import Measured, Protocol
 from brickyard.evaluate.subject import Subject
 from brickyard.evaluate.table import Column
 from brickyard.evaluate.unseen_clips import ClipsConfig, UnseenClip, UnseenClips
-from brickyard.evaluate.view_baselines import mean_of_neighbours, nearest_input
+from brickyard.evaluate.view_baselines import blurred, mean_of_neighbours, nearest_input
 from brickyard.train.models.view_network import Look, ViewNetwork
 from brickyard.train.objectives.perceptual import EMBEDDED, NONE, Perceptual, PerceptualConfig, load_perceptual
 
@@ -58,6 +59,7 @@ class NovelViews(Protocol[NovelViewsConfig]):
         Column(metric="psnr", title="PSNR dB", digits=2),
         Column(metric="psnr_nearest", title="PSNR dB, nearest input view", digits=2),
         Column(metric="psnr_mean", title="PSNR dB, mean of the two neighbours", digits=2),
+        Column(metric="psnr_blurred", title="PSNR dB, that mean blurred", digits=2),
         Column(metric="better_than_mean", title="views better than the mean of the two neighbours, %", percent=True),
         Column(metric="ssim", title="SSIM", digits=3),
         Column(metric="ssim_nearest", title="SSIM, nearest input view", digits=3),
@@ -97,6 +99,8 @@ class NovelViews(Protocol[NovelViewsConfig]):
                     "_nearest": nearest_input(images, times, clip.inputs),
                     "_mean": mean_of_neighbours(images, times, clip.inputs),
                 }
+                blurry = blurred(found["_mean"])
+                numbers["psnr_blurred"] += [float(psnr(*pair)) for pair in zip(blurry, clip.real, strict=True)]
                 for suffix, views in found.items():
                     for name, values in compared(views, clip.real, measures).items():
                         numbers[name + suffix] += values

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from brickyard.evaluate.unseen_clips import ClipsConfig, UnseenClip, UnseenClips
-from brickyard.evaluate.view_baselines import mean_of_neighbours, nearest_input
+from brickyard.evaluate.view_baselines import blurred, mean_of_neighbours, nearest_input
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.train.models.rayzer import RayZerConfig, RayZerNetwork
@@ -105,6 +106,12 @@ def test_nothing_to_look_at_is_refused(corpus: Corpus, network: RayZerNetwork) -
 def test_settings_that_cannot_be(change: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+def test_a_blur_is_that_of_scipy() -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = gaussian_filter(images.numpy(), (0, 0, 2, 2), mode="nearest", radius=(0, 0, 6, 6))
+    np.testing.assert_allclose(blurred(images).numpy(), expected, atol=1e-12)
 
 
 def test_views_without_a_network() -> None:
