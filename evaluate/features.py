@@ -208,7 +208,7 @@ def frozen(student: Student, corpus: Corpus, rows: NDArray[np.int64], *, measure
 
 def calibrate(student: Student, corpus: Corpus, rows: NDArray[np.int64], *, threads: int = 2, batch: int = 4) -> None:
     """Set the running statistics of every batch norm, in place, to their mean over batches of the scenes in `rows`."""
-    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm1d)]
+    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError, UnfitSceneError
 from brickyard.shards.stream import Stream
-from brickyard.train.clouds import Cloud
+from brickyard.train.clouds import Cloud, read_cloud
 from brickyard.train.objectives.view_rays import depth_rays, read_depth, read_image, usable_views
-from brickyard.train.rendering.network import RenderingNetwork
+from brickyard.train.rendering.network import SceneRenderer
 
 if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
@@ -126,15 +126,16 @@ def normals(seen: Float64, depth: Float32, eye: Float64) -> Float32:
 
 @dataclass(frozen=True, kw_only=True)
 class PosedCloud:
-    """A scene's points and its views, those that are rendered first."""
+    """A scene's points, what the network is shown of it, and its views, those that are rendered first."""
 
     cloud: Cloud
+    given: Any
     views: tuple[PosedView, ...]
     rendered: int
 
 
 def posed_clouds(
-    corpus: Corpus, network: RenderingNetwork, rows: NDArray[np.int64], *, views: int, side: int, threads: int
+    corpus: Corpus, network: SceneRenderer, rows: NDArray[np.int64], *, views: int, side: int, threads: int
 ) -> Iterator[PosedCloud]:
     """The scenes of the rows that have a view with an image, a depth image and a pose.
 
@@ -154,8 +155,12 @@ def posed_clouds(
         count = min(views, len(usable))
         first = [usable[place] for place in np.linspace(0, len(usable) - 1, count + 2).round().astype(int)[1:-1]]
         order = list(dict.fromkeys((*first, *usable)))
+        try:
+            given = network.read(sample, first)
+        except UnfitSceneError:
+            return None
         shown = tuple(read_posed_view(sample, number, side) for number in order)
-        return PosedCloud(cloud=network.student.read(sample), views=shown, rendered=count)
+        return PosedCloud(cloud=read_cloud(sample, ()), given=given, views=shown, rendered=count)
 
     fields, found = (*network.fields, *FIELDS), 0
     stream = Stream(corpus, fields, batch=1, rows=rows, threads=threads, prepare=prepare, epochs=1, shuffle=False)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from brickyard.evaluate.images import depth_errors, normal_angle, psnr, ssim
 from brickyard.evaluate.posed_views import PosedView
 from brickyard.evaluate.warping import Warped, warp
-from brickyard.train.rendering.network import RenderingNetwork
+from brickyard.train.rendering.network import SceneRenderer
 from brickyard.train.rendering.renderer import Filled, box_rays
 
 
@@ -30,7 +30,7 @@ class Shown:
     normal: Tensor
 
 
-def rendered_view(network: RenderingNetwork, filled: Filled, view: PosedView, rays: int) -> Shown:
+def rendered_view(network: SceneRenderer, filled: Filled, view: PosedView, rays: int) -> Shown:
     """A view of a scene, so many rays at a time."""
     shape, device = view.depth.shape, network.device
     seen = torch.from_numpy(view.seen[view.shown]).float().to(device)

@@ -69,7 +69,7 @@ class Subject:
         """
         rows = shuffled_rows(self.corpus, config) if rows is None else rows
         student, what = self._reader(config)
-        normed = any(isinstance(module, nn.BatchNorm1d) for module in student.modules())
+        normed = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in student.modules())
         key = (what, config.taxonomy, (tuple(rows.tolist()), calibrate) if normed else None)
         if key not in self._encoders:
             student = frozen(student, self.corpus, rows, measure=calibrate, threads=config.threads)

@@ -28,7 +28,7 @@ from brickyard.evaluate.surfaces import (
 )
 from brickyard.evaluate.table import Column
 from brickyard.shards.export.folder import safe_name
-from brickyard.train.rendering.network import RenderingNetwork
+from brickyard.train.rendering.network import SceneRenderer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Reconstruction(Protocol[ReconstructionConfig]):
     """See the module's text."""
 
     config = ReconstructionConfig
-    needs = RenderingNetwork
+    needs = SceneRenderer
     columns = (
         Column(metric="f_score", title="F-score %", percent=True),
         Column(metric="accuracy", title="accuracy m", digits=3, less_is_better=True),
@@ -66,7 +66,7 @@ class Reconstruction(Protocol[ReconstructionConfig]):
 
     def run(self, subject: Subject, config: ReconstructionConfig) -> Measured:
         network = subject.network
-        assert isinstance(network, RenderingNetwork)
+        assert isinstance(network, SceneRenderer)
         numbers: dict[str, list[float]] = defaultdict(list)
         files: dict[str, bytes] = {}
         scenes, mode = 0, network.training
@@ -75,7 +75,7 @@ class Reconstruction(Protocol[ReconstructionConfig]):
         for scene in posed_clouds(subject.corpus, network, rows, views=1, side=120, threads=config.threads):
             scenes += 1
             with torch.no_grad():
-                whole = surface_of(network.renderer, network([scene.cloud]), config.cells)
+                whole = surface_of(network.renderer, network([scene.given]), config.cells)
             surface, real = seen_surface(whole, scene.views), scene.cloud.xyz.numpy().astype(np.float64)
             found = surface_points(surface, config.points)
             for name, value in surface_errors(found, real[seen_points(real, scene.views)], config.near).items():

@@ -22,7 +22,7 @@ from brickyard.evaluate.splits import SceneConfig, val_rows
 from brickyard.evaluate.subject import Subject
 from brickyard.evaluate.table import Column
 from brickyard.evaluate.view_pictures import view_pictures
-from brickyard.train.rendering.network import RenderingNetwork
+from brickyard.train.rendering.network import SceneRenderer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Rendering(Protocol[RenderingConfig]):
     """See the module's text."""
 
     config = RenderingConfig
-    needs = RenderingNetwork
+    needs = SceneRenderer
     columns = (
         Column(metric="psnr", title="PSNR dB"),
         Column(metric="psnr_warped", title="PSNR dB, another view warped"),
@@ -66,7 +66,7 @@ class Rendering(Protocol[RenderingConfig]):
 
     def run(self, subject: Subject, config: RenderingConfig) -> Measured:
         network = subject.network
-        assert isinstance(network, RenderingNetwork)
+        assert isinstance(network, SceneRenderer)
         numbers: dict[str, list[float]] = defaultdict(list)
         pictures: list[Pictured] = []
         scenes, mode = 0, network.training
@@ -75,7 +75,7 @@ class Rendering(Protocol[RenderingConfig]):
         for scene in posed_clouds(subject.corpus, network, val_rows(subject.corpus, config), **sizes):
             scenes += 1
             with torch.no_grad():
-                filled = network([scene.cloud])
+                filled = network([scene.given])
                 for number in range(scene.rendered):
                     view = scene.views[number]
                     shown, warped = rendered_view(network, filled, view, config.rays), best_warp(scene.views, number)

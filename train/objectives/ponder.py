@@ -35,7 +35,7 @@ from brickyard.train.rendering.losses import RenderingLossConfig, Seen, renderin
 from brickyard.train.rendering.network import RenderingNetwork, filled
 from brickyard.train.rendering.rays import intersect
 from brickyard.train.rendering.render import Rendered
-from brickyard.train.rendering.renderer import Renderer, RendererConfig, box_rays
+from brickyard.train.rendering.renderer import Filled, Renderer, RendererConfig, box_rays
 from brickyard.train.students.base import Exported, Student
 from brickyard.train.students.point import PointStudentConfig
 from brickyard.train.students.unet import UNetConfig
@@ -130,16 +130,21 @@ class PonderObjective(Objective):
         self.fields = (*config.student.fields, *self.needed[1:])
         self._frozen: tuple[Teacher, ...] = ()  # in a tuple, so that torch does not see it
         renderer = replace(config.renderer, color=config.losses.color > 0, features=0)
-        self.student = config.student.build(device)  # first, so that a seed gives the same one to every objective
+        channels = self.build_encoders(device)  # first, so that a seed gives the same student to every objective
         if config.teaches:
             self._frozen = (load_teacher(config.teacher, device, size=config.teacher_size),)
             renderer = replace(renderer, features=self._frozen[0].channels)
-        self.renderer = Renderer(renderer, self.student.channels).to(device)
+        self.renderer = Renderer(renderer, channels).to(device)
         self.tokens = nn.ParameterDict()
         if config.mask_ratio:
             widths = {"color": 3, "normal": 3, "intensity": 1}
             for name in (name for name in widths if name in config.student.inputs):
                 self.tokens[name] = nn.Parameter(nn.init.trunc_normal_(torch.empty(widths[name]), std=0.02).to(device))
+
+    def build_encoders(self, device: torch.device) -> int:
+        """Set the student, and whatever else fills the volume; returns the channels of what it is filled from."""
+        self.student = self.config.student.build(device)
+        return self.student.channels
 
     @property
     def companions(self) -> dict[str, Exported]:
@@ -157,6 +162,10 @@ class PonderObjective(Objective):
 
     def forward(self, batch: PosedBatch) -> Loss:
         scenes = filled(self.student, self.renderer, self._masked(batch), batch.domains)
+        return self.rendering_loss(scenes, batch)
+
+    def rendering_loss(self, scenes: Filled, batch: PosedBatch) -> Loss:
+        """What rendering the batch's rays from filled volumes costs."""
         counts: dict[str, float | Tensor] = {"views": float(batch.views), "views_left_out": float(batch.left_out)}
         counts["rays"] = float(len(batch.eyes))
         with float32_island(batch.eyes.device):

@@ -48,6 +48,7 @@ class PosedScene:
         image: int64 (R,). place: int64 (R, 2), (row, column) in these images.
         seed: for what is drawn on the device.
         views: V. left_out: views that were drawn besides, and show too little.
+        move: float64 (4, 4), how the scene was moved: metres before -> after.
     """
 
     cloud: Cloud
@@ -60,6 +61,7 @@ class PosedScene:
     seed: int
     views: int
     left_out: int
+    move: Float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,22 @@ def prepare(sample: Sample, cloud: Cloud, rng: np.random.Generator, config: Pond
         UnfitSceneError: no view has enough depth, or nothing is seen that can be rendered.
         ImageError: an image is damaged.
     """
-    numbers = _drawn(sample.header, rng, config)
+    return prepare_views(sample, cloud, _drawn(sample.header, rng, config), rng, config)
+
+
+def prepare_views(
+    sample: Sample, cloud: Cloud, numbers: Sequence[int], rng: np.random.Generator, config: Ponder
+) -> PosedScene:
+    """`prepare` of views that were drawn before.
+
+    Args:
+        cloud: all points, as the student reads them.
+        numbers: of the views.
+
+    Raises:
+        UnfitSceneError: no view has enough depth, or nothing is seen that can be rendered.
+        ImageError: an image is damaged.
+    """
     move = draw_move(rng, config.moves)
     if config.renderer.range is None:
         low, high = (np.array(corner, np.float64) for corner in (cloud.xyz.amin(0), cloud.xyz.amax(0)))
@@ -135,6 +152,7 @@ def prepare(sample: Sample, cloud: Cloud, rng: np.random.Generator, config: Pond
         seed=int(rng.integers(2**62)),
         views=len(shown),
         left_out=len(numbers) - len(shown),
+        move=move,
     )
 
 

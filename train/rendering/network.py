@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
+from torch import Tensor
 
 from brickyard.train.clouds import Cloud, Clouds, join_clouds
 from brickyard.train.rendering.renderer import Filled, Renderer, RendererConfig
 from brickyard.train.students.base import Exported, ExportedConfig, Student, StudentConfig
 from brickyard.train.students.registry import KINDS
+
+if TYPE_CHECKING:
+    from brickyard.shards.stream import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,30 @@ class RenderingConfig(ExportedConfig):
         return cls(student=student, renderer=RendererConfig.from_table(table["renderer"]))
 
 
-class RenderingNetwork(Exported):
+class SceneRenderer(Exported):
+    """What renders scenes, whatever of them it is shown.
+
+    Attributes:
+        renderer: of its filled volumes.
+    """
+
+    renderer: Renderer
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What it asks of the stream."""
+        raise NotImplementedError
+
+    def read(self, sample: Sample, held_out: Sequence[int]) -> Any:
+        """What it is shown of a scene, without the views that are held out; raises `UnfitSceneError`."""
+        raise NotImplementedError
+
+    def forward(self, shown: Sequence[Any]) -> Filled:
+        """Scenes to render, from what `read` gave of each."""
+        raise NotImplementedError
+
+
+class RenderingNetwork(SceneRenderer):
     """See the module's text; the parts are used as they are, not copied."""
 
     config: RenderingConfig
@@ -58,8 +85,11 @@ class RenderingNetwork(Exported):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What it asks of the stream."""
         return self.student.fields
+
+    def read(self, sample: Sample, held_out: Sequence[int]) -> Cloud:
+        del held_out
+        return self.student.read(sample)
 
     def forward(self, clouds: Sequence[Cloud]) -> Filled:
         """Scenes to render, from their clouds in metres."""
@@ -73,8 +103,13 @@ def filled(student: Student, renderer: Renderer, clouds: Clouds, domains: Sequen
     A room is encoded with its middle above the origin and its lowest point at height 0, wherever it lies: as it was in
     training, the voxels of its grid included.
     """
+    features, chosen = encoded_rows(student, renderer, clouds, domains)
+    frame = renderer.frame(clouds.xyz, clouds.scene, clouds.batch)
+    return renderer.fill(features, clouds.xyz[chosen], clouds.scene[chosen], frame)
+
+
+def encoded_rows(student: Student, renderer: Renderer, clouds: Clouds, domains: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """(features of the student's voxels (V, C), the point that stands for each, int64 (V,))."""
     shown = clouds.centred() if renderer.config.range is None else clouds
     rows = student.read_out(*student.encode_joined(shown, domains))
-    frame = renderer.frame(clouds.xyz, clouds.scene, clouds.batch)
-    chosen = rows.representative
-    return renderer.fill(rows.features, clouds.xyz[chosen], clouds.scene[chosen], frame)
+    return rows.features, rows.representative

@@ -54,6 +54,16 @@ class Grid:
         """How many there are."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
+    def centres(self, like: Tensor) -> Tensor:
+        """Box units of the cells' centres, (cells, 3), the last axis running fastest."""
+        if not self.align_corners:
+            raise ValueError("only a grid whose outermost cells lie on the faces of its box says where they are")
+        axes = [
+            torch.linspace(low, high, size, device=like.device, dtype=like.dtype)
+            for low, high, size in zip(self.low, self.high, self.shape, strict=True)
+        ]
+        return torch.cartesian_prod(*axes)
+
     def per_unit(self, like: Tensor) -> Tensor:
         """Cells per box unit along each axis, (3,)."""
         extent = like.new_tensor(self.high) - like.new_tensor(self.low)

@@ -81,7 +81,7 @@ def test_rendering_does_not_depend_on_how_rays_are_cut(tmp_path: Path) -> None:
     sample: Any = next(iter(Stream(corpus, ["points/*", "views/*"], batch=1, threads=1)))[0]
     view = read_posed_view(sample, 0, 12)
     with torch.no_grad():
-        filled = network([network.student.read(sample)])
+        filled = network([network.read(sample, ())])
         whole, cut = (rendered_view(network, filled, view, rays) for rays in (1000, 17))
     assert whole.color is not None and cut.color is not None
     torch.testing.assert_close(whole.color, cut.color, atol=1e-5, rtol=0)
@@ -136,7 +136,7 @@ def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
     blind = room_corpus(tmp_path, train=1, val=1)
     with pytest.raises(RecipeError, match=r"none of the 1 scenes .* has a view with an image, a depth image"):
         PROTOCOL.run(Subject(network, blind), RenderingConfig())
-    with pytest.raises(RecipeError, match="judges a RenderingNetwork, and a 'sparse_unet' is none"):
+    with pytest.raises(RecipeError, match="judges a SceneRenderer, and a 'sparse_unet' is none"):
         PROTOCOL.check("rendering", network.student)
     with pytest.raises(ValueError, match="11 or more"):
         replace(RenderingConfig(), side=8)
