@@ -63,7 +63,8 @@ def columns_of(entry: Mapping[str, Any]) -> tuple[Column, ...]:
     """The columns of an entry, of those for which it has a number."""
     carried = entry.get("columns")
     columns = _FIRST_COLUMNS if carried is None else tuple(map(_column, carried))
-    return tuple(column for column in columns if any(column.metric in result for result in entry["results"].values()))
+    results = entry["results"].values()
+    return tuple(column for column in columns if any(result.get(column.metric) is not None for result in results))
 
 
 def _column(carried: Mapping[str, Any]) -> Column:

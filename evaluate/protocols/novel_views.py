@@ -2,7 +2,8 @@
 
 Clips of the validation split are cut into inputs and targets (see `evaluate.unseen_clips`); RayZer is shown the targets
 only to find their cameras, LVSM is given cameras. PSNR and SSIM are means over the target images, and so is how unlike
-they look to a frozen network (`train.objectives.perceptual`), which goes by the name of that network: it is not LPIPS.
+they look to a frozen network (`train.objectives.perceptual`), which goes by the name of that network; LPIPS is measured
+where its weights are given.
 Beside stand the network before training and what needs none: the nearest input view, the mean of both neighbours, and
 that mean blurred.
 """
@@ -10,9 +11,11 @@ that mean blurred.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from brickyard.evaluate.clip_pictures import flight, view_pictures
 from brickyard.evaluate.images import psnr, ssim
+from brickyard.evaluate.lpips import LPIPS
 from brickyard.evaluate.pictured import Pictured
 from brickyard.evaluate.protocols.protocol import Measured, Protocol
 from brickyard.evaluate.subject import Subject
@@ -27,7 +31,9 @@ from brickyard.evaluate.table import Column
 from brickyard.evaluate.unseen_clips import ClipsConfig, UnseenClip, UnseenClips
 from brickyard.evaluate.view_baselines import blurred, mean_of_neighbours, nearest_input
 from brickyard.train.models.view_network import Look, ViewNetwork
-from brickyard.train.objectives.perceptual import EMBEDDED, NONE, Perceptual, PerceptualConfig, load_perceptual
+from brickyard.train.objectives.perceptual import EMBEDDED, NONE, PerceptualConfig, load_perceptual
+
+Measure: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +42,12 @@ class NovelViewsConfig(ClipsConfig):
 
     Attributes:
         perceptual: a file with VGG-19's weights, for that measure beside the one that comes in a package.
+        lpips: a file with LPIPS's weights, see `evaluate.lpips`; without, it is not measured.
         pictures: so many clips are drawn for the page of the run. flight: frames of the animation of each, 0 for none.
     """
 
     perceptual: str = NONE
+    lpips: Path | None = None
     pictures: int = 4
     flight: int = 48
 
@@ -65,12 +73,8 @@ class NovelViews(Protocol[NovelViewsConfig]):
         Column(metric="ssim_nearest", title="SSIM, nearest input view", digits=3),
         Column(metric="ssim_mean", title="SSIM, mean of the two neighbours", digits=3),
         *(
-            Column(
-                metric=f"perceptual_{EMBEDDED}{suffix}",
-                title=f"distance to {EMBEDDED}{words}",
-                digits=3,
-                less_is_better=True,
-            )
+            Column(metric=f"{metric}{suffix}", title=f"{title}{words}", digits=3, less_is_better=True)
+            for metric, title in ((f"perceptual_{EMBEDDED}", f"distance to {EMBEDDED}"), ("lpips", "LPIPS (VGG)"))
             for suffix, words in (
                 ("", ""),
                 ("_nearest", ", nearest input view"),
@@ -108,7 +112,8 @@ class NovelViews(Protocol[NovelViewsConfig]):
                     pictures.append(_pictured(network, clip, look, found, config.flight))
         network.train(mode)
         pairs = zip(numbers["psnr"], numbers["psnr_mean"], strict=True)
-        means = {name: float(np.mean(values)) for name, values in numbers.items()}
+        means: dict[str, float | None] = {f"lpips{suffix}": None for suffix in ("", "_nearest", "_mean")}
+        means |= {name: float(np.mean(values)) for name, values in numbers.items()}
         means |= {"better_than_mean": float(np.mean([ours > theirs for ours, theirs in pairs]))}
         means |= {"left_out": float(len(clips.left_out)), "views": float(len(numbers["psnr"]))}
         files = {f"novel_views-{config.split}-left-out.txt": clips.list_of_left_out} if clips.left_out else {}
@@ -118,7 +123,7 @@ class NovelViews(Protocol[NovelViewsConfig]):
 PROTOCOL = NovelViews()
 
 
-def compared(found: Tensor, real: Tensor, measures: Mapping[str, Perceptual]) -> dict[str, list[float]]:
+def compared(found: Tensor, real: Tensor, measures: Mapping[str, Measure]) -> dict[str, list[float]]:
     """How alike images (T, 3, H, W) in [0, 1] are to others: name -> a number for each."""
     pairs = [(one.permute(1, 2, 0), other.permute(1, 2, 0)) for one, other in zip(found.clamp(0, 1), real, strict=True)]
     result = {
@@ -130,10 +135,11 @@ def compared(found: Tensor, real: Tensor, measures: Mapping[str, Perceptual]) ->
     return result
 
 
-def _measures(config: NovelViewsConfig, device: torch.device) -> dict[str, Perceptual]:
-    """Name -> measure: the embedded one, and that of a file where one is given."""
+def _measures(config: NovelViewsConfig, device: torch.device) -> dict[str, Measure]:
+    """Name -> measure: the embedded one, and those of files where they are given."""
     loaded = [load_perceptual(PerceptualConfig(network=name), device) for name in {EMBEDDED, config.perceptual}]
-    return {measure.name: measure for measure in loaded if measure is not None}
+    found: dict[str, Measure] = {measure.name: measure for measure in loaded if measure is not None}
+    return found if config.lpips is None else {**found, "lpips": LPIPS(config.lpips).eval().to(device)}
 
 
 def _pictured(network: ViewNetwork, clip: UnseenClip, look: Look, found: Mapping[str, Tensor], frames: int) -> Pictured:

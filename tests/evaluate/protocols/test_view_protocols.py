@@ -23,6 +23,7 @@ from brickyard.evaluate.protocols.poses import PosesConfig
 from brickyard.evaluate.protocols.registry import choose
 from brickyard.evaluate.splits import DataConfig
 from brickyard.evaluate.subject import Subject
+from brickyard.evaluate.table import columns_of
 from brickyard.infra.cli import main
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
@@ -31,6 +32,7 @@ from brickyard.train.models.cameras import Cameras
 from brickyard.train.models.lvsm import LVSMConfig
 from brickyard.train.models.rayzer import RayZerConfig, RayZerNetwork
 from brickyard.train.models.view_network import Given, Look, ViewNetwork
+from tests.evaluate.test_lpips import Theirs
 from tests.train.objectives.test_novel_views import RAYZER
 from tests.train.planes import clip_corpus, plane_clip
 
@@ -207,13 +209,24 @@ def test_poses_of_one_who_does_not(corpus: Corpus) -> None:
 def test_networks_are_asked_about_the_same_frames(corpus: Corpus) -> None:
     """With `posed`, what needs no network is the same beside both; asked again, so is everything."""
     rays, given = (numbers(built(c), corpus, novel_views, posed=True, pictures=1) for c in (RAYS, POSED))
-    same = [name for name in rays if name.endswith(("_nearest", "_mean")) or name == "left_out"]
-    assert len(same) == 8 and {name: rays[name] for name in same} == {name: given[name] for name in same}
+    same = [
+        f"{what}_{how}" for what in ("psnr", "ssim", "perceptual_efficientnet_lite0") for how in ("nearest", "mean")
+    ]
+    same += ["psnr_blurred", "left_out", "views"]
+    assert {name: rays[name] for name in same} == {name: given[name] for name in same}
     again = numbers(built(RAYS), corpus, novel_views, posed=True, pictures=1)
     assert {n: v for n, v in again.items() if n != "measured"} == {n: v for n, v in rays.items() if n != "measured"}
     assert rays["views"] == 4 and 0 <= rays["better_than_mean"] <= 1
+    assert rays["lpips"] is rays["lpips_mean"] is None
     random = numbers(built(RAYS), corpus, novel_views, posed=True, pictures=0, split="random")
     assert random["psnr_mean"] != rays["psnr_mean"]
+
+
+def test_lpips_is_measured_where_there_are_weights(corpus: Corpus, tmp_path: Path) -> None:
+    torch.save(Theirs().state_dict(), tmp_path / "lpips-vgg.pth")
+    found = numbers(built(RAYS), corpus, novel_views, pictures=0, lpips=tmp_path / "lpips-vgg.pth")
+    assert all(np.isfinite(found[f"lpips{suffix}"]) for suffix in ("", "_nearest", "_mean"))
+    assert found["lpips"] != found["lpips_mean"]
 
 
 def test_given_cameras_smuggle_nothing(corpus: Corpus) -> None:
@@ -297,6 +310,8 @@ def test_from_a_run_to_its_page(corpus: Corpus, tmp_path: Path, capsys: pytest.C
     assert main(["evaluate", *common, "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)["protocols"]
     assert [entry["protocol"] for entry in entries] == ["novel_views", "poses", "leakage"]
+    shown = columns_of(entries[0])
+    assert "psnr" in {column.metric for column in shown} and not any("LPIPS" in column.title for column in shown)
     assert all(set(entry["results"]) == {"random", "pretrained"} and entry["val_scenes"] == 2 for entry in entries)
     listed = json.loads((tmp_path / "run" / PICTURES / "novel_views.json").read_text())["scenes"]
     assert [len(scene["pictures"]) for scene in listed] == [6]
