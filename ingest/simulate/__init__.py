@@ -21,7 +21,7 @@ __all__ = ["ALL_DATASETS", "DATASETS", "SimulationConfig", "simulate"]
 
 DATASETS = ("scannet", "nuscenes", "kitti")
 """What is simulated unless asked otherwise: the demo's."""
-ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video", "pointfiles", "waymo")
+ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video", "pointfiles", "waymo", "shapes")
 _ROOTS = {"kitti": ("object", "raw"), "waymo": ("v1", "v2")}
 """The roots of sources in the folder of a dataset, where they are not the folder itself."""
 Progress = Callable[[str, int, int], None]
@@ -89,6 +89,10 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from brickyard.ingest.simulate.video import write_video
 
         return write_video
+    if dataset == "shapes":
+        from brickyard.ingest.simulate.random_shapes import write_shapes
+
+        return write_shapes
     if dataset == "kitti_odometry":
         from brickyard.ingest.simulate.kitti_odometry import write_kitti_odometry
 

@@ -29,6 +29,7 @@ class SimulationConfig:
         waymo_segments, waymo_frames: drives, and frames of each at 10 Hz; splits take turns.
         waymo_image_size: of the front cameras; waymo_columns, waymo_rows: of the top lidar's range image.
         waymo_speed: m/s; None draws one for each drive.
+        shapes_scenes, shapes_frames: scenes of random solids, every tenth for validation, and frames of each.
     """
 
     scannet_rooms: int = 6
@@ -71,3 +72,6 @@ class SimulationConfig:
     waymo_columns: int = 600
     waymo_rows: int = 32
     waymo_speed: float | None = None
+    shapes_scenes: int = 10
+    shapes_frames: int = 24
+    shapes_size: tuple[int, int] = (128, 128)
