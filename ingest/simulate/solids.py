@@ -39,14 +39,18 @@ class Texture:
     def at(self, place: Float64) -> Float64:
         """Colours (N, 3) at places (N, 3)."""
         along = place @ self.waves.T + self.phases
-        share: Float64 = {
-            "plain": lambda: np.zeros(len(place)),
-            "checks": lambda: np.floor(along[:, :3] / np.pi).sum(1) % 2,
-            "stripes": lambda: (np.sin(along[:, 0]) > 0).astype(float),
-            "rings": lambda: 0.5 + 0.5 * np.sin(np.linalg.norm(place * self.waves[0], axis=1) * 2 + self.phases[0]),
-            "clouds": lambda: 1 / (1 + np.exp(-3 * np.sin(along).sum(1) / np.sqrt(len(self.phases)))),
-        }[self.kind]()
-        return self.colors[0] + share[:, None] * (self.colors[1] - self.colors[0])
+        if self.kind == "checks":
+            share = np.floor(along[:, :3] / np.pi).sum(1) % 2
+        elif self.kind == "stripes":
+            share = (np.sin(along[:, 0]) > 0).astype(float)
+        elif self.kind == "rings":
+            share = 0.5 + 0.5 * np.sin(2 * np.linalg.norm(place * self.waves[0], axis=1) + self.phases[0])
+        elif self.kind == "clouds":
+            share = 1 / (1 + np.exp(-3 * np.sin(along).sum(1) / np.sqrt(len(self.phases))))
+        else:
+            share = np.zeros(len(place))
+        color: Float64 = self.colors[0] + share[:, None] * (self.colors[1] - self.colors[0])
+        return color
 
 
 @dataclass(frozen=True, kw_only=True)
