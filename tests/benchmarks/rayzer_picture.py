@@ -24,8 +24,6 @@ def main(run: Path) -> None:
     folder = run / PICTURES
     paths = [scene["pictures"][0]["file"] for scene in json.loads((folder / "poses.json").read_text())["scenes"]]
     lay([[Image.open(folder / name) for name in paths[:4]]], DOCS / "rayzer-paths.png")
-    first = json.loads((folder / "novel_views.json").read_text())["scenes"][0]["pictures"][-1]["file"]
-    (DOCS / "rayzer-flight.webp").write_bytes((folder / first).read_bytes())
 
 
 if __name__ == "__main__":
