@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from brickyard.shards.cameras import Projection, pixels_per_radian, project
 from brickyard.shards.errors import RecipeError
+from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import Float32, Float64, Scene, View
 
 Bools = NDArray[np.bool_]
@@ -74,7 +75,7 @@ def visible_points(
         spacing: (N, 2) of all points, from `point_spacing`.
     """
     # A fisheye sees beyond 90 degrees, where depth along z orders nothing; distance orders everywhere.
-    reach = seen.distance if view.camera_model == "mei" else seen.depth
+    reach = seen.distance if LENSES[view.camera_model].wide else seen.depth
     half = 0.5 * config.splat_scale * spacing[chosen] * np.array(pixels_per_radian(view)) / reach[:, None]
     tolerance = np.maximum.reduce(
         [

@@ -1,10 +1,4 @@
-"""Camera models: points of the scene -> pixels of a view, in float64.
-
-  pinhole  u = K (x/z, y/z, 1)
-  opencv   the same after Brown's distortion k1 k2 p1 p2 k3 of (x/z, y/z)
-           (OpenCV, "Camera Calibration and 3D Reconstruction", without the rational terms)
-  mei      projection onto the unit sphere, then from a point xi behind its centre, then k1 k2 p1 p2, then gamma in K
-           (Mei and Rives, "Single View Point Omnidirectional Camera Calibration from Planar Grids", ICRA 2007)
+"""Cameras: points of the scene -> pixels of a view, and pixels -> rays, in float64. The lenses are in `shards.lenses`.
 
 A model is a formula that also gives numbers for points it cannot image: behind the camera, or so far outside that the
 polynomial folds them back into the picture. Those come out as NaN, never as pixels.
@@ -20,12 +14,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brickyard.shards.errors import SceneError
+from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import Float32, Float64, RollingShutter, View
 
 SECANT_STEPS = 3
+FAITHFUL = 1e-6
+"""Pixels by which a ray may miss the pixel that it was asked of."""
 
 
 class Projection(NamedTuple):
@@ -138,62 +134,26 @@ def _image(camera: Float64, intrinsics: Float64, model: str, distortion: tuple[f
     depth = camera[:, 2]
     distance = np.linalg.norm(camera, axis=1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        plane, imaged = _MODELS[model](camera, distance, distortion)
+        plane, imaged = LENSES[model].plane(camera, distance, distortion)
         homogeneous = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
         uv = homogeneous @ intrinsics[:2].T
     uv[~imaged | ~np.isfinite(uv).all(axis=1)] = np.nan
     return Projection(uv, depth, distance)
 
 
+def rays(uv: Float64, view: View) -> Float64:
+    """Unit directions float64 (N, 3) in the camera's frame of the pixels (N, 2), NaN where the lens has none."""
+    homogeneous = np.concatenate([uv, np.ones((len(uv), 1))], axis=1)
+    plane = (homogeneous @ np.linalg.inv(view.intrinsics).T)[:, :2]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        directions: Float64 = LENSES[view.camera_model].direction(plane, view.distortion)
+        directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        back = project_to(directions, np.eye(4), view.intrinsics, model=view.camera_model, distortion=view.distortion)
+        directions[~(np.abs(back.uv - uv).max(axis=1) < FAITHFUL)] = np.nan  # NaN compares as false
+    return directions
+
+
 def pixels_per_radian(view: View) -> tuple[float, float]:
     """Horizontal and vertical pixels that a small angle covers near the optical axis."""
     shrink = 1.0 + view.distortion[0] if view.camera_model == "mei" else 1.0
     return float(view.intrinsics[0, 0]) / shrink, float(view.intrinsics[1, 1]) / shrink
-
-
-def _pinhole(camera: Float64, distance: Float64, distortion: tuple[float, ...]) -> tuple[Float64, NDArray[np.bool_]]:
-    return camera[:, :2] / camera[:, 2:], camera[:, 2] > 0
-
-
-def _opencv(camera: Float64, distance: Float64, distortion: tuple[float, ...]) -> tuple[Float64, NDArray[np.bool_]]:
-    k1, k2, p1, p2, k3 = (*distortion, 0.0, 0.0, 0.0, 0.0, 0.0)[:5]
-    plane = camera[:, :2] / camera[:, 2:]
-    return _distort(plane, (k1, k2, k3), (p1, p2)), (camera[:, 2] > 0) & _unfolded(plane, (k1, k2, k3))
-
-
-def _mei(camera: Float64, distance: Float64, distortion: tuple[float, ...]) -> tuple[Float64, NDArray[np.bool_]]:
-    xi, k1, k2, p1, p2 = distortion
-    sphere = camera / distance[:, None]
-    plane = sphere[:, :2] / (sphere[:, 2:] + xi)
-    # One pixel sees one ray only on the part of the sphere that the second centre of projection sees from inside:
-    # up to the plane through it for xi <= 1, up to the tangent cone (cosine -1/xi) for xi > 1.
-    one_to_one = sphere[:, 2] > -(xi if xi <= 1 else 1 / xi)
-    return _distort(plane, (k1, k2), (p1, p2)), one_to_one & _unfolded(plane, (k1, k2))
-
-
-_MODELS = {"pinhole": _pinhole, "opencv": _opencv, "mei": _mei}
-
-
-def _distort(plane: Float64, radial: tuple[float, ...], tangential: tuple[float, float]) -> Float64:
-    """Brown's model: radial factor 1 + k1 r^2 + k2 r^4 + ..., plus the decentring terms."""
-    x, y = plane[:, 0], plane[:, 1]
-    p1, p2 = tangential
-    r2 = x * x + y * y
-    factor = np.polyval((*reversed(radial), 1.0), r2)
-    return np.stack(
-        [
-            x * factor + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-            y * factor + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
-        ],
-        axis=1,
-    )
-
-
-def _unfolded(plane: Float64, radial: tuple[float, ...]) -> NDArray[np.bool_]:
-    """True where the distorted radius r (1 + k1 r^2 + ...) still grows with r: inside the first root of its slope."""
-    slope = np.array([(2 * i + 1) * k for i, k in enumerate((1.0, *radial))])
-    roots = np.roots(slope[::-1])
-    turning = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
-    r2 = (plane * plane).sum(axis=1)
-    inside: NDArray[np.bool_] = r2 < turning.min(initial=np.inf)
-    return inside

@@ -24,7 +24,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 Domain = Literal["indoor", "outdoor", "object", "video"]
-CameraModel = Literal["pinhole", "opencv", "mei"]
+CameraModel = Literal["pinhole", "opencv", "mei", "fisheye", "fisheye624", "equirectangular"]
 ImageFormat = Literal["jpeg", "png"]
 ReadoutDirection = Literal["right", "left", "down", "up"]
 
@@ -200,7 +200,9 @@ class View:
         name: camera name, such as "CAM_FRONT", "image_02" or "frame-000040".
         image: encoded bytes exactly as the dataset ships them.
         width, height: pixels of the encoded image.
-        camera_model: "pinhole"; "opencv" (distortion k1 k2 p1 p2 k3); "mei" (xi k1 k2 p1 p2, gamma in intrinsics).
+        camera_model: "pinhole"; "opencv" (distortion k1 k2 p1 p2 k3); "mei" (xi k1 k2 p1 p2, gamma in intrinsics);
+            "fisheye" (k1 k2 k3 k4); "fisheye624" (k0..k5 p0 p1 s0..s3); "equirectangular" (pixels per radian in
+            intrinsics): see `shards.lenses`.
         intrinsics: float64 (3, 3).
         scene_from_camera: float64 (4, 4) rigid, or None where the pose is unknown.
         timestamp_ns: exposure time, dataset's clock.

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from brickyard.shards.errors import SceneError
+from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import (
     Correspondences,
     Domain,
@@ -114,6 +115,9 @@ def _validate_view(check: _Checker, name: str, view: View, point_count: int) -> 
     check.that(bool(np.isfinite(view.intrinsics).all()), f"{name}/intrinsics has values that are not finite")
     check.that(_is_time(view.timestamp_ns), f"{name}: timestamp_ns must be an int or None")
     check.that(all(map(math.isfinite, view.distortion)), f"{name}: distortion has values that are not finite")
+    if (values := LENSES[view.camera_model].values) is not None:
+        found = f"{name}: distortion has {len(view.distortion)} values"
+        check.that(len(view.distortion) == values, f"{found}, the model {view.camera_model} has {values}")
     if view.scene_from_camera is not None:
         check.rigid(f"{name}/scene_from_camera", view.scene_from_camera)
     if view.depth is not None:

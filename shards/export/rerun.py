@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.export.folder import Progress, begin, finish, remove_temporaries
 from brickyard.shards.export.pointcept import scene_folders
+from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import UNLABELLED, Points, Scene, View
 from brickyard.shards.storage import Store
 from brickyard.shards.taxonomy import taxonomy, taxonomy_names
@@ -113,7 +114,7 @@ def _log_view(recording: Any, camera: list[str], view: View) -> None:
         pose = view.scene_from_camera
         recording.log(camera, rr.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]))
     image = [*camera, "image"]
-    if view.camera_model != "mei":
+    if not LENSES[view.camera_model].wide:
         recording.log(image, _pinhole(view.intrinsics, view.width, view.height))
     recording.log(image, rr.EncodedImage(contents=view.image, media_type=f"image/{view.image_format}"))
     for name, labels in view.semantic.items():

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from brickyard.shards.errors import ImageError, UnfitSceneError
 from brickyard.shards.images import decode_reduced
+from brickyard.shards.lenses import LENSES
 from brickyard.train.schedules import linear
 from brickyard.train.transfer import send
 
@@ -182,7 +183,7 @@ def usable_frames(header: SceneHeader, *, posed: bool) -> list[int]:
         raise UnfitSceneError(f"the clip has frames of {len(sizes)} sizes, such as {shown}: one camera has one")
     if not posed:
         return frames
-    if bent := [view for view in views if view["camera_model"] != "pinhole" and any(view["distortion"])]:
+    if bent := [view for view in views if LENSES[view["camera_model"]].wide or any(view["distortion"])]:
         raise UnfitSceneError(f"the lens of {bent[0]['name']} ({bent[0]['camera_model']}) bends rays")
     return [number for number, view in zip(frames, views, strict=True) if _known(view["scene_from_camera"])]
 
