@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -202,12 +203,18 @@ def collect(folder: Path, worlds: Sequence[str], seeds: Sequence[int]) -> list[d
                 row |= {name: statistics.fmean(values), f"{name}_all": values}
                 row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
             row["curve"] = [
-                {key: statistics.fmean(point[key] for point in points) for key in points[0]}
+                {key: _mean([point[key] for point in points]) for key in points[0]}
                 for points in zip(*(one["curve"] for one in found), strict=True)
             ]
             last = row["curve"][-1] if row["curve"] else {}
             rows.append(row | {name: last.get(name) for name in ("psnr", "abs_rel")})
     return rows
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """None where there is nothing to average, such as the PSNR of what renders no colours."""
+    mean = statistics.fmean(values)
+    return mean if math.isfinite(mean) else None
 
 
 def brickyard(verb: str, *arguments: str | Path) -> None:

@@ -38,10 +38,14 @@ if TYPE_CHECKING:
     from brickyard.train.students.base import Student
     from brickyard.train.views.views import Views
 
-BEFORE, RECIPE, KOLEO, LABELS = "before training", "sonata-tiny", "KoLeo, colder", "trained on labels"
+BEFORE, RECIPE, KOLEO, LABELS = "before training", "sonata-tiny", "KoLeo, a little colder", "trained on labels"
 COLDER = "train.objective.teacher_temperature=[0.04, 0.04]"
 SPREAD, CYCLE = "train.objective.koleo=0.5", "train.momentum_cycle=[0.95, 0.85]"
-LONG: dict[str, tuple[str, ...]] = {RECIPE: (), KOLEO: (SPREAD, COLDER)}
+LONG: dict[str, tuple[str, ...]] = {
+    RECIPE: (),
+    KOLEO: (SPREAD, "train.objective.teacher_temperature=[0.04, 0.055]"),
+    "KoLeo, colder": (SPREAD, COLDER),
+}
 SHORT: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "teacher's temperature 0.04": (COLDER,),

@@ -26,7 +26,7 @@ PANELS = (
 """Measure, words, and the upper end of the axis."""
 LINES = (
     (RECIPE, "as it is", "ours"),
-    (KOLEO, "KoLeo 0.5, teacher at 0.04", "peer"),
+    (KOLEO, "KoLeo 0.5, teacher at 0.04 to 0.055", "peer"),
     (LABELS, "the encoder trained on labels", "other"),
 )
 STYLE = """\
@@ -41,7 +41,7 @@ Curve = Sequence[dict[str, float]]
 def draw(record: dict[str, Any], out: Path = OUT) -> None:
     """A panel for each measure; curves of the student, means over seeds."""
     parts = ['<text class="title" x="24" y="32">What becomes of the features of sonata-tiny</text>']
-    for x, (_, words, kind) in zip((24, 134, 360), LINES, strict=True):
+    for x, (_, words, kind) in zip((24, 134, 430), LINES, strict=True):
         parts.append(f'<path class="line {kind}" d="M{x} 53h26"/><text class="key" x="{x + 34}" y="57">{words}</text>')
     for place, (measure, words, top) in enumerate(PANELS):
         parts += _panel(62 + 306 * place, words, top)
