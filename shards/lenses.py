@@ -106,7 +106,8 @@ def _fisheye(camera: Float64, distance: Float64, distortion: Distortion) -> Plan
 
 def _fisheye624(camera: Float64, distance: Float64, distortion: Distortion) -> Plane:
     plane, imaged = _fisheye(camera, distance, distortion[:6])
-    return _thin_prism(plane, distortion[6:]), imaged & (camera[:, 2] > 0)
+    straight = np.hypot(plane[:, 0], plane[:, 1]) < _prism_reach(distortion[6:])
+    return _thin_prism(plane, distortion[6:]), imaged & straight & (camera[:, 2] > 0)
 
 
 def _equirectangular(camera: Float64, distance: Float64, distortion: Distortion) -> Plane:
@@ -136,6 +137,15 @@ def _thin_prism(plane: Float64, values: Distortion) -> Float64:
     prism = np.stack([s[0] * r2 + s[1] * r2**2, s[2] * r2 + s[3] * r2**2], axis=1)
     bent: Float64 = plane + tangential + prism
     return bent
+
+
+def _prism_reach(values: Distortion) -> float:
+    """Radius within which `_thin_prism` is one to one: its change has a slope of at most 6 |p| r + 2 |(s0, s2)| r +
+    4 |(s1, s3)| r^3 there, and adds to the identity without folds while that is less than 1."""
+    p, first, second = (float(np.hypot(values[i], values[j])) for i, j in ((0, 1), (2, 4), (3, 5)))
+    roots = np.roots([4 * second, 0.0, 6 * p + 2 * first, -1.0])
+    positive = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
+    return float(positive.min(initial=np.inf))
 
 
 # The way back

@@ -128,15 +128,14 @@ def test_tables_format_as_the_columns_say() -> None:
     results = {"pretrained": {"psnr": 23.456, "abs_rel": None, "ssim": 0.9}}
     published = {"psnr": 25.0, "source": "published (X)"}
     line = entry(columns=[DB, error], results=results, published=published)
-    assert result_table([line])[1] == [
-        ["rendering, PSNR dB", "-", "-", "23.46", "25.00, published (X)", "f0"],
-        ["rendering, AbsRel ↓", "-", "-", "-", "-", "f0"],
-    ]
+    assert result_table([line])[1] == [["rendering, PSNR dB", "-", "-", "23.46", "25.00, published (X)", "f0"]]
+    told = entry(columns=[DB, error], results={"random": {"abs_rel": 0.25}, "pretrained": results["pretrained"]})
+    assert result_table([told])[1][1] == ["rendering, AbsRel ↓", "0.250", "-", "-", "-", "f0"]
     names = [row[0] for row in result_table([entry(), entry(corpus="deadbeef55")])[1]]
     assert names == ["rendering on c0ffee00, PSNR dB", "rendering on deadbeef, PSNR dB"]
     rows = side_by_side([[line], [entry(value=20.0), probe(0.4)]])
     assert [(row["title"], row["cells"]) for row in rows] == [
-        ("PSNR dB", ["23.46", "20.00"]), ("AbsRel ↓", ["-", "-"]), ("mIoU %", ["-", "40.0"])
+        ("PSNR dB", ["23.46", "20.00"]), ("mIoU %", ["-", "40.0"])
     ]  # fmt: skip
     head, classes = class_table([probe(0.4), probe(0.6)])
     assert head == ["linear probe, IoU %", "random", "pretrained"]
