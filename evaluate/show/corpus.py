@@ -32,6 +32,7 @@ _TERMS = {
     "LicenseRef-Waymo-Open-Dataset": "Waymo dataset licence: non-commercial; models trained on it fall under the same "
     "terms.",
     "LicenseRef-S3DIS": "S3DIS terms: non-commercial research after registration.",
+    "LicenseRef-Structured3D": "Structured3D terms of use: research only, under a signed form; not to be passed on.",
     "CC0-1.0": "Public domain: any use. Simulated worlds are under it.",
     "Apache-2.0": "Any use; keep notices.",
     "MIT": "Any use; keep the notice.",
