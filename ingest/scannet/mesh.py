@@ -48,7 +48,7 @@ class Mesh:
 def read_mesh(files: RawFiles, path: str) -> Mesh:
     """Parse a mesh file; raises `RawDataError` with the offset of whatever is not as it must be."""
     data = files.read(path)
-    vertex, vertices, faces, start = _parse_header(files, path, data)
+    vertex, vertices, faces, start = parse_header(files, path, data)
     faces_start = start + vertices * vertex.itemsize
     expected = faces_start + faces * FACE.itemsize
     if expected != len(data):
@@ -78,8 +78,8 @@ def read_mesh(files: RawFiles, path: str) -> Mesh:
     )
 
 
-def _parse_header(files: RawFiles, path: str, data: bytes) -> tuple[np.dtype[Any], int, int, int]:
-    """Vertex record, vertex count, face count, offset of the first vertex."""
+def parse_header(files: RawFiles, path: str, data: bytes) -> tuple[np.dtype[Any], int, int, int]:
+    """Vertex record, vertex count, face count, offset of the first vertex, from the first bytes of a file."""
     end = data.find(b"end_header\n", 0, MAX_HEADER)
     if not data.startswith(b"ply\n") or end < 0:
         raise files.error(path, "no PLY header found", offset=0, hint="the file is damaged; download it again")
