@@ -17,6 +17,7 @@ import numpy as np
 from brickyard.curate.visibility import VisibilityConfig, point_spacing, visible_points
 from brickyard.shards.cameras import Projection, project
 from brickyard.shards.errors import RecipeError
+from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import Correspondences, Float32, Scene, View
 
 
@@ -25,7 +26,8 @@ class CorrespondenceConfig:
     """Which pairs are kept.
 
     Attributes:
-        min_depth_outdoor: metres along the camera's z a point must exceed outdoors (the devkit's 1 m skips the car).
+        min_depth_outdoor: metres along the camera's z a point must exceed outdoors (the devkit's 1 m skips the car), or
+            metres from its centre where its lens is wide and may see what lies behind.
         min_depth_indoor: the same in every other domain.
         border: a pixel (u, v) must satisfy border < u < width - border, and the same with v and height. The nuScenes
             devkit has 1.
@@ -71,19 +73,20 @@ def _pair(scene: Scene, view: View, spacing: Float32, config: CorrespondenceConf
         on = config.rolling_shutter
         shutter = f" rolling_shutter={view.rolling_shutter.readout_s * 1e3:.1f}ms" if on else " rolling_shutter=off"
         view = view if on else replace(view, rolling_shutter=None)
+    wide = LENSES[view.camera_model].wide
     projection = project(scene.points.xyz, view)
     size = np.array((view.width, view.height))
     with np.errstate(invalid="ignore"):  # NaN is where the camera model images nothing, and compares as outside
         inside = (projection.uv > config.border) & (projection.uv < size - config.border)
         rounds_inside = np.rint(projection.uv) < size
-        keep = (inside & rounds_inside).all(axis=1) & (projection.depth > min_depth)
+        keep = (inside & rounds_inside).all(axis=1) & (projection.along("ray" if wide else "z") > min_depth)
     chosen = np.flatnonzero(keep)
     seen = Projection(*(values[chosen] for values in projection))
     test = config.visibility.describe(with_depth_image=view.depth is not None)
     return Correspondences(
         point=chosen.astype(np.int32),
         pixel=np.rint(seen.uv).astype(np.uint16),
-        depth=seen.depth.astype(np.float32),
+        depth=seen.along("ray" if wide else "z").astype(np.float32),
         visible=visible_points(scene, view, chosen, seen, spacing=spacing, config=config.visibility),
-        provenance=f"min_depth={min_depth:g} border={config.border:g}{shutter}; {test}",
+        provenance=f"min_{'distance' if wide else 'depth'}={min_depth:g} border={config.border:g}{shutter}; {test}",
     )

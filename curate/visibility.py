@@ -14,12 +14,12 @@ ms for its spacing, 0.2 s for the spacing of a room of 80,000 vertices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brickyard.shards.cameras import Projection, pixels_per_radian, project
+from brickyard.shards.cameras import Projection, depth_camera, pixels_per_radian, project
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import Float32, Float64, Scene, View
@@ -75,7 +75,7 @@ def visible_points(
         spacing: (N, 2) of all points, from `point_spacing`.
     """
     # A fisheye sees beyond 90 degrees, where depth along z orders nothing; distance orders everywhere.
-    reach = seen.distance if LENSES[view.camera_model].wide else seen.depth
+    reach = seen.along("ray" if LENSES[view.camera_model].wide else "z")
     half = 0.5 * config.splat_scale * spacing[chosen] * np.array(pixels_per_radian(view)) / reach[:, None]
     tolerance = np.maximum.reduce(
         [
@@ -96,16 +96,14 @@ def _depth_image_test(xyz: Float32, view: View, config: VisibilityConfig) -> tup
     """(agrees, measured) for points (P, 3): is the surface at the point's pixel of the depth image at its depth?"""
     assert view.depth is not None
     values = view.depth.values
-    # A depth image that belongs to a rolling colour image is taken to be read out with it, line by line.
-    height, width = values.shape
-    camera = replace(view, width=width, height=height, intrinsics=view.depth.intrinsics, camera_model="pinhole")
-    seen = project(xyz, replace(camera, distortion=()))
+    seen = project(xyz, depth_camera(view, view.depth))
     pixel = np.rint(np.nan_to_num(seen.uv, nan=-1.0, posinf=-1.0, neginf=-1.0))
     inside = ((pixel >= 0) & (pixel < values.shape[::-1])).all(axis=1)
     column, row = np.where(inside[:, None], pixel, 0).astype(np.intp).T
     surface = np.where(inside, values[row, column], 0) * view.depth.scale if values.size else np.zeros(len(xyz))
-    tolerance = np.maximum(config.image_absolute, config.image_relative * seen.depth)
-    return np.abs(seen.depth - surface) <= tolerance, surface > 0
+    reach = seen.along(view.depth.along)
+    tolerance = np.maximum(config.image_absolute, config.image_relative * reach)
+    return np.abs(reach - surface) <= tolerance, surface > 0
 
 
 def splat_test(uv: Float64, reach: Float64, half: Float64, tolerance: Float64, size: tuple[int, int]) -> Bools:

@@ -7,14 +7,16 @@ looked up in the colour image.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brickyard.shards.cameras import depth_camera
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError, UnfitSceneError
+from brickyard.shards.scene import DepthAxis, View
 from brickyard.shards.stream import Stream
 from brickyard.train.clouds import Cloud, read_cloud
 from brickyard.train.objectives.view_rays import depth_rays, read_depth, read_image, usable_views
@@ -38,12 +40,12 @@ class PosedView:
     Attributes:
         name: of the camera.
         eye: float64 (3,).
-        seen: float64 (H, W, 3), what each pixel shows; with an unknown depth, 1 m along the camera's z.
+        seen: float64 (H, W, 3), what each pixel shows; with an unknown depth, at 1 m.
         shown: bool (H, W), pixels that lie in the colour image, too.
         color: float32 (H, W, 3) in [0, 1], 0 elsewhere.
-        depth: float32 (H, W), metres along the camera's z, 0 where it is unknown.
+        depth: float32 (H, W), metres along what `along` says, see `shards.scene.Depth`; 0 where it is unknown.
         normal: float32 (H, W, 3) towards the camera, 0 where it is unknown.
-        camera_from_scene: float64 (4, 4). intrinsics: float64 (3, 3), of these pixels.
+        camera: of these pixels.
     """
 
     name: str
@@ -53,8 +55,8 @@ class PosedView:
     color: Float32
     depth: Float32
     normal: Float32
-    camera_from_scene: Float64
-    intrinsics: Float64
+    camera: View
+    along: DepthAxis
 
 
 def read_posed_view(sample: Sample, number: int, side: int) -> PosedView:
@@ -81,10 +83,11 @@ def read_posed_view(sample: Sample, number: int, side: int) -> PosedView:
     rays = depth_rays(sample.header, number, np.where(depth > 0, depth, 1.0), image, choose)
     seen, color = np.zeros((*shape, 3)), np.zeros((*shape, 3), np.float32)
     seen[chosen], color[chosen] = rays.seen, rays.color
-    view, entry = sample.header.view(number), sample.header.views[number]
+    view, measured = sample.header.view(number), sample.header.depth(number, np.empty(depth.shape, np.uint16))
     assert view.scene_from_camera is not None
     few = np.where(chosen, depth[np.ix_(rows, columns)], 0).astype(np.float32)
-    matrix = np.asarray(entry["depth"]["intrinsics"], np.float64)
+    fewer = np.array([[1 / every, 0, -rows[0] / every], [0, 1 / every, -rows[0] / every], [0, 0, 1]])
+    camera = replace(depth_camera(view, measured), width=shape[1], height=shape[0])
     return PosedView(
         name=view.name,
         eye=view.scene_from_camera[:3, 3],
@@ -93,8 +96,8 @@ def read_posed_view(sample: Sample, number: int, side: int) -> PosedView:
         color=color,
         depth=few,
         normal=normals(seen, few, view.scene_from_camera[:3, 3]),
-        camera_from_scene=np.linalg.inv(view.scene_from_camera),
-        intrinsics=np.array([[1 / every, 0, -rows[0] / every], [0, 1 / every, -rows[0] / every], [0, 0, 1]]) @ matrix,
+        camera=replace(camera, intrinsics=fewer @ measured.intrinsics),
+        along=measured.along,
     )
 
 

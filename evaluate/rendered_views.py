@@ -21,7 +21,7 @@ class Shown:
     """What was rendered of a view of H x W pixels, on the CPU.
 
     Attributes:
-        color: float32 (H, W, 3), or None. depth: float32 (H, W), metres along the camera's z.
+        color: float32 (H, W, 3), or None. depth: float32 (H, W), metres, along what the view's depth is along.
         normal: float32 (H, W, 3), unit.
     """
 
@@ -34,13 +34,15 @@ def rendered_view(network: SceneRenderer, filled: Filled, view: PosedView, rays:
     """A view of a scene, so many rays at a time."""
     shape, device = view.depth.shape, network.device
     seen = torch.from_numpy(view.seen[view.shown]).float().to(device)
-    eye, axis = (torch.from_numpy(v).float().to(device) for v in (view.eye, view.camera_from_scene[2, :3]))
+    assert view.camera.scene_from_camera is not None
+    eye, axis = (torch.from_numpy(v).float().to(device) for v in (view.eye, view.camera.scene_from_camera[:3, 2]))
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for some in torch.split(seen, rays):
         found, _ = box_rays(eye.expand_as(some), some, filled.frame, (len(some),))
         out = network.renderer.render(filled, found)
+        distance = out.depth / found.unit
         slant = functional.normalize(some - eye, dim=1) @ axis  # metres along z for a metre along the ray
-        parts["depth"].append(out.depth / found.unit * slant)
+        parts["depth"].append(distance * slant if view.along == "z" else distance)
         parts["normal"].append(functional.normalize(out.normal * filled.frame.scale[0], dim=1))
         if out.color is not None:
             parts["color"].append(out.color)
@@ -69,8 +71,7 @@ def best_warp(views: tuple[PosedView, ...], number: int) -> Warped | None:
     target, best = views[number], None
     for other in (view for place, view in enumerate(views) if place != number):
         known = other.depth > 0
-        shape = (target.depth.shape[0], target.depth.shape[1])
-        warped = warp(other.seen[known], other.color[known], target.camera_from_scene, target.intrinsics, shape)
+        warped = warp(other.seen[known], other.color[known], target.camera, target.along)
         if best is None or warped.covered.sum() > best.covered.sum():
             best = warped
     return best

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from brickyard.evaluate.posed_views import PosedView
+from brickyard.shards.cameras import project
 from brickyard.train.rendering.renderer import Filled, Renderer
 from brickyard.train.rendering.volume import rows_of
 
@@ -73,14 +74,12 @@ def seen_points(xyz: Float64, views: Sequence[PosedView]) -> NDArray[np.bool_]:
     """bool (N,): which points (N, 3), metres, some view sees."""
     seen = np.zeros(len(xyz), bool)
     for view in views:
-        local = xyz @ view.camera_from_scene[:3, :3].T + view.camera_from_scene[:3, 3]
-        ahead = np.flatnonzero(local[:, 2] > 1e-3)
-        place = np.rint((local[ahead] / local[ahead, 2:] @ view.intrinsics.T)[:, :2])
-        height, width = view.depth.shape
-        inside = ((place >= 0) & (place < (width, height))).all(1)
-        ahead, (column, row) = ahead[inside], place[inside].astype(np.int64).T
+        found = project(xyz, view.camera)
+        place, reach = np.rint(np.nan_to_num(found.uv, nan=-1.0, posinf=-1.0, neginf=-1.0)), found.along(view.along)
+        inside = np.flatnonzero(((place >= 0) & (place < (view.camera.width, view.camera.height))).all(1))
+        column, row = place[inside].astype(np.int64).T
         depth = view.depth[row, column]
-        seen[ahead[(depth > 0) & (local[ahead, 2] <= depth + SLACK)]] = True
+        seen[inside[(depth > 0) & (reach[inside] <= depth + SLACK)]] = True
     return seen
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from brickyard.shards.cameras import project
+from brickyard.shards.scene import DepthAxis, View
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
@@ -21,7 +24,7 @@ class Warped:
     """A picture of H x W pixels.
 
     Attributes:
-        color: float32 (H, W, 3). depth: float32 (H, W), metres along the camera's z.
+        color: float32 (H, W, 3). depth: float32 (H, W), metres.
         covered: bool (H, W), where a point fell; elsewhere both are filled, or 0 where there was nothing to fill from.
     """
 
@@ -30,26 +33,21 @@ class Warped:
     covered: NDArray[np.bool_]
 
 
-def warp(
-    points: Float64, color: Float32, camera_from_scene: Float64, intrinsics: Float64, shape: tuple[int, int]
-) -> Warped:
-    """Points (N, 3) of a scene with colours (N, 3) as a pinhole camera sees them.
+def warp(points: Float64, color: Float32, camera: View, along: DepthAxis = "z") -> Warped:
+    """Points (N, 3) of a scene with colours (N, 3) as a camera with a pose sees them.
 
     Args:
-        camera_from_scene: float64 (4, 4), rigid.
-        intrinsics: float64 (3, 3); the centre of the top left pixel is (0, 0).
-        shape: (height, width) of the picture.
+        along: what its depth is along, see `shards.scene.Depth`.
     """
-    local = points @ camera_from_scene[:3, :3].T + camera_from_scene[:3, 3]
-    ahead = local[:, 2] > 1e-6
-    local, color = local[ahead], color[ahead]
-    place = np.rint((local / local[:, 2:]) @ intrinsics.T)[:, :2]
-    inside = ((place >= 0) & (place < (shape[1], shape[0]))).all(1)
-    local, color, place = local[inside], color[inside], place[inside].astype(np.int64)
-    order = np.argsort(-local[:, 2], kind="stable")  # the nearest comes last, and stays
+    shape = (camera.height, camera.width)
+    seen = project(points, camera)
+    reach, place = seen.along(along), np.rint(np.nan_to_num(seen.uv, nan=-1.0, posinf=-1.0, neginf=-1.0))
+    inside = ((place >= 0) & (place < (camera.width, camera.height))).all(1)
+    reach, color, place = reach[inside], color[inside], place[inside].astype(np.int64)
+    order = np.argsort(-reach, kind="stable")  # the nearest comes last, and stays
     column, row = place[order].T
     depth, picture, covered = np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32), np.zeros(shape, bool)
-    depth[row, column], picture[row, column], covered[row, column] = local[order, 2], color[order], True
+    depth[row, column], picture[row, column], covered[row, column] = reach[order], color[order], True
     filled = fill(np.concatenate((picture, depth[..., None]), 2), covered)
     return Warped(color=filled[..., :3], depth=filled[..., 3], covered=covered)
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from brickyard.shards.cameras import depth_camera, project
 from brickyard.shards.scene import Float32, View
 
 MIN_PROBES = 50
 TOLERANCE = 0.05
 """Metres between a point and the surface in the depth image, plus as much per 2.5 m of distance."""
+NEAREST = 0.1
+"""Metres; what is nearer to a camera says nothing."""
 
 
 def agreement(view: View, xyz: Float32) -> tuple[float, Float32]:
@@ -26,14 +29,12 @@ def agreement(view: View, xyz: Float32) -> tuple[float, Float32]:
     if view.depth is None or view.scene_from_camera is None:
         return 0.0, xyz[:0]
     height, width = view.depth.values.shape
-    local = (xyz - view.scene_from_camera[:3, 3]) @ view.scene_from_camera[:3, :3]
-    ahead = np.flatnonzero(local[:, 2] > 0.1)
-    pixel = local[ahead] @ view.depth.intrinsics.T
-    column, row = np.rint(np.clip(pixel[:, :2] / pixel[:, 2:], -1e6, 1e6)).astype(np.int64).T
-    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    ahead, column, row = ahead[inside], column[inside], row[inside]
+    seen = project(xyz, depth_camera(view, view.depth))
+    reach, pixel = seen.along(view.depth.along), np.rint(np.nan_to_num(seen.uv, nan=-1.0, posinf=-1.0, neginf=-1.0))
+    ahead = np.flatnonzero((reach > NEAREST) & (pixel >= 0).all(axis=1) & (pixel < (width, height)).all(axis=1))
+    column, row = pixel[ahead].astype(np.int64).T
     measured = view.depth.values[row, column] * view.depth.scale
-    beyond = local[ahead, 2] - measured
+    beyond = reach[ahead] - measured
     tolerance = TOLERANCE * (1 + measured / 2.5)
     agree = (measured > 0) & (np.abs(beyond) <= tolerance)
     contradict = (measured > 0) & (beyond < -tolerance)

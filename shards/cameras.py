@@ -11,13 +11,14 @@ once, each for one more projection: 170,000 points take 75 ms instead of 20 ms. 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from brickyard.shards.errors import SceneError
 from brickyard.shards.lenses import LENSES
-from brickyard.shards.scene import Float32, Float64, RollingShutter, View
+from brickyard.shards.scene import Depth, DepthAxis, Float32, Float64, RollingShutter, View
 
 SECANT_STEPS = 3
 FAITHFUL = 1e-6
@@ -36,6 +37,10 @@ class Projection(NamedTuple):
     uv: Float64
     depth: Float64
     distance: Float64
+
+    def along(self, axis: DepthAxis) -> Float64:
+        """float64 (N,), metres: what a depth image along this axis would hold."""
+        return self.depth if axis == "z" else self.distance
 
 
 def camera_from_scene(view: View) -> Float64:
@@ -151,6 +156,28 @@ def rays(uv: Float64, view: View) -> Float64:
         back = project_to(directions, np.eye(4), view.intrinsics, model=view.camera_model, distortion=view.distortion)
         directions[~(np.abs(back.uv - uv).max(axis=1) < FAITHFUL)] = np.nan  # NaN compares as false
     return directions
+
+
+def depth_camera(view: View, depth: Depth) -> View:
+    """The view as a depth image of it sees: with the image's size and intrinsics, and with its lens; see `Depth.along`.
+
+    A depth image that belongs to a rolling colour image is taken to be read out with it, line by line.
+    """
+    height, width = depth.values.shape
+    camera = replace(view, width=width, height=height, intrinsics=depth.intrinsics)
+    return camera if depth.along == "ray" else replace(camera, camera_model="pinhole", distortion=())
+
+
+def depth_places(uv: Float64, metres: Float64, view: View, depth: Depth) -> Float64:
+    """Pixels (N, 2) of a depth image and the metres (N,) they hold -> places float64 (N, 3) in the camera's frame.
+
+    NaN where its lens sees nothing.
+    """
+    ahead = rays(uv, depth_camera(view, depth))
+    if depth.along == "z":
+        ahead = ahead / ahead[:, 2:]
+    places: Float64 = ahead * metres[:, None]
+    return places
 
 
 def pixels_per_radian(view: View) -> tuple[float, float]:

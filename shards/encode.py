@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brickyard.shards import codecs
 from brickyard.shards.codecs import Compressor, Spec
@@ -22,6 +23,7 @@ from brickyard.shards.scene import (
     CameraModel,
     Correspondences,
     Depth,
+    DepthAxis,
     Identity,
     ImageFormat,
     Part,
@@ -141,12 +143,16 @@ def _view_header(view: View) -> dict[str, Any]:
         "scene_from_camera": None if view.scene_from_camera is None else _matrix(view.scene_from_camera),
         "timestamp_ns": view.timestamp_ns,
         "rolling_shutter": None if view.rolling_shutter is None else _shutter_header(view.rolling_shutter),
-        "depth": None
-        if view.depth is None
-        else {"scale": view.depth.scale, "intrinsics": _matrix(view.depth.intrinsics)},
+        "depth": None if view.depth is None else _depth_header(view.depth),
         "superpixels": None if view.superpixels is None else view.superpixels.provenance,
         "pairs": None if view.pairs is None else view.pairs.provenance,
     }
+
+
+def _depth_header(depth: Depth) -> dict[str, Any]:
+    """`along` is said only where it is not z, so that what was written before it existed has the same bytes."""
+    known = {"scale": depth.scale, "intrinsics": _matrix(depth.intrinsics)}
+    return known if depth.along == "z" else {**known, "along": depth.along}
 
 
 def _shutter_header(shutter: RollingShutter) -> dict[str, Any]:
@@ -202,7 +208,7 @@ _SHAPE = {
             "scene_from_camera": ([[float]], None),
             "timestamp_ns": (int, None),
             "rolling_shutter": Maybe((dict, None)),
-            "depth": ({"scale": float, "intrinsics": [[float]]}, None),
+            "depth": ({"scale": float, "intrinsics": [[float]], "along": Maybe(OneOf(get_args(DepthAxis)))}, None),
             "superpixels": (dict, str, None),
             "pairs": (dict, str, None),
         }
@@ -262,6 +268,16 @@ class SceneHeader:
             rolling_shutter=_decode_shutter(entry.get("rolling_shutter")),
         )
 
+    def depth(self, number: int, values: NDArray[np.uint16]) -> Depth:
+        """The depth image of view `number`, of its values uint16 (h, w); the view must have one."""
+        entry = self.views[number]["depth"]
+        return Depth(
+            values=values,
+            scale=float(entry["scale"]),
+            intrinsics=np.asarray(entry["intrinsics"], np.float64),
+            along=entry.get("along", "z"),
+        )
+
 
 def _decode_part(entry: Any) -> Part | None:
     if entry is None:
@@ -312,9 +328,7 @@ def _decode_view(header: SceneHeader, number: int, read: Callable[[str], Any]) -
     entry, prefix = header.views[number], f"views/{number}/"
     view = replace(header.view(number), image=bytes(read(prefix + "image")))
     if entry["depth"] is not None:
-        intrinsics = np.asarray(entry["depth"]["intrinsics"], np.float64)
-        depth = Depth(values=read(prefix + "depth"), scale=entry["depth"]["scale"], intrinsics=intrinsics)
-        view = replace(view, depth=depth)
+        view = replace(view, depth=header.depth(number, read(prefix + "depth")))
     names = [name.removeprefix(prefix) for name in header.fields if name.startswith(prefix)]
     semantic = {name.removeprefix("semantic."): read(prefix + name) for name in names if name.startswith("semantic.")}
     view = replace(view, semantic=semantic, instance=read(prefix + "instance") if "instance" in names else None)

@@ -27,6 +27,7 @@ Domain = Literal["indoor", "outdoor", "object", "video"]
 CameraModel = Literal["pinhole", "opencv", "mei", "fisheye", "fisheye624", "equirectangular"]
 ImageFormat = Literal["jpeg", "png"]
 ReadoutDirection = Literal["right", "left", "down", "up"]
+DepthAxis = Literal["z", "ray"]
 
 UNLABELLED = -1
 """Label of a point (or pixel) nobody annotated, or whose class the taxonomy leaves out."""
@@ -121,14 +122,17 @@ class Depth:
     """A depth image with its own calibration, seen from the same place as the view's colour image.
 
     Attributes:
-        values: uint16 (h, w), 0 where nothing was measured; depth along the camera's z in metres = values * scale.
+        values: uint16 (h, w), 0 where nothing was measured; metres = values * scale.
         scale: metres per unit.
         intrinsics: float64 (3, 3) of the depth image (its size often differs from the colour image's).
+        along: "z": depths along the camera's z, seen through a pinhole; "ray": distances from the camera's centre, seen
+            through the lens of the view (its model and distortion, with the intrinsics above).
     """
 
     values: NDArray[np.uint16]
     scale: float
     intrinsics: Float64
+    along: DepthAxis = "z"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +160,8 @@ class Correspondences:
     Attributes:
         point: int32 (P,), index into `Points`, strictly increasing.
         pixel: uint16 (P, 2), nearest pixel (column, row).
-        depth: float32 (P,), metres along the camera's z.
+        depth: float32 (P,), metres along the camera's z; from its centre where the provenance begins with
+            "min_distance", as it does for lenses that may see more than what lies ahead.
         visible: bool (P,), True where the depth test finds the point not hidden by another surface. The published
             image-to-lidar systems use all pairs; a stricter recipe keeps the visible ones.
         provenance: the depth test and its parameters.

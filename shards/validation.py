@@ -11,6 +11,7 @@ from brickyard.shards.errors import SceneError
 from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import (
     Correspondences,
+    DepthAxis,
     Domain,
     Part,
     Points,
@@ -125,6 +126,7 @@ def _validate_view(check: _Checker, name: str, view: View, point_count: int) -> 
         check.array(f"{name}/depth/intrinsics", view.depth.intrinsics, (np.float64,), (3, 3))
         check.that(bool(np.isfinite(view.depth.intrinsics).all()), f"{name}/depth/intrinsics is not finite")
         check.that(0 < view.depth.scale < math.inf, f"{name}/depth needs a positive scale")
+        check.that(view.depth.along in get_args(DepthAxis), f"{name}/depth: along is {view.depth.along!r}")
     if view.rolling_shutter is not None:
         _validate_shutter(check, f"{name}/rolling_shutter", view.rolling_shutter)
     for taxonomy, labels in view.semantic.items():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from brickyard.shards.cameras import pixels_per_radian, project
+from brickyard.shards.cameras import project
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.encode import XYZ_STEPS, summarise
 from brickyard.shards.errors import BrickyardError, CorruptDataError, ImageError
@@ -28,6 +28,9 @@ Progress = Callable[[int, int], None]
 
 ROUNDED = ("bounds_min", "bounds_max", "visible_share")
 """Columns of numbers that were computed before the coordinates were quantised."""
+
+_ERROR_M = 0.004
+"""How far a point may lie from where it was when its pixel was found, along each axis."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,15 @@ def reprojection_error(scene: Scene, view: View) -> float:
         view = replace(view, rolling_shutter=None)
     assert view.pairs is not None
     seen = project(scene.points.xyz[view.pairs.point], view)
-    wrong = ~np.isfinite(seen.uv).all(axis=1) | (seen.depth <= 0) | (np.abs(seen.depth - view.pairs.depth) > 0.01)
+    reach = seen.along("ray" if view.pairs.provenance.startswith("min_distance") else "z")
+    wrong = ~np.isfinite(seen.uv).all(axis=1) | (np.abs(reach - view.pairs.depth) > 0.01)
     if wrong.any():
         return float("inf")
-    offset = np.abs(seen.uv - view.pairs.pixel).max(axis=1)
-    # Quantised points near the camera move by more than a pixel; allow what their own error bound explains.
-    slack = 0.004 * max(pixels_per_radian(view)) / seen.depth
-    return float(np.maximum(offset - 0.5 - slack, 0).max())
+    beyond = np.abs(seen.uv - view.pairs.pixel).max(axis=1) - 0.5
+    # Quantised points near the camera, or near the poles of a panorama, move by more than a pixel: allow what their own
+    # error bound explains.
+    far = np.flatnonzero(beyond > 0)
+    places = scene.points.xyz[view.pairs.point[far]].astype(np.float64)
+    for moved in _ERROR_M * np.eye(3):
+        beyond[far] -= np.nan_to_num(np.abs(project(places + moved, view).uv - seen.uv[far]).max(axis=1))
+    return float(np.maximum(beyond, 0).max())

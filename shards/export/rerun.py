@@ -123,7 +123,8 @@ def _log_view(recording: Any, camera: list[str], view: View) -> None:
         recording.log([*image, "superpixels"], rr.SegmentationImage(view.superpixels.labels))
     if view.depth is not None:
         height, width = view.depth.values.shape
-        recording.log([*camera, "depth"], _pinhole(view.depth.intrinsics, width, height))
+        if view.depth.along == "z":
+            recording.log([*camera, "depth"], _pinhole(view.depth.intrinsics, width, height))
         recording.log([*camera, "depth"], rr.DepthImage(view.depth.values, meter=1 / view.depth.scale))
 
 

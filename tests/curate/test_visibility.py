@@ -10,8 +10,12 @@ import pytest
 
 from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
 from brickyard.curate.visibility import VisibilityConfig, point_spacing, splat_test
+from brickyard.ingest.agreement import agreement
+from brickyard.shards.codecs import decode
+from brickyard.shards.encode import SceneHeader, decode_scene, encode_scene
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.scene import Correspondences, Depth, Domain, Identity, Points, Scene, View
+from brickyard.shards.verify import reprojection_error
 
 Box = tuple[np.ndarray, np.ndarray]
 
@@ -164,3 +168,64 @@ def _seconds(world: Scene) -> float:
 def test_impossible_tolerances_are_refused() -> None:
     with pytest.raises(RecipeError):
         VisibilityConfig(splat_absolute=-1)
+
+
+def around(domain: Domain = "indoor") -> tuple[Scene, np.ndarray]:
+    """A panorama 1 m above the floor of an empty room of 6 x 4 x 3 m, with the room's points; and their distances."""
+    rng = np.random.default_rng(3)
+    half = np.array([3.0, 2.0, 1.5])
+    xyz = rng.uniform(-half, half, (4000, 3))
+    side = rng.integers(0, 3, len(xyz))
+    rows = np.arange(len(xyz))
+    xyz[rows, side] = np.sign(xyz[rows, side]) * half[side]
+    # Columns to the right, rows down, the middle ahead: x, -z and y of the room.
+    pose = np.array([[1, 0, 0, 0.4], [0, 0, 1, -0.3], [0, -1, 0, -0.5], [0, 0, 0, 1]], np.float64)
+    lens = np.array([[512 / (2 * np.pi), 0, 255.5], [0, 256 / np.pi, 127.5], [0, 0, 1]])
+    column, row = np.meshgrid(np.arange(512), np.arange(256))
+    east, up = (column - 255.5) / lens[0, 0], -(row - 127.5) / lens[1, 1]
+    ahead = np.stack([np.cos(up) * np.sin(east), np.cos(up) * np.cos(east), np.sin(up)], -1)
+    with np.errstate(divide="ignore"):
+        reach = ((np.sign(ahead) * half - pose[:3, 3]) / ahead).min(axis=2)
+    depth = Depth(values=np.rint(reach * 1000).astype(np.uint16), scale=0.001, intrinsics=lens, along="ray")
+    view = View(
+        name="pano", image=b"x", image_format="png", width=512, height=256, camera_model="equirectangular",
+        intrinsics=lens, scene_from_camera=pose, depth=depth,
+    )  # fmt: skip
+    return scene(xyz, domain, view), np.linalg.norm(xyz - pose[:3, 3], axis=1)
+
+
+def test_a_panorama_sees_all_around_by_the_distance_along_its_rays() -> None:
+    world, distance = around()
+    pairs = add_correspondences(world, CorrespondenceConfig()).views[0].pairs
+    assert pairs is not None and pairs.provenance.startswith("min_distance=0.2 ")
+    assert len(pairs) > 0.97 * len(distance)  # but for a pixel at each border
+    np.testing.assert_allclose(pairs.depth, distance[pairs.point], rtol=1e-5)
+    assert pairs.visible.mean() > 0.99
+
+
+def test_along_z_the_depths_of_a_panorama_make_no_sense() -> None:
+    """What the row above is worth: the same image read as depth along z agrees with few points."""
+    world, _ = around()
+    view = world.views[0]
+    assert view.depth is not None
+    flat = replace(world, views=(replace(view, depth=replace(view.depth, along="z")),))
+    config = CorrespondenceConfig(visibility=VisibilityConfig(splat_absolute=0, splat_relative=0, splat_slack=0))
+    pairs = add_correspondences(flat, config).views[0].pairs
+    assert pairs is not None and pairs.visible.mean() < 0.7
+
+
+def test_a_panorama_comes_back_from_shards_and_verifies() -> None:
+    world, _ = around()
+    encoded = encode_scene(add_correspondences(world, CorrespondenceConfig()))
+    header = SceneHeader(encoded.header)
+    found = decode_scene(header, lambda name: decode(header.fields[name], encoded.blobs[name])).validate()
+    assert found.views[0].depth is not None and found.views[0].depth.along == "ray"
+    assert reprojection_error(found, found.views[0]) < 0.05
+
+
+def test_points_agree_with_distances_along_rays() -> None:
+    world, _ = around()
+    assert world.points is not None
+    assert agreement(world.views[0], world.points.xyz)[0] > 0.99
+    moved = (world.points.xyz + np.array([0.5, 0.3, 0.2])).astype(np.float32)
+    assert agreement(world.views[0], moved)[0] < 0.8

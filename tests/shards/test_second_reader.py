@@ -76,7 +76,10 @@ def view_header(view: View) -> dict[str, Any]:
     arrays_and_bytes = ("image", "semantic", "instance", "depth", "superpixels", "pairs")
     entries = {f.name: getattr(view, f.name) for f in dataclasses.fields(View) if f.name not in arrays_and_bytes}
     shutter = view.rolling_shutter
-    depth = None if view.depth is None else {"scale": view.depth.scale, "intrinsics": view.depth.intrinsics}
+    depth = None
+    if view.depth is not None:
+        depth = {"scale": view.depth.scale, "intrinsics": view.depth.intrinsics}
+        depth |= {"along": "ray"} if view.depth.along == "ray" else {}
     provenance = {n: None if (v := getattr(view, n)) is None else v.provenance for n in ("superpixels", "pairs")}
     return entries | provenance | {
         "depth": depth, "rolling_shutter": None if shutter is None else dataclasses.asdict(shutter)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brickyard.shards.cameras import line_times, project_to
+from brickyard.shards.cameras import depth_places, line_times, project_to
 from brickyard.shards.errors import ImageError, UnfitSceneError
 from brickyard.shards.images import decode_reduced
 from brickyard.train.rendering.rays import choose_pixels
@@ -121,7 +121,7 @@ def read_image(sample: Sample, number: int, least: int) -> Image:
 
 
 def read_depth(sample: Sample, number: int) -> Float64:
-    """The depth image (H, W) of a view, metres along the camera's z; 0 where it is unknown."""
+    """The depth image (H, W) of a view, metres, see `shards.scene.Depth.along`; 0 where it is unknown."""
     depth: Float64 = np.asarray(sample[f"views/{number}/depth"]) * float(sample.header.views[number]["depth"]["scale"])
     return depth
 
@@ -135,14 +135,18 @@ def depth_rays(header: SceneHeader, number: int, depth: Float64, image: Image | 
     """
     view = header.view(number)
     assert view.scene_from_camera is not None
-    matrix = np.asarray(header.views[number]["depth"]["intrinsics"], np.float64)
+    image_of = header.depth(number, np.empty(depth.shape, np.uint16))
+
+    def places(column: NDArray[np.int64], row: NDArray[np.int64]) -> Float64:
+        return depth_places(np.stack((column, row), 1).astype(np.float64), depth[row, column], view, image_of)
+
     row, column = np.nonzero(depth > 0)
-    place = _in_image(view, _unprojected(matrix, column, row, depth[row, column]))
+    place = _in_image(view, places(column, row))
     inside = (place > -0.5).all(1) & (place < (view.width - 0.5, view.height - 0.5)).all(1)  # NaN compares false
     good = np.zeros(depth.shape, bool)
     good[row[inside], column[inside]] = True
     column, row = choose(good).T
-    local = _unprojected(matrix, column, row, depth[row, column])
+    local = places(column, row)
     place = _in_image(view, local)
     pose = view.scene_from_camera
     return ViewRays(
@@ -203,13 +207,6 @@ def colors_at(image: Image | None, view: View, place: Float64) -> NDArray[np.flo
     below = image[bottom, left] * (1 - across) + image[bottom, right] * across
     colors: NDArray[np.float32] = ((above * (1 - down) + below * down) / 255).astype(np.float32)
     return colors
-
-
-def _unprojected(matrix: Float64, column: NDArray[np.int64], row: NDArray[np.int64], depth: Float64) -> Float64:
-    """Pixels with a depth (R,) -> places (R, 3) in the camera's frame."""
-    ahead = np.stack((column, row, np.ones_like(row)), 1) @ np.linalg.inv(matrix).T
-    places: Float64 = ahead / ahead[:, 2:] * depth[:, None]
-    return places
 
 
 def _in_image(view: View, local: Float64) -> Float64:

@@ -39,8 +39,10 @@ def test_a_view_has_colour_depth_and_normals_of_the_same_pixels(tmp_path: Path) 
     view = view_of(corpus_of(tmp_path, [posed_room(views=1)]))
     assert view.depth.shape == (12, 16) and view.shown.mean() > 0.8
     row, column = np.nonzero(view.shown)
-    local = view.seen[view.shown] @ view.camera_from_scene[:3, :3].T + view.camera_from_scene[:3, 3]
-    uv = (local / local[:, 2:] @ view.intrinsics.T)[:, :2]
+    pose = view.camera.scene_from_camera
+    assert pose is not None
+    local = (view.seen[view.shown] - pose[:3, 3]) @ pose[:3, :3]
+    uv = (local / local[:, 2:] @ view.camera.intrinsics.T)[:, :2]
     np.testing.assert_allclose(uv, np.stack((column, row), 1), atol=1e-6)
     np.testing.assert_allclose(local[:, 2], view.depth[view.shown], atol=1e-6)
     eye = torch.from_numpy((view.eye - PLACE) / METRES)

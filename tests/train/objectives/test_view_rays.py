@@ -14,7 +14,7 @@ import torch
 
 from brickyard.shards.cameras import project
 from brickyard.shards.errors import CorpusError, ImageError, UnfitSceneError
-from brickyard.shards.scene import RollingShutter, Scene
+from brickyard.shards.scene import Depth, RollingShutter, Scene
 from brickyard.shards.stream import Sample, Stream
 from brickyard.train.clouds import read_cloud
 from brickyard.train.objectives.moves import MoveConfig, about, draw_move, moved_cloud, moved_places
@@ -250,3 +250,28 @@ def test_a_lens_bends_where_colours_are_looked_up(tmp_path: Path) -> None:
         np.abs(curved.place - camera((48, 40), 0.7)[:2, 2]).max()
         < np.abs(plain.place - camera((48, 40), 0.7)[:2, 2]).max()
     )
+
+
+def test_rays_of_a_panorama_end_where_its_distances_say(tmp_path: Path) -> None:
+    """All around, behind the camera too; distances along the rays, seen through the lens of the view."""
+    room = posed_room(views=1)
+    view = room.views[0]
+    pose = view.scene_from_camera
+    assert pose is not None
+    width, height = 64, 32
+    lens = np.array([[width / (2 * np.pi), 0, width / 2 - 0.5], [0, height / np.pi, height / 2 - 0.5], [0, 0, 1]])
+    column, row = np.meshgrid(np.arange(width), np.arange(height))
+    east, down = (column - lens[0, 2]) / lens[0, 0], (row - lens[1, 2]) / lens[1, 1]
+    ahead = np.stack([np.cos(down) * np.sin(east), np.sin(down), np.cos(down) * np.cos(east)], -1)
+    way = torch.from_numpy(ahead.reshape(-1, 3) @ pose[:3, :3].T)
+    hit = cast(in_box(pose[:3, 3]).expand_as(way), way)
+    metres = (hit.distance * METRES).numpy().reshape(height, width)
+    depth = Depth(values=np.rint(metres * 1000).astype(np.uint16), scale=0.001, intrinsics=lens, along="ray")
+    whole = replace(
+        view, width=width, height=height, camera_model="equirectangular", intrinsics=lens, depth=depth, pairs=None
+    )  # fmt: skip
+    sample = sample_of(tmp_path, replace(room, views=(whole,)))
+    rays = depth_rays(sample.header, 0, read_depth(sample, 0), None, evenly(500, 5))
+    assert len(rays.eyes) == 500
+    assert distance_to(in_box(rays.seen)).abs().max() * METRES < 0.004
+    assert ((rays.seen - rays.eyes) @ pose[:3, 2] < 0).mean() > 0.2
