@@ -24,8 +24,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from brickyard.ingest import tiles
 from brickyard.ingest.blank import SECTOR, blank_records
-from brickyard.ingest.pointfiles import cloud, crs, fields, laz, tiles
+from brickyard.ingest.pointfiles import cloud, crs, fields, laz
 from brickyard.ingest.pointfiles.cloud import ASPRS, Cloud, Scale
 from brickyard.ingest.source import RawFiles
 from brickyard.shards.scene import Float64

@@ -19,9 +19,9 @@ from brickyard.ingest.pointfiles.cloud import OUTSIDE, Cloud, Scale
 from brickyard.ingest.pointfiles.las import read_las
 from brickyard.ingest.pointfiles.pcd import read_pcd
 from brickyard.ingest.pointfiles.ply import read_ply
-from brickyard.ingest.pointfiles.tiles import Core, square, strip, to_scene
 from brickyard.ingest.pointfiles.views import read_views
 from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.ingest.tiles import Core, square, strip, to_scene
 from brickyard.shards.errors import SceneError
 from brickyard.shards.scene import Float32, Float64, Identity, Part, Points, Scene, View
 

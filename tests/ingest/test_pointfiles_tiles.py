@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from brickyard.ingest.contract import assert_source_ok
 from brickyard.ingest.pointfiles import SOURCE
 from brickyard.ingest.pointfiles.plan import PointFilesOptions
-from brickyard.ingest.pointfiles.tiles import Core, square, strip, to_scene
 from brickyard.ingest.source import Missing, SceneRef
+from brickyard.ingest.tiles import Core, square, strip, to_scene
 from brickyard.shards.errors import RawDataError, RecipeError
 from brickyard.shards.scene import Scene
 from brickyard.shards.storage import Store
