@@ -21,7 +21,17 @@ __all__ = ["ALL_DATASETS", "DATASETS", "SimulationConfig", "simulate"]
 
 DATASETS = ("scannet", "nuscenes", "kitti")
 """What is simulated unless asked otherwise: the demo's."""
-ALL_DATASETS = (*DATASETS, "kitti_odometry", "kitti360", "s3dis", "video", "pointfiles", "waymo", "shapes")
+ALL_DATASETS = (
+    *DATASETS,
+    "kitti_odometry",
+    "kitti360",
+    "s3dis",
+    "video",
+    "pointfiles",
+    "waymo",
+    "shapes",
+    "structured3d",
+)
 _ROOTS = {"kitti": ("object", "raw"), "waymo": ("v1", "v2")}
 """The roots of sources in the folder of a dataset, where they are not the folder itself."""
 Progress = Callable[[str, int, int], None]
@@ -85,6 +95,10 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from brickyard.ingest.simulate.s3dis import write_s3dis
 
         return write_s3dis
+    if dataset == "structured3d":
+        from brickyard.ingest.simulate.structured3d import write_structured3d
+
+        return write_structured3d
     if dataset == "video":
         from brickyard.ingest.simulate.video import write_video
 

@@ -29,6 +29,8 @@ class SimulationConfig:
         waymo_segments, waymo_frames: drives, and frames of each at 10 Hz; splits take turns.
         waymo_image_size: of the front cameras; waymo_columns, waymo_rows: of the top lidar's range image.
         waymo_speed: m/s; None draws one for each drive.
+        structured3d_houses, structured3d_rooms, structured3d_views: houses, rooms of each, and perspective pictures of
+            each room; structured3d_packed: whether they lie in zips, as they are downloaded.
         shapes_scenes, shapes_frames: scenes of random solids, every tenth for validation, and frames of each.
     """
 
@@ -72,6 +74,12 @@ class SimulationConfig:
     waymo_columns: int = 600
     waymo_rows: int = 32
     waymo_speed: float | None = None
+    structured3d_houses: int = 3
+    structured3d_rooms: int = 2
+    structured3d_views: int = 3
+    structured3d_panorama_size: tuple[int, int] = (512, 256)
+    structured3d_image_size: tuple[int, int] = (320, 180)
+    structured3d_packed: bool = True
     shapes_scenes: int = 10
     shapes_frames: int = 24
     shapes_size: tuple[int, int] = (128, 128)
