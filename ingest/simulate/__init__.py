@@ -29,6 +29,7 @@ ALL_DATASETS = (
     "video",
     "pointfiles",
     "waymo",
+    "scannetpp",
     "shapes",
     "structured3d",
 )
@@ -103,6 +104,10 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from brickyard.ingest.simulate.video import write_video
 
         return write_video
+    if dataset == "scannetpp":
+        from brickyard.ingest.simulate.scannetpp import write_scannetpp
+
+        return write_scannetpp
     if dataset == "shapes":
         from brickyard.ingest.simulate.random_shapes import write_shapes
 

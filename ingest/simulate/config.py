@@ -31,6 +31,8 @@ class SimulationConfig:
         waymo_speed: m/s; None draws one for each drive.
         structured3d_houses, structured3d_rooms, structured3d_views: houses, rooms of each, and perspective pictures of
             each room; structured3d_packed: whether they lie in zips, as they are downloaded.
+        scannetpp_scenes: scenes of ScanNet++, splits take turns; scannetpp_photographs of the fisheye camera, and
+            scannetpp_frames of the phone's film, in each; scannetpp_spacing: metres between mesh vertices.
         shapes_scenes, shapes_frames: scenes of random solids, every tenth for validation, and frames of each.
     """
 
@@ -80,6 +82,12 @@ class SimulationConfig:
     structured3d_panorama_size: tuple[int, int] = (512, 256)
     structured3d_image_size: tuple[int, int] = (320, 180)
     structured3d_packed: bool = True
+    scannetpp_scenes: int = 3
+    scannetpp_photographs: int = 6
+    scannetpp_frames: int = 16
+    scannetpp_spacing: float = 0.07
+    scannetpp_size: tuple[int, int] = (438, 292)
+    scannetpp_frame_size: tuple[int, int] = (480, 360)
     shapes_scenes: int = 10
     shapes_frames: int = 24
     shapes_size: tuple[int, int] = (128, 128)

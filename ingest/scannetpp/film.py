@@ -1,0 +1,72 @@
+"""The child process that takes numbered frames out of a film: FFmpeg (in PyAV's wheel) behind `ingest.bounded`.
+
+Frame n of the phone's film is the n-th picture in the order of presentation, and nothing else in the dataset says when
+it was taken. So the times of all packets are gathered first, without decoding (the file is read through once), and
+sorted; then each frame that is asked for is decoded from the key frame before it. If the number of packets is not that
+of the poses, pictures would get the pose of others: then nothing is decoded.
+
+A message is the number of the frame, its size and a JPEG; of a mask, the share of pixels that are black in place of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import av
+import numpy as np
+import simplejpeg
+
+from brickyard.ingest.video.decode import BUFFER_BYTES, FORMATS, Refused, picture
+
+FRAME = struct.Struct("<IIId")
+QUALITY = 92
+BLACK = 64
+"""Grey levels below which a pixel of a mask is painted over; films are never exact."""
+
+
+def main(file: Any, request: Mapping[str, Any]) -> Iterator[bytes]:
+    """The frames `numbers` (rising) of a film of `frames` frames.
+
+    Args:
+        file: has read, seek and tell.
+        request: `numbers`, `frames`, and `mask`: whether shares of black pixels are wanted in place of pictures.
+
+    Yields:
+        `FRAME` (number, width, height, share of black pixels) and a JPEG, or nothing for a mask.
+    """
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+    with av.open(file, buffer_size=BUFFER_BYTES, container_options=options) as container:
+        streams = container.streams.video
+        if not streams or streams[0].codec_context is None:
+            raise Refused("there is no film in this file that this program can decode")
+        stream = streams[0]
+        stamps = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
+        if len(stamps) != request["frames"] or len(set(stamps)) != len(stamps):
+            raise Refused(f"it has {len(set(stamps))} frames, {request['frames']} have a pose")
+        stream.codec_context.thread_count = 1
+        for number in request["numbers"]:
+            pixels = picture(_frame(container, stream, stamps[number], number), 1.0, None)
+            height, width = pixels.shape[:2]
+            black, jpeg = 0.0, b""
+            if request["mask"]:
+                black = float((pixels.max(axis=2) < BLACK).mean())
+            else:
+                jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), QUALITY, "RGB", "420")
+            yield FRAME.pack(number, width, height, black) + jpeg
+
+
+def _frame(container: Any, stream: Any, stamp: int, number: int) -> Any:
+    """The frame of a time; some decoders need to be asked from the start of the film."""
+    for start in (stamp, stream.start_time or 0):
+        try:
+            container.seek(start, stream=stream, backward=True)
+            for frame in container.decode(stream):
+                if frame.pts == stamp and not frame.is_corrupt:
+                    return frame
+                if frame.pts is not None and frame.pts > stamp:
+                    break
+        except av.FFmpegError:
+            continue
+    raise Refused(f"frame {number} cannot be decoded")
