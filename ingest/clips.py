@@ -81,3 +81,10 @@ def thin(times_s: Sequence[float], rate_hz: float | None) -> list[int]:
             kept.append(number)
             last = slot
     return kept
+
+
+def spread_evenly(count: int, limit: int) -> list[int]:
+    """At most `limit` indices of 0..count-1, evenly spread and rising; all of them if they are few enough."""
+    if count <= limit:
+        return list(range(count))
+    return [(2 * i + 1) * count // (2 * limit) for i in range(limit)]

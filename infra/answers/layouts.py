@@ -13,8 +13,8 @@ from typing import Any
 
 from brickyard.infra.answers.raw import Raw, points_of, source_like
 from brickyard.ingest.kitti.velodyne import POINT_BYTES
+from brickyard.ingest.mesh import MAX_HEADER
 from brickyard.ingest.s3dis.plan import class_of
-from brickyard.ingest.scannet.mesh import MAX_HEADER
 from brickyard.ingest.scannet.plan import ROLES
 from brickyard.shards.encode import SceneHeader
 from brickyard.shards.errors import BrickyardError

@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from brickyard.ingest.scannet import annotation, mesh, views
-from brickyard.ingest.scannet.scan import Scan, open_scan
+from brickyard.ingest import mesh
+from brickyard.ingest.scan import Scan, open_scan
+from brickyard.ingest.scannet import annotation, views
 from brickyard.ingest.source import SceneRef
 from brickyard.shards.errors import SceneError
 from brickyard.shards.scene import Float32, Float64, Identity, Points, Scene, View

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brickyard.ingest.agreement import agreement
+from brickyard.ingest.clips import spread_evenly
+from brickyard.ingest.scan import Scan
 from brickyard.ingest.scannet import annotation, images, sens
 from brickyard.ingest.scannet.plan import clip_frames
-from brickyard.ingest.scannet.scan import Scan
 from brickyard.shards.scene import Float64, Points, View
 
 MAX_PROBES = 20_000
@@ -84,13 +85,6 @@ def clip_views(scan: Scan, alignment: Float64) -> list[View]:
         raise scan.files.error(path, f"of {len(members)} frames {len(usable)} have an image, a clip needs two")
     stream = _Stream(path=path, header=header, alignment=alignment)
     return [_read_view(scan, stream, frame, times[frame.number]) for frame in usable]
-
-
-def spread_evenly(count: int, limit: int) -> list[int]:
-    """At most `limit` indices of 0..count-1, evenly spread and rising; all of them if they are few enough."""
-    if count <= limit:
-        return list(range(count))
-    return [(2 * i + 1) * count // (2 * limit) for i in range(limit)]
 
 
 def _check_place(scan: Scan, views: list[View], points: Points) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from brickyard.ingest.scannet.mesh import parse_header
+from brickyard.ingest.mesh import parse_header
 from brickyard.ingest.source import RawFiles
 from brickyard.ingest.tiles import Core, square
 from brickyard.shards.errors import RecipeError

@@ -20,9 +20,9 @@ import numpy as np
 
 from brickyard.ingest.agreement import agreement
 from brickyard.ingest.bounded import BoundedError, Limits, run_bounded
+from brickyard.ingest.clips import spread_evenly
 from brickyard.ingest.images import image_header
-from brickyard.ingest.scannet.scan import Scan
-from brickyard.ingest.scannet.views import spread_evenly
+from brickyard.ingest.scan import Scan
 from brickyard.ingest.scannetpp import depth
 from brickyard.ingest.scannetpp.colmap import REPORT, Camera, PosedCamera, read_colmap
 from brickyard.ingest.scannetpp.nerfstudio import inside, rigid

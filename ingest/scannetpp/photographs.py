@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from brickyard.ingest.clips import spread_evenly
 from brickyard.ingest.images import image_error, image_header
-from brickyard.ingest.scannet.scan import Scan
-from brickyard.ingest.scannet.views import spread_evenly
+from brickyard.ingest.scan import Scan
 from brickyard.ingest.scannetpp.colmap import REPORT, PosedCamera, read_colmap
 from brickyard.ingest.scannetpp.nerfstudio import WORLDS, Transforms, find_world, inside, read_transforms
 from brickyard.ingest.source import RawFiles

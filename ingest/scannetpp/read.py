@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from brickyard.ingest.scannet.mesh import read_mesh, vertex_normals
-from brickyard.ingest.scannet.scan import Scan, open_scan
+from brickyard.ingest.mesh import read_mesh, vertex_normals
+from brickyard.ingest.scan import Scan, open_scan
 from brickyard.ingest.scannetpp.annotation import MANY, Labels, read_labels
 from brickyard.ingest.scannetpp.chunks import core_of
 from brickyard.ingest.scannetpp.phone import phone_views

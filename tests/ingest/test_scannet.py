@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brickyard.ingest.clips import spread_evenly
 from brickyard.ingest.scannet import SOURCE
 from brickyard.ingest.scannet.plan import ScanNetOptions
-from brickyard.ingest.scannet.views import spread_evenly
 from brickyard.ingest.source import Missing, SceneRef
 from brickyard.shards.errors import RawDataError, RecipeError
 from brickyard.shards.storage import Store

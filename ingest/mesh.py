@@ -1,4 +1,4 @@
-"""The PLY meshes of ScanNet: binary little endian, scalar vertex properties, triangles.
+"""The PLY meshes of ScanNet and ScanNet++: binary little endian, scalar vertex properties, triangles.
 
 The header is text and hostile until proven otherwise: the sizes it declares must add up to exactly the bytes of the
 file before anything is made of them. Vertices and faces are then views into the bytes that were read; nothing is
