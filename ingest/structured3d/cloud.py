@@ -12,6 +12,7 @@ almost along itself: those are left out. Costs 0.4 s for a million pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +27,22 @@ FLAT_M, FLAT_SHARE = 0.0015, 0.0005
 
 @dataclass(frozen=True)
 class Surface:
-    """What an image sees, in the camera's frame: `xyz` float32 (H, W, 3), `normal` float32 (H, W, 3), zero where there
-    is none, `cosine` float32 (H, W) between normal and ray, `known` bool (H, W) where depth was measured."""
+    """What the K measured pixels of an image see, in the camera's frame.
 
+    Attributes:
+        pixel: intp (K,), row * width + column, rising.
+        xyz: float32 (K, 3).
+        normal: float32 (K, 3), unit length, towards the camera; NaN where there is none.
+        cosine: float32 (K,), between the normal and the ray back to the camera; NaN where there is no normal.
+    """
+
+    pixel: NDArray[np.intp]
     xyz: Float32
     normal: Float32
     cosine: Float32
-    known: NDArray[np.bool_]
 
 
-def surface(rays: Float64, depth: Float64 | Float32, *, around: bool) -> Surface:
+def surface(rays: Float64, depth: NDArray[Any], *, around: bool) -> Surface:
     """Points and normals of a depth image.
 
     Args:
@@ -43,57 +50,88 @@ def surface(rays: Float64, depth: Float64 | Float32, *, around: bool) -> Surface
         depth: (H, W), metres, 0 where nothing was measured.
         around: whether the last column lies beside the first.
     """
-    known = depth > 0
-    xyz = (rays * np.where(known, depth, np.nan)[..., None]).astype(np.float32)
-    reach = np.sqrt(np.einsum("ijk,ijk->ij", xyz, xyz))
-    normal = np.zeros_like(xyz)
-    open_ = known.copy()
+    height, width = depth.shape
+    pixel = np.flatnonzero(depth > 0)
+    metres = np.where(depth > 0, depth, np.nan).ravel()
+    grid = _Grid((rays.reshape(-1, 3).T * metres).astype(np.float32), height, width, around)
+    reach = _length(grid.xyz)
+    normal = np.full(grid.xyz.shape, np.nan, np.float32)
+    left_over = pixel
     for step in STEPS:
-        left, right, above, below = _neighbours(xyz, step, around=around)
-        found = _unit(np.cross(right - left, below - above))
+        found, flat = _plane(grid, left_over, step, reach)
+        normal[:, left_over[flat]] = found[:, flat]
+        left_over = left_over[~flat]
+    normal[:, left_over] = _one_sided(grid, left_over)
+    xyz, normal = grid.xyz[:, pixel], normal[:, pixel]
+    cosine = -_dot(normal, xyz) / np.maximum(reach[pixel], 1e-6)
+    normal *= np.sign(cosine)
+    return Surface(pixel, np.ascontiguousarray(xyz.T), np.ascontiguousarray(normal.T), np.abs(cosine))
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Places float32 (3, H * W) of an image's pixels, NaN where nothing was measured."""
+
+    xyz: Float32
+    height: int
+    width: int
+    around: bool
+
+    def beside(self, pixel: NDArray[np.intp], down: int, right: int) -> Float32:
+        """Places (3, K) of the pixels that lie so far below and to the right; NaN beyond the image."""
+        row, column = np.divmod(pixel, self.width)
+        row, column = row + down, column + right
+        inside = (row >= 0) & (row < self.height)
+        if self.around:
+            column %= self.width
+        else:
+            inside &= (column >= 0) & (column < self.width)
+        found = self.xyz[:, np.where(inside, row * self.width + column, 0)]
+        found[:, ~inside] = np.nan
+        return found
+
+
+def _plane(grid: _Grid, pixel: NDArray[np.intp], step: int, reach: Float32) -> tuple[Float32, NDArray[np.bool_]]:
+    """Normals (3, K) from the neighbours at a distance of `step`, and whether all of these lie in the plane."""
+    here = grid.xyz[:, pixel]
+    above, below = grid.beside(pixel, -step, 0), grid.beside(pixel, step, 0)
+    left, right = grid.beside(pixel, 0, -step), grid.beside(pixel, 0, step)
+    normal = _cross(right - left, below - above)
+    limit = FLAT_M + FLAT_SHARE * reach[pixel]
+    flat = ~np.isnan(normal[0])
+    for other in (left, right, above, below):
         with np.errstate(invalid="ignore"):
-            flat = open_ & np.isfinite(found).all(axis=2)
-            for other in (left, right, above, below):
-                off = np.abs(np.einsum("ijk,ijk->ij", other - xyz, found))
-                flat &= off <= FLAT_M + FLAT_SHARE * reach
-        normal[flat] = found[flat]
-        open_ &= ~flat
-    at_edge = _one_sided(xyz, around=around)
-    usable = open_ & np.isfinite(at_edge).all(axis=2)
-    normal[usable] = at_edge[usable]
-    xyz = np.nan_to_num(xyz)
-    cosine = -np.einsum("ijk,ijk->ij", normal, xyz) / np.maximum(np.nan_to_num(reach), 1e-6)
-    normal[cosine < 0] *= -1
-    return Surface(xyz, normal, np.abs(cosine).astype(np.float32), known)
+            flat &= np.abs(_dot(other - here, normal)) <= limit
+    return normal, flat
 
 
-def _neighbours(xyz: Float32, step: int, *, around: bool) -> tuple[Float32, Float32, Float32, Float32]:
-    """What lies `step` pixels to the left, right, above and below; NaN beyond the picture."""
-    left, right = np.roll(xyz, step, axis=1), np.roll(xyz, -step, axis=1)
-    if not around:
-        left[:, :step], right[:, -step:] = np.nan, np.nan
-    above, below = np.roll(xyz, step, axis=0), np.roll(xyz, -step, axis=0)
-    above[:step], below[-step:] = np.nan, np.nan
-    return left, right, above, below
-
-
-def _one_sided(xyz: Float32, *, around: bool) -> Float32:
-    """Normals (H, W, 3) from the nearer neighbour of each side, NaN where one has none."""
-    left, right, above, below = _neighbours(xyz, 1, around=around)
-    return _unit(np.cross(_nearer(xyz - left, right - xyz), _nearer(xyz - above, below - xyz)))
+def _one_sided(grid: _Grid, pixel: NDArray[np.intp]) -> Float32:
+    """Normals (3, K) from the nearer neighbour on each side; NaN where a side has none."""
+    here = grid.xyz[:, pixel]
+    across = _nearer(here - grid.beside(pixel, 0, -1), grid.beside(pixel, 0, 1) - here)
+    down = _nearer(here - grid.beside(pixel, -1, 0), grid.beside(pixel, 1, 0) - here)
+    return _cross(across, down)
 
 
 def _nearer(one: Float32, other: Float32) -> Float32:
     with np.errstate(invalid="ignore"):
-        first, second = (np.einsum("ijk,ijk->ij", side, side) for side in (one, other))
-        take = np.isnan(second) | (first <= second)
-    return np.where(take[..., None], one, other)
+        first, second = _length(one), _length(other)
+        return np.where(np.isnan(second) | (first <= second), one, other)
 
 
-def _unit(vectors: Float32) -> Float32:
-    """Unit vectors; NaN where the length is zero or unknown."""
+def _cross(a: Float32, b: Float32) -> Float32:
+    """Unit vectors (3, K) at right angles to both; NaN where there is none."""
+    vector = np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(vectors / np.sqrt(np.einsum("ijk,ijk->ij", vectors, vectors))[..., None], np.float32)
+        return np.asarray(vector / _length(vector), np.float32)
+
+
+def _dot(a: Float32, b: Float32) -> Float32:
+    return np.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
+
+
+def _length(a: Float32) -> Float32:
+    return np.asarray(np.sqrt(_dot(a, a)))
 
 
 def first_in_cells(xyz: Float32, cell_m: float) -> NDArray[np.intp]:

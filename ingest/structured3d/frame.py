@@ -9,8 +9,9 @@ nowhere. So what can be told from a room itself is asked of it:
   refused. Rooms whose layout the errata call wrong are not asked.
 * What the panorama measured on walls, floors and ceilings, against the annotated planes of the room. Where most of it
   lies elsewhere, that is counted: a depth image of another room.
-* Each perspective picture against the points of the panorama (`ingest.agreement`). One that contradicts them is left
-  out and counted, unless it agrees once depth or panorama are read in another way: then the room is refused.
+* Each perspective picture against the points of the panorama. One that contradicts them is left out and counted. But
+  the room is refused if it agrees once depth or panorama are read in another way; and if all contradict, unless the
+  panorama is the one that lies off the planes: then that is left out.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brickyard.ingest.agreement import agreement
+from brickyard.ingest.agreement import MIN_PROBES, NEAREST, TOLERANCE
 from brickyard.ingest.structured3d.cameras import MILLIMETRE
 from brickyard.ingest.structured3d.files import MAX_ANNOTATION, MAX_TEXT, REPORT, RoomFiles
 from brickyard.ingest.structured3d.plan import errata
+from brickyard.shards.cameras import depth_camera, project
 from brickyard.shards.errors import NONSENSE, RawDataError
-from brickyard.shards.scene import Depth, Float32, Float64, View
+from brickyard.shards.scene import DepthAxis, Float32, Float64, View
 
 NEAR_PX = 4.0
 """Median distance of layout corners and junctions, in pixels of a panorama of 1024 columns."""
@@ -123,20 +124,23 @@ def read_layout(files: RoomFiles) -> tuple[Float64, Float64]:
 
 def check_panorama(
     files: RoomFiles, view: View, place: Float64, world: tuple[Float32, NDArray[np.uint8] | None], dropped: Counter[str]
-) -> None:
+) -> bool:
     """Hold the panorama against the annotation.
 
     Args:
         place: (3,), where it was taken from, in metres of the world.
         world: points (N, 3) that it measured, in the world, and their NYU40 ids, None without labels.
 
+    Returns:
+        False where its depth does not lie on the annotated planes.
+
     Raises:
-        RawDataError: only another reading fits.
+        RawDataError: only another reading fits its layout.
     """
     ref = files.raw.ref
     if not files.has("annotation"):
         dropped[f"{LAYOUT}: there is none"] += 1
-        return
+        return True
     try:
         structure = read_structure(files, ref.details["room"])
     except RawDataError:
@@ -146,7 +150,7 @@ def check_panorama(
         if structure is None:
             dropped[f"{LAYOUT}: it does not have this room"] += 1
     if structure is None:
-        return
+        return True
     if ref.scene_id in errata()["wrong layouts"]:
         dropped[f"{LAYOUT}: the errata call it wrong"] += 1
     elif not files.has("panorama/layout"):
@@ -154,8 +158,9 @@ def check_panorama(
     else:
         _check_layout(files, structure, view, place, dropped)
     points, labels = world
-    if labels is not None and len(structure.normal):
-        _check_planes(points[np.isin(labels, STRUCTURE)], structure, dropped)
+    on_planes = labels is None or _on_planes(points[np.isin(labels, STRUCTURE)], structure)
+    dropped[PLANES] += not on_planes
+    return on_planes
 
 
 def _check_layout(files: RoomFiles, structure: Structure, view: View, place: Float64, dropped: Counter[str]) -> None:
@@ -199,17 +204,44 @@ def layout_distance(shells: list[tuple[Float64, Float64]], reading: Reading, siz
     return float(np.median(distances)) if distances else np.inf
 
 
-def _check_planes(points: Float32, structure: Structure, dropped: Counter[str]) -> None:
+def _on_planes(points: Float32, structure: Structure) -> bool:
     probes = points[:: max(1, len(points) // 5000)]
     if len(probes) < 100:
-        return
+        return True
     off = np.abs(probes @ structure.normal.T + structure.offset).min(axis=1)
-    if (off < NEAR_M).mean() < MOSTLY:
-        dropped[PLANES] += 1
+    return bool((off < NEAR_M).mean() >= MOSTLY)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Of the panorama's points that fall on measured pixels of a perspective picture: how many lie on its surfaces, and
+    how many in front of them, where its camera saw through. What lies behind is hidden and says nothing."""
+
+    on: int
+    before: int
+
+    @property
+    def share(self) -> float:
+        return self.on / max(1, self.on + self.before)
+
+
+def meet(view: View, xyz: Float32) -> Meeting:
+    """Hold points (N, 3) against the depth of a view in the same frame, with the tolerances of `ingest.agreement`."""
+    assert view.depth is not None
+    height, width = view.depth.values.shape
+    seen = project(xyz, depth_camera(view, view.depth))
+    reach, pixel = seen.along(view.depth.along), np.rint(np.nan_to_num(seen.uv, nan=-1.0, posinf=-1.0, neginf=-1.0))
+    inside = (reach > NEAREST) & (pixel >= 0).all(axis=1) & (pixel < (width, height)).all(axis=1)
+    column, row = pixel[inside].astype(np.int64).T
+    measured = view.depth.values[row, column] * view.depth.scale
+    beyond, tolerance = reach[inside] - measured, TOLERANCE * (1 + measured / 2.5)
+    known = measured > 0
+    return Meeting(int((known & (np.abs(beyond) <= tolerance)).sum()), int((known & (beyond < -tolerance)).sum()))
 
 
 def contradicts(files: RoomFiles, view: View, xyz: Float32, place: Float64, least: float) -> bool:
-    """Whether a perspective view contradicts the panorama's points.
+    """Whether a perspective view contradicts the panorama's points. One that sees nothing of what the panorama sees
+    does not.
 
     Args:
         view: with depth, in the frame of the points.
@@ -220,25 +252,23 @@ def contradicts(files: RoomFiles, view: View, xyz: Float32, place: Float64, leas
     Raises:
         RawDataError: it does, and would not if depth or panorama were read in another way.
     """
-    share = agreement(view, xyz)[0]
-    if share >= least:
+    found = meet(view, xyz)
+    if found.share >= least or found.before < MIN_PROBES:
         return False
     for how, other, points in _other_ways(view, xyz, place):
-        if (found := agreement(other, points)[0]) >= CONVINCING:
-            problem = f"its depth agrees with {share:.0%} of the panorama's points, and with {found:.0%} if {how}"
-            raise files.error(view.name.replace("-", "/") + "/depth", problem, REPORT)
+        better = meet(other, points)
+        if better.share >= CONVINCING and better.on >= MIN_PROBES:
+            shares = f"{found.share:.0%} of the panorama's points, and with {better.share:.0%} if {how}"
+            role = view.name.replace("-", "/") + "/depth"
+            raise files.error(role, f"its depth agrees with {shares}", REPORT)
     return True
 
 
 def _other_ways(view: View, xyz: Float32, place: Float64) -> Iterator[tuple[str, View, Float32]]:
     assert view.depth is not None
-    along: Any = "z" if view.depth.along == "ray" else "ray"
-    yield "it were measured along the rays", replace(view, depth=_along(view.depth, along)), xyz
+    along: DepthAxis = "z" if view.depth.along == "ray" else "ray"
+    yield "it were measured along the rays", replace(view, depth=replace(view.depth, along=along)), xyz
     for reading in OTHERS:
         turned = ((xyz - place) @ OURS.axes.T) @ reading.axes + place
         how = f"the middle of the panorama looked along {reading.forward} and its right half along {reading.right}"
         yield how, view, turned.astype(np.float32)
-
-
-def _along(depth: Depth, along: Any) -> Depth:
-    return replace(depth, along=along)

@@ -93,13 +93,15 @@ def survey(store: Store, wanted: Wanted, kinds: set[str]) -> Survey:
 
     Args:
         wanted: which files of a room are read.
-        kinds: of the volumes that hold these, as in `VOLUME`; a gap in their numbers is told.
+        kinds: of the numbered volumes that hold these, as in `VOLUME`: others are not opened, gaps are told.
     """
     found, broken = _Collector(wanted), {}
     names = list(store.walk())
     volumes = sorted((name for name in names if name.lower().endswith(".zip")), key=_numbered)
     for path in volumes:
         found.places.append(path)
+        if (match := VOLUME.fullmatch(path)) and match[1] not in kinds:
+            continue
         try:
             _read_volume(store, path, found)
         except VolumeError as problem:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-PLACE = re.compile(r"(?:.*/)?scene_([0-9]{5})/(?:2D_rendering/([0-9]{1,9})/(.+)|annotation_3d\.json)", re.DOTALL)
+PLACE = re.compile(r"(?:.*?/)?scene_([0-9]{5})/(?:2D_rendering/([0-9]{1,9})/(.+)|annotation_3d\.json)", re.DOTALL)
 """House, room and the rest of a file's name."""
 VIEW = re.compile(r"perspective/(empty|full)/([0-9]{1,6})/([^/]+)")
 IMAGES = ("depth", "semantic", "instance")

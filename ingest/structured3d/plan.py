@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def split_of(house: int) -> str:
 
 def _rooms(store: Store, found: Survey, options: Structured3DOptions) -> Iterator[SceneRef | Missing]:
     roles = _volume_roles(found.places[:-1])
-    table = found.table
+    table, settings = found.table, asdict(options)
     keys = table[:, HOUSE] * 10**10 + table[:, ROOM] + 1
     for house, room in found.rooms:
         if f"scene_{house:05d}" in errata()["invalid houses"] and not options.invalid_houses:
@@ -160,7 +160,9 @@ def _rooms(store: Store, found: Survey, options: Structured3DOptions) -> Iterato
         rows = table[first:last].tolist()
         if own < len(keys) and keys[own] == house * 10**10:
             rows.insert(0, table[own].tolist())
-        yield _room(store, f"scene_{house:05d}", room, rows, roles=roles, found=found, options=options)
+        yield _room(
+            store, f"scene_{house:05d}", room, rows, roles=roles, found=found, options=options, settings=settings
+        )
 
 
 def _volume_roles(volumes: list[str]) -> list[str]:
@@ -174,7 +176,7 @@ def _volume_roles(volumes: list[str]) -> list[str]:
 
 def _room(
     store: Store, house: str, room: int, rows: list[list[int]], *, roles: list[str], found: Survey,
-    options: Structured3DOptions,
+    options: Structured3DOptions, settings: dict[str, Any],
 ) -> SceneRef | Missing:  # fmt: skip
     members = {role(row[KIND], row[POSITION]): row for row in rows}
     pictures, dropped = _pictures(set(members), options)
@@ -200,7 +202,7 @@ def _room(
         dataset=DATASET, scene_id=scene_id, split=split_of(int(house[-5:])), sequence=house, root=store.uri,
         files=files,
         details={
-            "house": house, "room": str(room), "options": asdict(options), "pictures": pictures,
+            "house": house, "room": str(room), "options": settings, "pictures": pictures,
             "members": "\n".join(places), "dropped": dropped,
         },
         points_estimate=sum(POINTS[picture.partition("/")[0]] for picture in usable),

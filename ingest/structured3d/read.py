@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from brickyard.ingest.source import SceneRef
 from brickyard.ingest.structured3d.cameras import MILLIMETRE, Camera, read_camera
 from brickyard.ingest.structured3d.cloud import NORMALS, Surface, first_in_cells, surface
-from brickyard.ingest.structured3d.files import RoomFiles, is_surprise
+from brickyard.ingest.structured3d.files import REPORT, RoomFiles, is_surprise
 from brickyard.ingest.structured3d.frame import CONTRADICTED, check_panorama, contradicts
-from brickyard.shards.cameras import depth_camera, depth_places, rays
+from brickyard.shards.cameras import depth_places
 from brickyard.shards.errors import RawDataError, SceneError
+from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import UNLABELLED, Depth, Float32, Float64, Identity, Points, Scene, View
 from brickyard.shards.taxonomy import taxonomy
 
@@ -32,7 +33,7 @@ TAXONOMIES = ("nyu40", "structured3d25")
 MAX_PROBES = 20_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Picture:
     """A picture with all that is known of its pixels; `view` is in the world, without labels."""
 
@@ -167,22 +168,26 @@ def _checked(
     seen = depth_places(pixels, metres, panorama.view, panorama.depth)
     xyz = (seen @ panorama.pose[:3, :3].T + place).astype(np.float32)
     labels = None if panorama.nyu40 is None else panorama.nyu40[rows, columns]
-    check_panorama(files, panorama.view, place, (xyz, labels), dropped)
-    kept = []
-    for picture in pictures:
-        least = options["min_agreement"]
-        if picture is not panorama and least and contradicts(files, picture.view, xyz, place, least):
-            dropped[CONTRADICTED] += 1
-        else:
-            kept.append(picture)
-    return kept
+    on_planes = check_panorama(files, panorama.view, place, (xyz, labels), dropped)
+    others, least = [picture for picture in pictures if picture is not panorama], options["min_agreement"]
+    wrong = [picture for picture in others if least and contradicts(files, picture.view, xyz, place, least)]
+    if len(wrong) < 2 or len(wrong) < len(others):
+        dropped[CONTRADICTED] += len(wrong)
+        return [picture for picture in pictures if picture not in wrong]
+    if on_planes:
+        problem = (
+            f"all {len(others)} perspective pictures contradict it: its depth, or all of their poses, is another's"
+        )
+        raise files.error("panorama/depth", problem, REPORT)
+    dropped["panorama that the planes and all perspective pictures contradict"] += 1
+    return others
 
 
 def _surface(picture: _Picture) -> Surface:
     height, width = picture.depth.values.shape
-    column, row = np.meshgrid(np.arange(width), np.arange(height))
-    pixels = np.stack([column.ravel(), row.ravel()], axis=1).astype(np.float64)
-    ahead = rays(pixels, depth_camera(picture.view, picture.depth))
+    (fx, _, cx), (_, fy, cy) = picture.depth.intrinsics[:2]
+    x, y = np.meshgrid((np.arange(width) - cx) / fx, (np.arange(height) - cy) / fy)
+    ahead = LENSES[picture.view.camera_model].direction(np.stack([x.ravel(), y.ravel()], axis=1), ())
     if picture.depth.along == "z":
         ahead = ahead / ahead[:, 2:]
     metres = picture.depth.values * np.float64(picture.depth.scale)
@@ -193,22 +198,21 @@ def _points(pictures: list[_Picture], origin: Float64, options: dict[str, Any], 
     parts: list[tuple[NDArray[Any], ...]] = []
     for picture in pictures:
         seen = _surface(picture)
-        grazing = seen.known & ~(seen.cosine > options["min_cosine"])
-        keep = seen.known & ~grazing
-        nameless = np.zeros_like(keep)
-        if picture.nyu40 is not None and not options["keep_unlabelled"]:
-            nameless = keep & (picture.nyu40 == 0)
-        dropped["pixel without depth"] += int((~seen.known).sum())
-        dropped["pixel at an edge or seen at a grazing angle"] += int(grazing.sum())
-        dropped["pixel without a class"] += int(nameless.sum())
-        keep &= ~nameless
-        world = seen.xyz[keep].astype(np.float64) @ picture.pose[:3, :3].T + picture.pose[:3, 3]
-        xyz: Float32 = (world - origin).astype(np.float32)
-        normal = _unit(seen.normal[keep] @ picture.pose[:3, :3].T)
-        nyu40 = np.zeros(len(xyz), np.uint8) if picture.nyu40 is None else picture.nyu40[keep]
-        instance = np.zeros(len(xyz), np.int32) if picture.instance is None else picture.instance[keep]
+        labels = np.zeros(len(seen.pixel), np.uint8) if picture.nyu40 is None else picture.nyu40.ravel()[seen.pixel]
+        clear = seen.cosine > options["min_cosine"]  # NaN compares as false
+        named = (labels > 0) | bool(picture.nyu40 is None or options["keep_unlabelled"])
+        dropped["pixel without depth"] += picture.depth.values.size - len(seen.pixel)
+        dropped["pixel at an edge or seen at a grazing angle"] += int((~clear).sum())
+        dropped["pixel without a class"] += int((clear & ~named).sum())
+        keep = np.flatnonzero(clear & named)
+        rotation, place = picture.pose[:3, :3], picture.pose[:3, 3] - origin
+        xyz = (seen.xyz[keep].astype(np.float64) @ rotation.T + place).astype(np.float32)
         first = first_in_cells(xyz, options["grid_m"])
-        parts.append(tuple(values[first] for values in (xyz, picture.color[keep], normal, nyu40, instance)))
+        keep = keep[first]
+        pixel = seen.pixel[keep]
+        instance = np.zeros(len(keep), np.int32) if picture.instance is None else picture.instance.ravel()[pixel]
+        color, normal = picture.color.reshape(-1, 3)[pixel], _unit(seen.normal[keep] @ rotation.T)
+        parts.append((xyz[first], color, normal, labels[keep], instance))
     xyz, color, normal, nyu40, instance = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     first = first_in_cells(xyz, options["grid_m"])
     labelled = any(picture.nyu40 is not None for picture in pictures)
