@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
@@ -19,12 +21,23 @@ class CurateConfig:
     correspondences: CorrespondenceConfig | None = field(default_factory=CorrespondenceConfig)
 
 
-def curate(scene: Scene, config: CurateConfig) -> Scene:
-    """The scene with what the config asks for; raises `SceneError` for images that cannot be decoded."""
+def curate(
+    scene: Scene,
+    config: CurateConfig,
+    stage: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
+) -> Scene:
+    """The scene with what the config asks for; raises `SceneError` for images that cannot be decoded.
+
+    Args:
+        stage: is entered with the name of each step while it runs, such as a clock.
+    """
     if config.normals is not None:
-        scene = add_normals(scene, config.normals)
+        with stage("normals"):
+            scene = add_normals(scene, config.normals)
     if config.superpixels is not None and scene.points is not None:  # a clip has nothing to pool over them
-        scene = add_superpixels(scene, config.superpixels)
+        with stage("superpixels"):
+            scene = add_superpixels(scene, config.superpixels)
     if config.correspondences is not None:
-        scene = add_correspondences(scene, config.correspondences)
+        with stage("correspondences"):
+            scene = add_correspondences(scene, config.correspondences)
     return scene

@@ -28,6 +28,8 @@ FAILED, USAGE, QUARANTINED = 1, 2, 3
 TARGETS = ("scannet", "scannet200", "s3dis", "nuscenes", "semantickitti", "waymo")
 """Of predictions; written out here because `--help` imports nothing (see `evaluate.predictions.targets`)."""
 
+_RATES = "costs of a raw byte that were measured elsewhere: what `plan --json` printed, or a corpus with its log"
+
 Verb = Callable[[argparse.Namespace], tuple[dict[str, Any], int]]
 
 
@@ -122,8 +124,7 @@ def _add_building(verbs: Any) -> None:
         "--cpus", type=_positive, default=os.cpu_count(), help="cores to plan for (default: this machine's)"
     )
     plan.add_argument("--samples", type=_natural, default=1, help="scenes per dataset to try out in memory (default 1)")
-    plan.add_argument("--rates", type=Path, default=None, metavar="FILE",
-                      help="what --json printed elsewhere, for datasets without a scene to try out")  # fmt: skip
+    plan.add_argument("--rates", default=None, metavar="FROM", help=_RATES)
 
     build = _verb(
         verbs, "build", "raw data -> corpus; run it again to resume", "brickyard build recipe.yaml --out corpus/"
@@ -132,6 +133,9 @@ def _add_building(verbs: Any) -> None:
     build.add_argument("--out", required=True, help="the corpus: a folder or URI")
     build.add_argument("--cpus", type=_positive, default=None, help="tasks at a time (default: all cores)")
     build.add_argument("--address", default=None, help="address of a running Ray cluster (default: start one here)")
+    build.add_argument("--ship-code", action="store_true",
+                       help="with --address: bring this brickyard to the nodes; libraries must be there")  # fmt: skip
+    build.add_argument("--rates", default=None, metavar="FROM", help=_RATES)
     build.add_argument("--in-process", action="store_true", help="no Ray, one task after another")
     build.add_argument("--retry-quarantined", action="store_true",
                        help="make shards that lost scenes anew, after the raw data were mended")  # fmt: skip
@@ -139,6 +143,16 @@ def _add_building(verbs: Any) -> None:
                        help="go on with code that has changed; the manifest says what made which part")  # fmt: skip
     build.add_argument("--allow-quarantined", type=_natural, default=0, metavar="N",
                        help="exit with 0 although up to N scenes were quarantined")  # fmt: skip
+
+    status = _verb(verbs, "status", "how far a build is, from any machine, while it runs or after it died",
+                   "brickyard status corpus/")  # fmt: skip
+    status.add_argument("corpus", help="what the build's --out was: a folder or URI")
+
+    report = _verb(verbs, "report", "a page of a build: workers over time, stages, memory, slow scenes, refusals",
+                   "brickyard report corpus/ --out build.html")  # fmt: skip
+    report.add_argument("corpus", help="what the build's --out was: a folder or URI")
+    report.add_argument("--out", type=Path, required=True, help="the page, an HTML file")
+    report.add_argument("--price", type=_price, default=None, metavar="MONEY", help="of a core for an hour")
 
     repair = _verb(verbs, "repair", "make the damaged scenes of a corpus anew from the raw data",
                    "brickyard repair recipe.yaml --corpus corpus/")  # fmt: skip
@@ -277,6 +291,16 @@ def _recipe(sub: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     return _number(text, 1)
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a price")
+    return price
 
 
 def _natural(text: str) -> int:

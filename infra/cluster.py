@@ -18,6 +18,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from brickyard.shards.errors import BrickyardError
@@ -31,12 +32,13 @@ _QUIET = {
 
 
 @contextmanager
-def cluster(cpus: int, address: str | None) -> Iterator[Any]:
+def cluster(cpus: int, address: str | None, code: Path | None = None) -> Iterator[Any]:
     """The module `ray`, connected until the end of the block.
 
     Args:
         cpus: of the cluster that is started here.
         address: of a running one instead.
+        code: folder that is copied to its nodes and goes before what is installed there.
 
     Raises:
         BrickyardError: nothing answers at the address.
@@ -52,7 +54,7 @@ def cluster(cpus: int, address: str | None) -> Iterator[Any]:
     has_clusters = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = has_clusters and address is not None
     try:
-        _start(ray, cpus, address)
+        _start(ray, cpus, address, code)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process without a word
         yield ray
@@ -61,7 +63,7 @@ def cluster(cpus: int, address: str | None) -> Iterator[Any]:
         ray_constants.ENABLE_RAY_CLUSTER = has_clusters
 
 
-def _start(ray: Any, cpus: int, address: str | None) -> None:
+def _start(ray: Any, cpus: int, address: str | None, code: Path | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if address is None:
         ray.init(
@@ -74,7 +76,7 @@ def _start(ray: Any, cpus: int, address: str | None) -> None:
         )
         return
     try:
-        ray.init(address=address, **quiet)
+        ray.init(address=address, runtime_env={} if code is None else {"working_dir": str(code)}, **quiet)
     except (ConnectionError, ValueError) as problem:
         raise BrickyardError(f"no Ray cluster answers at {address}: {problem}") from problem
 

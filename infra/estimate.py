@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brickyard.infra.events import FOLDER
 from brickyard.infra.extras import refuse_missing
 from brickyard.infra.plan import Plan, task_memory
 from brickyard.infra.recipe import Recipe
+from brickyard.infra.story import measured_rates, read_story
 from brickyard.infra.task import make_scene, reason
 from brickyard.ingest.source import SceneRef
-from brickyard.shards.documents import Every, read_file
+from brickyard.shards.documents import Every, Maybe, read_file
 from brickyard.shards.errors import RecipeError
+from brickyard.shards.storage import Store
 
 _LONGEST = 5
 Rates = Mapping[str, Mapping[str, float]]
-"""Dataset -> "seconds" (of one core) and "bytes_out", both for a raw byte."""
+"""Dataset -> "seconds" (of one core), "bytes_out", and, where it is known, "memory"; each for a raw byte."""
 
 
 def estimate(plan: Plan, recipe: Recipe, *, cpus: int, samples: int = 1, rates: Rates | None = None) -> dict[str, Any]:
@@ -65,15 +68,21 @@ def estimate(plan: Plan, recipe: Recipe, *, cpus: int, samples: int = 1, rates: 
     }
 
 
-def read_rates(path: Path) -> Rates:
-    """`rates` of what `brickyard plan --json` printed; raises `RecipeError`."""
-    hint = "it should hold what `brickyard plan --json` printed"
-    shape = {"rates": Every({"seconds": float, "bytes_out": float})}
-    rates: Rates = read_file(path, shape, error=RecipeError, hint=hint)["rates"]
-    for name, each in rates.items():
+def read_rates(place: str) -> Rates:
+    """Rates of a corpus by the log of its build (a folder or URI), or of what `brickyard plan --json` printed.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    if (store := Store(place)).exists(FOLDER):
+        return measured_rates(read_story(store).tasks)
+    hint = "it should hold what `brickyard plan --json` printed, or be a corpus with the log of its build"
+    shape = {"rates": Every({"seconds": float, "bytes_out": float, "memory": Maybe(float)})}
+    found: Rates = read_file(Path(place), shape, error=RecipeError, hint=hint)["rates"]
+    for name, each in found.items():
         if min(each.values()) < 0:
-            raise RecipeError(f"{path}: rates.{name} must not be negative")
-    return rates
+            raise RecipeError(f"{place}: rates.{name} must not be negative")
+    return found
 
 
 def compare_splits(plan: Plan, recipe: Recipe) -> list[dict[str, Any]]:

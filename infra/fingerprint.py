@@ -31,6 +31,7 @@ PIPELINE = f"{OURS}.curate.pipeline"
 """It imports all steps; those in use are followed, no others."""
 CARRIERS = {
     f"{OURS}.infra.extras": "names a library that is not there; without it nothing is built",
+    f"{OURS}.infra.meter": "times what is done",
     f"{OURS}.infra.recipe": "its values stand in the fingerprint's configuration",
     f"{OURS}.shards.build": "commits what it is given; a digest stands over every shard",
     f"{OURS}.shards.plugins": "finds the reader, which is followed by itself",

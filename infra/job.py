@@ -1,39 +1,42 @@
 """The build job: tasks in a bounded window, longest first, on Ray or one after another; then index and manifest.
 
 Either way a task runs in a process of its own, watched by `infra.supervisor`: a scene that hangs, dies or takes its
-process with it is quarantined with what was seen, and its neighbours are built. What Ray loses (a node, a worker that
-its memory monitor killed) is tried again; if a task keeps losing its worker, its scenes are tried one by one there.
+process with it is quarantined with what was seen, and its neighbours are built. What happens is noted in the corpus
+(`infra.events`), for `brickyard status` and `brickyard report`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from brickyard.infra.accepted import check_code, parts_by_code, signatures
 from brickyard.infra.cluster import cluster
+from brickyard.infra.estimate import Rates
+from brickyard.infra.events import EventLog
 from brickyard.infra.mended import check_inputs
+from brickyard.infra.nodes import distribution_folder, refuse_other_code
+from brickyard.infra.on_ray import checked, run_on_ray
 from brickyard.infra.plan import Plan, task_memory
 from brickyard.infra.recipe import Recipe
-from brickyard.infra.supervisor import PATIENCE_S, dismiss, run_watched
+from brickyard.infra.story import measured_rates, read_story
+from brickyard.infra.supervisor import dismiss, run_watched
 from brickyard.infra.task import Job, TaskResult
-from brickyard.ingest.source import SceneRef
-from brickyard.shards.build import LOCK, fingerprint_digest, finish_build, finished, start_build
+from brickyard.shards.build import fingerprint_digest, finish_build, finished, start_build
 from brickyard.shards.corpus import MANIFEST
-from brickyard.shards.errors import BrickyardError, CorpusError
+from brickyard.shards.errors import CorpusError
+from brickyard.shards.lock import only_writer
 from brickyard.shards.parts import Commit, part_name, read_commits
 from brickyard.shards.storage import Store
 
 ProgressCall = Callable[[int, int, str], None]
-
-_WINDOW = 2
-"""Tasks submitted per CPU: enough to keep workers busy, few enough to keep the driver's memory flat."""
+_LONGEST_REASON = 2000
 
 _OUR_PART = re.compile(r"(\d{5,})(-[a-z]+)?\.parquet")
 """The commit record of a task, and lists that were too long for it."""
@@ -62,6 +65,8 @@ def run_build(
     *,
     cpus: int | None = None,
     address: str | None = None,
+    ship_code: bool = False,
+    rates: Rates | None = None,
     in_process: bool = False,
     retry_quarantined: bool = False,
     accept_code: bool = False,
@@ -73,6 +78,9 @@ def run_build(
         out: folder or URI of the corpus.
         cpus: tasks at a time on this machine; all cores by default.
         address: of a running Ray cluster; a local one is started otherwise.
+        ship_code: bring what is installed here as `brickyard` to the nodes of that cluster (not its libraries).
+        rates: what raw bytes of a dataset cost elsewhere (see `infra.estimate.read_rates`), to order tasks and to
+            declare memory by; where this build has begun already, its own log is asked, too.
         in_process: no Ray, one task after another.
         retry_quarantined: make the shards anew that lost scenes, after the raw data were mended; see `infra.mended`.
         accept_code: keep the parts that former code made; see `infra.accepted`.
@@ -80,6 +88,7 @@ def run_build(
 
     Raises:
         CorpusError: another build was begun in this folder, or is running in it.
+        BrickyardError: a node of the cluster has other code than this driver.
     """
     store = Store(out)
     with only_writer(store):
@@ -95,19 +104,26 @@ def run_build(
         if retry_quarantined:
             _forget_quarantined(store, commits)
         committed = signatures(job, plan.tasks, commits)
-        todo = _open_tasks(store, plan, committed)
+        rates = {**(rates or {}), **_rates_so_far(store)}
+        todo = _open_tasks(store, plan, committed, rates)
         reused = len(plan.tasks) - len(todo)
-        results: Iterator[TaskResult]
-        if in_process:
-            results = _run_here(job, todo, plan)
-        elif todo:
-            results = _run_on_ray(job, todo, plan, cpus or os.cpu_count() or 1, address)
-        else:
-            results = iter(())
-        seconds = _follow(results, plan, todo, progress)
+        at_a_time = 1 if in_process else cpus or os.cpu_count() or 1
+        log = EventLog(store)
+        log.add("begin", now=True, **_outline(recipe, plan, todo, at_a_time, address))
+        with _noted(log):
+            if in_process:
+                results = _run_here(job, todo, plan)
+            elif todo:
+                results = _run_on_ray(
+                    job, todo, plan, cpus=at_a_time, address=address, ship_code=ship_code, log=log, rates=rates
+                )
+            else:
+                results = iter(())
+            seconds = _follow(results, plan, todo, progress, log)
         builds = [made or job.build(refs) for made, refs in zip(committed, plan.tasks, strict=True)]
         said = about(recipe, plan, job, builds)
         manifest = finish_build(store, len(plan.tasks), build, plan.missing, said, parts_of=builds)
+        log.add("end", now=True, scenes=manifest["scenes"], quarantined=len(manifest["quarantined"]))
     return BuildResult(manifest, len(todo), reused, seconds)
 
 
@@ -122,15 +138,33 @@ def about(recipe: Recipe, plan: Plan, job: Job, builds: Sequence[str]) -> dict[s
     }
 
 
-def _open_tasks(store: Store, plan: Plan, committed: Sequence[str | None]) -> list[int]:
-    """Tasks without a commit, those with most raw bytes first; parts that are none of this build's are removed."""
+def _rates_so_far(store: Store) -> Rates:
+    """Of what this build has made so far, if it has begun."""
+    try:
+        return measured_rates(read_story(store).tasks)
+    except CorpusError:
+        return {}
+
+
+def _open_tasks(store: Store, plan: Plan, committed: Sequence[str | None], rates: Rates) -> list[int]:
+    """Tasks without a commit, those first that will take longest; parts that are none of this build's are removed.
+
+    Where the rate of a dataset is not known, that of the dearest known is taken: what is unknown begins early.
+    """
     names = [part_name(task).removeprefix("parts/") for task in range(len(plan.tasks))]
     todo = [task for task, made in enumerate(committed) if made is None]
     done = {Path(name).stem for name in names} - {Path(names[task]).stem for task in todo}
     for name in sorted(store.list("parts")):
         if (ours := _OUR_PART.fullmatch(name)) and ours[1] not in done:
             store.delete(f"parts/{name}")
-    return sorted(todo, key=lambda t: (-sum(ref.bytes_estimate for ref in plan.tasks[t]), t))
+    pace = {name: each["seconds"] for name, each in rates.items()}
+    dearest = max(pace.values(), default=1.0)
+
+    def seconds(task: int) -> float:
+        refs = plan.tasks[task]
+        return pace.get(refs[0].dataset, dearest) * sum(ref.bytes_estimate for ref in refs)
+
+    return sorted(todo, key=lambda task: (-seconds(task), task))
 
 
 def _forget_quarantined(store: Store, commits: list[Commit | None]) -> None:
@@ -146,12 +180,79 @@ def _forget_quarantined(store: Store, commits: list[Commit | None]) -> None:
 def _run_here(job: Job, todo: Sequence[int], plan: Plan) -> Iterator[TaskResult]:
     try:
         for task in todo:
-            yield _checked(run_watched(job, task, plan.tasks[task], {}))
+            yield checked(run_watched(job, task, plan.tasks[task], {}))
     finally:
         dismiss()
 
 
-def _follow(results: Iterator[TaskResult], plan: Plan, todo: Sequence[int], progress: ProgressCall) -> float:
+def _run_on_ray(
+    job: Job,
+    todo: Sequence[int],
+    plan: Plan,
+    *,
+    cpus: int,
+    address: str | None,
+    ship_code: bool,
+    log: EventLog,
+    rates: Rates,
+) -> Iterator[TaskResult]:
+    with ExitStack() as stack:
+        shipped = stack.enter_context(distribution_folder()) if ship_code and address is not None else None
+        ray = stack.enter_context(cluster(cpus, address, shipped))
+        if address is not None:
+            refuse_other_code(ray, plan.fingerprint["code"], job.curate)
+        memory = {dataset: each["memory"] for dataset, each in rates.items() if "memory" in each}
+        yield from run_on_ray(ray, job, todo, plan, heartbeat=log.alive, memory=memory)
+
+
+def _outline(recipe: Recipe, plan: Plan, todo: Sequence[int], cpus: int, address: str | None) -> dict[str, Any]:
+    """What a run is about to do."""
+    return {
+        "recipe": recipe.name,
+        "scenes": len(plan.refs),
+        "tasks": len(plan.tasks),
+        "todo": len(todo),
+        "scenes_todo": sum(len(plan.tasks[task]) for task in todo),
+        "bytes_todo": sum(ref.bytes_estimate for task in todo for ref in plan.tasks[task]),
+        "missing": len(plan.missing),
+        "cpus": cpus if address is None else None,
+        "host": socket.gethostname(),
+    }
+
+
+@contextmanager
+def _noted(log: EventLog) -> Iterator[None]:
+    """Note why a run ends before its end."""
+    try:
+        yield
+    except BaseException as problem:
+        why = "interrupted" if isinstance(problem, KeyboardInterrupt | GeneratorExit) else str(problem)
+        log.add("stopped", now=True, reason=why[:_LONGEST_REASON])
+        raise
+
+
+def _said(result: TaskResult, plan: Plan) -> dict[str, Any]:
+    """A finished task, as the log tells it."""
+    refs = plan.tasks[result.task]
+    size = sum(ref.bytes_estimate for ref in refs)
+    cost = {} if result.cost is None else asdict(result.cost)
+    return {
+        "task": result.task,
+        "dataset": refs[0].dataset,
+        "scenes": result.part.scenes,
+        "planned": len(refs),
+        "quarantined": [[q.key, q.reason] for q in result.part.quarantined],
+        "bytes_in": size,
+        "bytes_out": result.part.bytes,
+        "seconds": result.seconds,
+        "memory_declared": task_memory(size),
+        **cost,
+    }
+
+
+def _follow(
+    results: Iterator[TaskResult], plan: Plan, todo: Sequence[int], progress: ProgressCall, log: EventLog
+) -> float:
     total = len(plan.refs)
     done = total - sum(len(plan.tasks[task]) for task in todo)
     quarantined, seconds = 0, 0.0
@@ -160,99 +261,6 @@ def _follow(results: Iterator[TaskResult], plan: Plan, todo: Sequence[int], prog
         done += len(plan.tasks[result.task])
         quarantined += len(result.part.quarantined)
         seconds += result.seconds
+        log.add("task", **_said(result, plan))
         progress(done, total, f"{quarantined} quarantined" if quarantined else "")
     return seconds
-
-
-@contextmanager
-def only_writer(store: Store) -> Iterator[None]:
-    """Hold the lock of a local corpus; raises `CorpusError` if another process builds there."""
-    if not store.local:
-        yield
-        return
-    path = Path(store.refuse_links().path(LOCK))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:  # nothing is emptied: the folder may be somebody's, its lock a link to something precious
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as problem:
-        if path.is_symlink():
-            raise CorpusError(f"{path} is a link, not the lock of a build: remove it") from problem
-        raise
-    with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as problem:
-            raise CorpusError(f"another process is building in {store.uri}; wait for it or stop it") from problem
-        if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-            raise CorpusError(f"another process has just built in {store.uri}; run the command again")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-# Ray
-
-
-def _run_on_ray(job: Job, todo: Sequence[int], plan: Plan, cpus: int, address: str | None) -> Iterator[TaskResult]:
-    """Yield results as tasks finish, with at most `_WINDOW` tasks per CPU under way."""
-    with cluster(cpus, address) as ray:
-        slots = int(ray.cluster_resources().get("CPU", cpus))
-        remote = ray.remote(max_retries=2, retry_exceptions=False)(run_watched)
-        waiting = list(reversed(todo))
-        running: dict[Any, int] = {}
-        while waiting or running:
-            while waiting and len(running) < _WINDOW * slots:
-                task = waiting.pop()
-                call = remote.options(**_needs(ray, plan.tasks[task]), name=f"shard {task}")
-                running[call.remote(job, task, plan.tasks[task], {}, PATIENCE_S)] = task
-            ready, _ = ray.wait(list(running), num_returns=1)
-            task = running.pop(ready[0])
-            yield _result(ray, ready[0], job, task, plan.tasks[task])
-
-
-def _needs(ray: Any, refs: Sequence[SceneRef]) -> dict[str, Any]:
-    """Resources of a task: its planned memory, or all of the largest node's where that is less (then it runs alone)."""
-    largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
-    return {"num_cpus": 1, "memory": int(min(task_memory(sum(ref.bytes_estimate for ref in refs)), largest))}
-
-
-def _result(ray: Any, ready: Any, job: Job, task: int, refs: Sequence[SceneRef]) -> TaskResult:
-    """The result of a task; if it lost its workers, that of the same task without the scenes that do so."""
-    try:
-        return _get(ray, ready)
-    except ray.exceptions.RayError as problem:
-        deadly = _find_deadly(ray, job, refs, problem)
-    again = ray.remote(max_retries=2)(run_watched).options(**_needs(ray, refs))
-    try:
-        return _get(ray, again.remote(job, task, refs, deadly, PATIENCE_S))
-    except ray.exceptions.RayError as problem:
-        raise BrickyardError(f"shard {task} keeps losing its worker ({problem}); build with fewer --cpus") from problem
-
-
-def _get(ray: Any, ready: Any) -> TaskResult:
-    """Raises `BrickyardError` for what the task raised, Ray's errors for a worker that is lost."""
-    try:
-        return _checked(ray.get(ready))
-    except ray.exceptions.RayTaskError as problem:
-        raise BrickyardError(str(problem.cause)) from problem
-
-
-def _checked(value: object) -> TaskResult:
-    if not isinstance(value, TaskResult):
-        raise TypeError(f"a task returned {type(value).__name__}")
-    return value
-
-
-def _find_deadly(ray: Any, job: Job, refs: Sequence[SceneRef], first: Exception) -> Mapping[str, str]:
-    """Try each scene in a worker of its own; those whose worker is lost are returned with the reason."""
-    deadly = {}
-    for ref in refs:
-        trial = ray.remote(max_retries=0)(run_watched).options(**_needs(ray, [ref]))
-        try:
-            ray.get(trial.remote(job, None, [ref], {}, PATIENCE_S))
-        except ray.exceptions.RayTaskError:
-            continue  # an ordinary error: the task itself will tell
-        except ray.exceptions.RayError:
-            deadly[ref.key] = f"reading or curating it kills the worker process ({type(first).__name__})"
-    return deadly

@@ -155,6 +155,10 @@ def _inputs(refs: Sequence[SceneRef], missing: Sequence[Quarantined]) -> dict[st
     return {"scenes": len(refs), "missing": len(missing), "digest": digest.hexdigest()}
 
 
-def task_memory(raw_bytes: int) -> int:
-    """Memory to declare for a task: the libraries, the shard three times over (scenes, Parquet, file), one scene."""
-    return (512 << 20) + 3 * raw_bytes + (256 << 20)
+def task_memory(raw_bytes: int, per_byte: float | None = None) -> int:
+    """Memory to declare for a task: the libraries, the shard three times over (scenes, Parquet, file), one scene.
+
+    Args:
+        per_byte: what tasks of this dataset were seen to hold for a raw byte, above the libraries; a quarter is added.
+    """
+    return (512 << 20) + round((3 if per_byte is None else 1.25 * per_byte) * raw_bytes) + (256 << 20)

@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 
 from brickyard.infra.accepted import check_code, signatures
-from brickyard.infra.job import about, only_writer
+from brickyard.infra.job import about
 from brickyard.infra.plan import Plan
 from brickyard.infra.recipe import Recipe
 from brickyard.infra.task import Job, make_scene, run_task, time_limit
@@ -24,6 +24,7 @@ from brickyard.shards.containers import CONTAINERS
 from brickyard.shards.convert import encoded_scene, summary_entries
 from brickyard.shards.encode import EncodedScene
 from brickyard.shards.errors import NONSENSE, CorpusError
+from brickyard.shards.lock import only_writer
 from brickyard.shards.parts import Part, read_commits, read_part
 from brickyard.shards.storage import Store, digest64
 

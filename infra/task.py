@@ -26,6 +26,7 @@ import xxhash
 
 from brickyard.curate.pipeline import CurateConfig, curate
 from brickyard.infra.extras import refuse_missing
+from brickyard.infra.meter import Cost, Meter
 from brickyard.infra.recipe import Recipe, ShardsConfig
 from brickyard.ingest.source import SceneRef, find_source
 from brickyard.shards.build import commit_task, fingerprint_digest
@@ -99,20 +100,26 @@ class TaskResult:
     Attributes:
         seconds: of work; 0 where the shard was there already.
         reused: True where nothing was left to do.
+        cost: None where the shard was there already.
     """
 
     task: int
     part: Part
     seconds: float
     reused: bool
+    cost: Cost | None = None
 
 
-def make_scene(ref: SceneRef, curation: CurateConfig, shards: ShardsConfig) -> EncodedScene:
+def make_scene(ref: SceneRef, curation: CurateConfig, shards: ShardsConfig, meter: Meter | None = None) -> EncodedScene:
     """Read, curate and encode one scene."""
-    scene = curate(find_source(ref.dataset).read(ref), curation)
+    meter = meter or Meter()
+    with meter.stage("read"):
+        scene = find_source(ref.dataset).read(ref)
+    scene = curate(scene, curation, meter.stage)
     if scene.identity.key != ref.key:
         raise SceneError(f"scene {ref.key}: its source planned it under this key and read it as {scene.identity.key}")
-    return encode_scene(scene, shards.compressor)
+    with meter.stage("encode"):
+        return encode_scene(scene, shards.compressor)
 
 
 def run_task(
@@ -134,22 +141,22 @@ def run_task(
     store, build = Store(job.out), job.build(refs)
     if (record := read_part(store, task, build)) is not None:
         return TaskResult(task, record[0], 0.0, True)
-    begin = time.perf_counter()
+    begin, meter = time.perf_counter(), Meter()
     scenes, quarantined = [], []
     for ref in refs:
         if ref.key in excluded:
             quarantined.append(Quarantined(ref.key, excluded[ref.key]))
             continue
-        made = _try_scene(job, ref, begin_scene)
+        with meter.scene(ref.key):
+            made = _try_scene(job, ref, begin_scene, meter)
         if isinstance(made, Quarantined):
             quarantined.append(made)
         elif not _is_empty_part(made):
             scenes.append(made)
     begin_scene("")
-    part = commit_task(
-        store, task, build, scenes, quarantined, container=job.shards.container, inputs=inputs(refs)
-    )  # fmt: skip
-    return TaskResult(task, part, time.perf_counter() - begin, False)
+    with meter.stage("write"):
+        part = commit_task(store, task, build, scenes, quarantined, container=job.shards.container, inputs=inputs(refs))
+    return TaskResult(task, part, time.perf_counter() - begin, False, meter.cost())
 
 
 def _is_empty_part(scene: EncodedScene) -> bool:
@@ -161,17 +168,17 @@ def _is_empty_part(scene: EncodedScene) -> bool:
 def try_scenes(job: Job, refs: Sequence[SceneRef], begin_scene: Callable[[str], None]) -> None:
     """Make scenes and throw them away, to see whether the process survives it."""
     for ref in refs:
-        _try_scene(job, ref, begin_scene)
+        _try_scene(job, ref, begin_scene, Meter())
 
 
-def _try_scene(job: Job, ref: SceneRef, begin_scene: Callable[[str], None]) -> EncodedScene | Quarantined:
+def _try_scene(job: Job, ref: SceneRef, begin_scene: Callable[[str], None], meter: Meter) -> EncodedScene | Quarantined:
     """The scene, or why there is none: whatever a scene does, it must not take its neighbours with it."""
     pauses = iter(_PAUSES_S)
     while True:
         begin_scene(ref.key)
         try:
             with time_limit(job.shards.scene_timeout_s):
-                return make_scene(ref, job.curate, job.shards)
+                return make_scene(ref, job.curate, job.shards, meter)
         except BaseException as problem:
             if is_interrupt(problem):
                 raise

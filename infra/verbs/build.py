@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from brickyard.infra.cli import FAILED, QUARANTINED
+from brickyard.infra.estimate import read_rates
 from brickyard.infra.job import run_build
 from brickyard.infra.plan import make_plan
 from brickyard.infra.progress import Progress
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         args.out,
         cpus=args.cpus,
         address=args.address,
+        ship_code=args.ship_code,
+        rates=read_rates(args.rates) if args.rates else None,
         in_process=args.in_process,
         retry_quarantined=args.retry_quarantined,
         accept_code=args.accept_code,
