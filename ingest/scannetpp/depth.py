@@ -153,7 +153,7 @@ def _no_image(files: RawFiles, path: str, offset: int) -> RawDataError:
 
 def _millimetres(pixels: bytes) -> NDArray[np.uint16]:
     """float32 metres -> uint16 (192, 256); 0 for what is not finite, not positive or beyond 65 m."""
-    metres = np.frombuffer(pixels, "<f4").reshape(HEIGHT, WIDTH).astype(np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # what is no number is no depth
+        metres = np.frombuffer(pixels, "<f4").reshape(HEIGHT, WIDTH).astype(np.float64)
         measured = np.isfinite(metres) & (metres > 0) & (metres < 65.535)
     return np.where(measured, np.rint(np.where(measured, metres, 0) * 1000), 0).astype(np.uint16)

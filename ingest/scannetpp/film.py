@@ -18,7 +18,7 @@ import av
 import numpy as np
 import simplejpeg
 
-from brickyard.ingest.video.decode import BUFFER_BYTES, FORMATS, Refused, picture
+from brickyard.ingest.video.decode import BUFFER_BYTES, FORMATS, Refused, is_blank, picture
 
 FRAME = struct.Struct("<IIId")
 QUALITY = 92
@@ -58,11 +58,11 @@ def main(file: Any, request: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _frame(container: Any, stream: Any, stamp: int, number: int) -> Any:
-    """The frame of a time; some decoders need to be asked from the start of the film."""
+    """The frame of a time, from the key frame before it, or else from the start of the film."""
     for start in (stamp, stream.start_time or 0):
         try:
             container.seek(start, stream=stream, backward=True)
-            for frame in container.decode(stream):
+            for frame in _decoded(container, stream, number):
                 if frame.pts == stamp and not frame.is_corrupt:
                     return frame
                 if frame.pts is not None and frame.pts > stamp:
@@ -70,3 +70,10 @@ def _frame(container: Any, stream: Any, stamp: int, number: int) -> Any:
         except av.FFmpegError:
             continue
     raise Refused(f"frame {number} cannot be decoded")
+
+
+def _decoded(container: Any, stream: Any, number: int) -> Iterator[Any]:
+    for packet in container.demux(stream):
+        if is_blank(bytes(packet)):
+            raise Refused(f"a block of zero bytes at or before frame {number}")
+        yield from packet.decode()

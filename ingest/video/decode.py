@@ -164,7 +164,7 @@ def _frames(container: Any, stream: Any, tally: Counter[str]) -> Iterator[tuple[
             if tally["damaged packets"] > 10_000:
                 raise
             continue
-        if packet is not None and _is_blank(bytes(packet)):
+        if packet is not None and is_blank(bytes(packet)):
             tally["blank packets"] += 1
         if packet is not None and packet.dts is not None:
             heapq.heappush(stamps, packet.dts)
@@ -178,7 +178,7 @@ def _frames(container: Any, stream: Any, tally: Counter[str]) -> Iterator[tuple[
             return
 
 
-def _is_blank(data: bytes) -> bool:
+def is_blank(data: bytes) -> bool:
     """Whether a disk has lost a sector of a packet: decoders make a picture of zeros, too, but no coder writes them."""
     return BLANK in data or (bool(data) and not data.strip(b"\0"))
 

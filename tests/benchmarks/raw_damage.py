@@ -36,7 +36,8 @@ SMALL = SimulationConfig(
     kitti_columns=90, kitti_image_size=(310, 94), kitti_odometry_sequences=2, kitti_odometry_frames=2,
     kitti360_drives=2, kitti360_frames=2, video_walks=2, video_frames=24, s3dis_rooms=2, s3dis_views=2,
     s3dis_points=8000, pointfiles_pulses=4000, pointfiles_images=2, waymo_segments=2, waymo_frames=2,
-    waymo_columns=120, waymo_rows=16,
+    waymo_columns=120, waymo_rows=16, scannetpp_scenes=3, scannetpp_photographs=5, scannetpp_frames=6,
+    scannetpp_spacing=0.2, scannetpp_size=(219, 146), scannetpp_frame_size=(240, 180),
 )  # fmt: skip
 PLACES = 10
 WORDS = {"undetectable": "*cannot be told*", "UNNOTICED": "**not noticed**", "quarantined": "refused"}
@@ -53,6 +54,7 @@ class Case(NamedTuple):
 
 CASES = {
     "scannet": Case("scannet", "scannet", {"frames_every": 1, "align_axes": True}),
+    "scannetpp": Case("scannetpp", "scannetpp", {"iphone_views": 6}),
     "s3dis": Case("s3dis", "s3dis", {"rooms": "Stanford3dDataset_v1.2", "views": "2D-3D-S"}),
     "nuscenes": Case("nuscenes", "nuscenes", {"sweeps": 2}),
     "waymo_v1": Case("waymo", "waymo/v1", {}),
