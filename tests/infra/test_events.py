@@ -50,7 +50,7 @@ def test_a_build_tells_its_story(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for made in story.tasks:
         assert 0 < sum(made["stages"].values()) <= made["seconds"] * 1.05
         assert made["memory_bytes"] > 20 << 20
-    assert {key for key, _ in slowest(story.tasks, 9)} == {f"kitti_object/{n:06d}" for n in range(6)}
+    assert {key for key, _ in slowest(story.tasks, 9)} == {f"kitti_object/training/{n:06d}" for n in range(6)}
     capsys.readouterr()
     assert main(["status", f"{home}/c"]) == 0
     said = capsys.readouterr().out
