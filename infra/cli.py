@@ -137,12 +137,22 @@ def _add_building(verbs: Any) -> None:
                        help="with --address: bring this brickyard to the nodes; libraries must be there")  # fmt: skip
     build.add_argument("--rates", default=None, metavar="FROM", help=_RATES)
     build.add_argument("--in-process", action="store_true", help="no Ray, one task after another")
-    build.add_argument("--retry-quarantined", action="store_true",
-                       help="make shards that lost scenes anew, after the raw data were mended")  # fmt: skip
-    build.add_argument("--accept-code", action="store_true",
-                       help="go on with code that has changed; the manifest says what made which part")  # fmt: skip
-    build.add_argument("--allow-quarantined", type=_natural, default=0, metavar="N",
-                       help="exit with 0 although up to N scenes were quarantined")  # fmt: skip
+    _accepting(build)
+
+    submit = _verb(verbs, "submit", "a build on a cluster, by its Ray job server; goes on without you",
+                   "brickyard submit recipe.yaml --out s3://bucket/corpus --address http://127.0.0.1:8265")  # fmt: skip
+    _recipe(submit)
+    submit.add_argument("--out", required=True, help="the corpus: a URI, or a folder that all nodes share")
+    submit.add_argument("--address", required=True, help="of the job server, such as http://127.0.0.1:8265")
+    submit.add_argument("--detach", action="store_true", help="do not follow what it prints")
+    _accepting(submit)
+
+    jobs = _verb(verbs, "jobs", "builds that were submitted to a cluster; follow or stop one",
+                 "brickyard jobs --address http://127.0.0.1:8265 JOB --follow")  # fmt: skip
+    jobs.add_argument("job", nargs="?", help="as `submit` named it (default: list them)")
+    jobs.add_argument("--address", required=True, help="of the job server, such as http://127.0.0.1:8265")
+    jobs.add_argument("--follow", action="store_true", help="show what it prints until it ends")
+    jobs.add_argument("--stop", action="store_true", help="stop it; what is committed stays")
 
     status = _verb(verbs, "status", "how far a build is, from any machine, while it runs or after it died",
                    "brickyard status corpus/")  # fmt: skip
@@ -158,6 +168,23 @@ def _add_building(verbs: Any) -> None:
                    "brickyard repair recipe.yaml --corpus corpus/")  # fmt: skip
     _recipe(repair)
     repair.add_argument("--corpus", required=True, help="folder or URI")
+
+    gc = _verb(verbs, "gc", "list the files that interrupted work has left and nothing refers to",
+               "brickyard gc corpus/ --yes")  # fmt: skip
+    gc.add_argument("folder", help="a corpus, an unfinished build or an export: a folder or URI")
+    gc.add_argument("--yes", action="store_true", help="delete them")
+    gc.add_argument("--older-than", type=_natural, default=24, metavar="HOURS",
+                    help="in an object store, which has no locks, leave younger ones (default 24)")  # fmt: skip
+
+
+def _accepting(verb: argparse.ArgumentParser) -> None:
+    """What a build puts up with."""
+    verb.add_argument("--retry-quarantined", action="store_true",
+                      help="make shards that lost scenes anew, after the raw data were mended")  # fmt: skip
+    verb.add_argument("--accept-code", action="store_true",
+                      help="go on with code that has changed; the manifest says what made which part")  # fmt: skip
+    verb.add_argument("--allow-quarantined", type=_natural, default=0, metavar="N",
+                      help="exit with 0 although up to N scenes were quarantined")  # fmt: skip
 
 
 def _add_corpora(verbs: Any) -> None:

@@ -22,7 +22,7 @@ def write_whole(target: Path, data: Readable) -> None:
     The bytes go to a temporary name beside it, which the next writer of the same file takes over if this one is killed;
     a write that fails removes it. Folders that are not there are made.
     """
-    _make_folder(target.parent)
+    make_folder(target.parent)
     descriptor, temporary = _open_temporary(target)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         try:
@@ -46,14 +46,15 @@ def _open_temporary(target: Path) -> tuple[int, Path]:
     """
     names = [f"{TEMPORARY}{target.name}", f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{target.name}"]
     for path in (target.with_name(name) for name in names):
+        last = path.name == names[-1]
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             descriptor = os.open(path, flags, 0o666)
         except OSError:
-            if path.name == names[-1]:
+            if last:
                 raise
             continue
-        if path.name == names[-1] or _is_mine(descriptor, path):
+        if _is_mine(descriptor, path) or last:
             return descriptor, path
         os.close(descriptor)
     raise AssertionError("unreachable: the last name is returned or raises")
@@ -71,7 +72,37 @@ def _is_mine(descriptor: int, path: Path) -> bool:
     return same and stat.S_ISREG(mine.st_mode) and mine.st_nlink == 1
 
 
-def _make_folder(folder: Path) -> None:
+def remove_abandoned(temporary: Path) -> bool:
+    """Remove a temporary file unless a process is writing it; returns whether it did."""
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a link, a folder, a file of another user: no writer of ours is at it
+        return _removed(temporary)
+    try:  # while it is locked, no new writer takes it over
+        return not _is_held(descriptor) and _removed(temporary)
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(descriptor: int) -> bool:
+    """Whether another process has locked the file; now this one has, if not."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    return False
+
+
+def _removed(path: Path) -> bool:
+    path.unlink(missing_ok=True)
+    return True
+
+
+def make_folder(folder: Path) -> None:
     """Make a folder and those above it, each flushed into the one that holds it."""
     missing = []
     while not folder.is_dir() and folder != folder.parent:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -33,14 +33,16 @@ from brickyard.shards.documents import MAX_BYTES, document_bytes, read_document
 from brickyard.shards.encode import FORMAT_VERSION, EncodedScene
 from brickyard.shards.errors import CorpusError
 from brickyard.shards.index import SCHEMA, Quarantined, index_rows, write_index
+from brickyard.shards.lock import LOCK
 from brickyard.shards.parts import Part, part_name, read_part, side_by_side
 from brickyard.shards.quarantine import MOVED, printable, put_lists
 from brickyard.shards.storage import Store, digest64
 
 BUILD = "build.json"
-LOCK = "build.lock"
-_OUR_SHARD = re.compile(r"\d{5,}-[0-9a-f]{16}\.(parquet|tar)")
+OUR_SHARD = re.compile(r"(\d{5,})-[0-9a-f]{16}\.(parquet|tar)")
 """What a build may delete in shards/: only names that it gives."""
+LISTS = ("quarantined", "notices")
+"""Lists of a manifest, which lie in files of their own where they are long."""
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
@@ -158,12 +160,20 @@ def finish_build(
     if "notices" in about:
         lists["notices"] = [Quarantined(**entry) for entry in about["notices"]]
     lists = {name: sorted(printable(found), key=lambda q: q.key) for name, found in lists.items()}
+    _refuse_another(store, build)
     _write_manifest(store, manifest, lists, index)
-    known = {part.shard for part in parts}
-    for name in store.list("shards"):
-        if _OUR_SHARD.fullmatch(name) and f"shards/{name}" not in known:
-            store.delete(f"shards/{name}")
+    _remove_former(store, manifest, store.list("shards"))
     return manifest | {name: [{"key": q.key, "reason": q.reason} for q in found] for name, found in lists.items()}
+
+
+def _refuse_another(store: Store, build: str) -> None:
+    """On an object store nothing keeps two builds from beginning in one folder at the same moment; the one whose
+    `build.json` was overwritten ends here."""
+    if not store.exists(BUILD):
+        return
+    begun = read_document(store.read(BUILD, most=MAX_BYTES), f"{store.uri}/{BUILD}", hint="the build is damaged")
+    if fingerprint_digest(begun) != build:
+        raise CorpusError(f"{store.uri}: a different build has begun here since; build into another folder")
 
 
 def _write_manifest(store: Store, manifest: dict[str, Any], lists: dict[str, list[Quarantined]], index: Any) -> None:
@@ -181,9 +191,6 @@ def _write_manifest(store: Store, manifest: dict[str, Any], lists: dict[str, lis
     for name, data in files.items():
         store.write(name, data)
     store.write(MANIFEST, text)
-    for name in (f"{name}.parquet" for name in lists):  # of a build before, when the list was longer
-        if name not in files and store.exists(name):
-            store.delete(name)
 
 
 def _manifest(build: str, parts: Sequence[Part], table: pa.Table, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +220,8 @@ def _manifest(build: str, parts: Sequence[Part], table: pa.Table, about: Mapping
 
 
 def finished(store: Store, build: str) -> Corpus | None:
-    """The finished corpus of this very build, if the folder holds it with all its shards; their sizes are looked at."""
+    """The finished corpus of this very build, if the folder holds it with all its shards; their sizes are looked at.
+    What its last step may have left undone, when it was interrupted, is done."""
     if not store.exists(MANIFEST):
         return None
     try:
@@ -222,11 +230,26 @@ def finished(store: Store, build: str) -> Corpus | None:
         return None  # damaged: it is written again from the parts
     sizes = store.sizes("shards")
     whole = all(sizes.get(s["name"].removeprefix("shards/")) == s["bytes"] for s in corpus.manifest["shards"])
-    return corpus if corpus.fingerprint == build and whole else None
+    if corpus.fingerprint != build or not whole:
+        return None
+    _remove_former(store, corpus.manifest, sizes)
+    return corpus
+
+
+def _remove_former(store: Store, manifest: Mapping[str, Any], shards: Iterable[str]) -> None:
+    """Delete what a build before has left and the manifest does not know: shards, long lists."""
+    known = {shard["name"] for shard in manifest["shards"]}
+    for name in shards:
+        if OUR_SHARD.fullmatch(name) and f"shards/{name}" not in known:
+            store.delete(f"shards/{name}")
+    files = {entry["file"] for entry in manifest.get(MOVED, {}).values()}
+    for name in (f"{name}.parquet" for name in LISTS):
+        if name not in files and store.exists(name):
+            store.delete(name)
 
 
 def _remove_temporaries(store: Store) -> None:
     for folder in ("", "shards/", "parts/"):
         for name in store.list(folder.rstrip("/")):
-            if name.startswith(TEMPORARY):
-                store.delete(folder + name)
+            if name.startswith(TEMPORARY) and not name.endswith("/"):
+                store.delete_abandoned(folder + name)

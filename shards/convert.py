@@ -15,6 +15,7 @@ from brickyard.shards.corpus import Corpus
 from brickyard.shards.encode import HEADER, EncodedScene, SceneHeader
 from brickyard.shards.errors import CorpusError
 from brickyard.shards.index import METADATA
+from brickyard.shards.lock import only_writer
 from brickyard.shards.parts import read_part
 from brickyard.shards.scene import Identity
 from brickyard.shards.storage import Store
@@ -30,21 +31,23 @@ def convert(
     """Write `corpus` to `out` in the given container; returns the new manifest.
 
     Raises:
-        CorpusError: `out` holds something else.
+        CorpusError: `out` holds something else, or another process writes there.
         CorruptDataError: a blob of the corpus is damaged; nothing damaged is ever copied.
     """
     fingerprint = {"converted_from": corpus.manifest["digest"], "container": container}
     build = fingerprint_digest(fingerprint)
-    start_build(out, fingerprint)
-    shards = rows_by_shard(corpus)
-    for done, (task, rows) in enumerate(shards):
-        progress(done, len(shards))
-        if read_part(out, task, build) is None:
-            commit_task(out, task, build, [stored_scene(corpus, row) for row in rows], [], container=container)
-    progress(len(shards), len(shards))
     about = {name: corpus.manifest[name] for name in _ABOUT if name in corpus.manifest}
-    tasks = [task for task, _ in shards]  # there is no shard of a task that lost all its scenes
-    return finish_build(out, tasks, build, corpus.quarantine, about | {"converted_from": corpus.manifest["digest"]})
+    about |= {"converted_from": corpus.manifest["digest"]}
+    with only_writer(out):
+        start_build(out, fingerprint)
+        shards = rows_by_shard(corpus)
+        for done, (task, rows) in enumerate(shards):
+            progress(done, len(shards))
+            if read_part(out, task, build) is None:
+                commit_task(out, task, build, [stored_scene(corpus, row) for row in rows], [], container=container)
+        progress(len(shards), len(shards))
+        tasks = [task for task, _ in shards]  # there is no shard of a task that lost all its scenes
+        return finish_build(out, tasks, build, corpus.quarantine, about)
 
 
 def stored_scene(corpus: Corpus, row: int) -> EncodedScene:

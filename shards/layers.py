@@ -24,6 +24,7 @@ from brickyard.shards.documents import Every, read_document
 from brickyard.shards.encode import FORMAT_VERSION, HEADER, EncodedScene, SceneHeader, decode_field
 from brickyard.shards.errors import CorpusError, CorruptDataError
 from brickyard.shards.index import Address
+from brickyard.shards.lock import only_writer
 from brickyard.shards.parts import read_part
 from brickyard.shards.storage import Store
 
@@ -62,22 +63,23 @@ def write_layer(
             unfinished one with it is refused.
 
     Raises:
-        CorpusError: a bad name, or the folder holds another layer.
+        CorpusError: a bad name, the folder holds another layer, or another process writes there.
     """
     if not _NAME.fullmatch(name) or name in _TAKEN:
         raise CorpusError(f"a layer cannot be called {name!r}: lower-case letters, digits, - and _, and not {_TAKEN}")
     store = layer_store(corpus.store, name)
     fingerprint = {"layer": name, "base": corpus.manifest["digest"], "provenance": dict(provenance)}
     build = fingerprint_digest(fingerprint)
-    start_build(store, fingerprint)
-    shards = rows_by_shard(corpus)
-    for done, (task, rows) in enumerate(shards):
-        progress(done, len(shards))
-        if read_part(store, task, build) is None:
-            scenes = [_annotated(corpus, row, fields) for row in rows if (fields := annotate(row))]
-            commit_task(store, task, build, scenes, [])
-    progress(len(shards), len(shards))
-    return finish_build(store, [task for task, _ in shards], build, [], fingerprint)
+    with only_writer(store):
+        start_build(store, fingerprint)
+        shards = rows_by_shard(corpus)
+        for done, (task, rows) in enumerate(shards):
+            progress(done, len(shards))
+            if read_part(store, task, build) is None:
+                scenes = [_annotated(corpus, row, fields) for row in rows if (fields := annotate(row))]
+                commit_task(store, task, build, scenes, [])
+        progress(len(shards), len(shards))
+        return finish_build(store, [task for task, _ in shards], build, [], fingerprint)
 
 
 def _annotated(corpus: Corpus, row: int, fields: Mapping[str, tuple[bytes, Spec]]) -> EncodedScene:

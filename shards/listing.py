@@ -8,6 +8,7 @@ operating systems leave beside the data (`._scan.ply`, `.DS_Store`, `Thumbs.db`)
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import unicodedata
@@ -46,10 +47,14 @@ def is_companion(name: str) -> bool:
     return name.startswith("._") or name.lower() in COMPANIONS or name.startswith(".Trash-")
 
 
-def local_entries(folder: str, note: Note) -> list[Entry]:
-    """What is directly inside a local folder (nothing if there is no such folder), with the sizes of the files."""
+def local_entries(folder: str, note: Note, *, strict: bool = False) -> list[Entry]:
+    """What is directly inside a local folder (nothing if there is no such folder), with the sizes of the files.
+
+    Args:
+        strict: raise `OSError` for a folder that cannot be listed, instead of noting it.
+    """
     entries = []
-    for found in _scan(folder, "", note):
+    for found in _scan(folder, "", note, strict=strict):
         try:
             status = found.stat()
         except OSError as problem:
@@ -120,16 +125,18 @@ class _Walk:
         return None
 
 
-def _scan(folder: str, below: str, note: Note) -> Iterator[os.DirEntry[str]]:
+def _scan(folder: str, below: str, note: Note, *, strict: bool = False) -> Iterator[os.DirEntry[str]]:
     """The entries of a folder that a store can name."""
     try:
         with os.scandir(folder) as entries:
             found = list(entries)
         if found and not os.access(folder, os.X_OK):
-            raise PermissionError("the folder may be listed, but nothing in it opened")
+            raise PermissionError(errno.EACCES, "the folder may be listed, but nothing in it opened", folder)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as problem:
+        if strict:
+            raise
         note(below, _why(problem))
         return
     for entry in found:

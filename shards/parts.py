@@ -130,3 +130,17 @@ def read_inputs(store: Store, name: str) -> tuple[Mapping[str, str], frozenset[s
         return inputs, frozenset(str(q["key"]) for q in lists["quarantined"])
     except (CorpusError, *NONSENSE):
         return {}, frozenset()
+
+
+def read_names(store: Store, name: str) -> frozenset[str] | None:
+    """The files that a commit record in `parts/` names, whatever build it is of; None if it is damaged."""
+    try:
+        store.refuse_links()
+        data = store.read(f"parts/{name}", whole=is_whole, most=MAX_INDEX_BYTES)
+        if not is_whole(data):
+            return None
+        part = read_note(data, name)["part"]
+        shard = set() if part["shard"] is None else {str(part["shard"])}
+        return frozenset(shard | {str(entry["file"]) for entry in part.get(MOVED, {}).values()})
+    except (CorpusError, *NONSENSE):
+        return None

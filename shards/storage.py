@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, TypeVar
 import pyarrow.fs as pafs
 import xxhash
 
-from brickyard.shards.atomic import Readable, write_whole
+from brickyard.shards.atomic import Readable, remove_abandoned, write_whole
 from brickyard.shards.clients import admit
 from brickyard.shards.errors import BrickyardError, CorpusError
 from brickyard.shards.filesystems import open_filesystem
@@ -148,10 +148,11 @@ class Store:
         return Store(f"{place.rstrip('/')}/{name}{mark}{query}", self.retry)
 
     def _entries(self, name: str) -> Entries:
-        """What is directly inside a folder; what it cannot list is noted in `unlisted`."""
+        """What is directly inside a folder; what it cannot list is noted in `unlisted`. A folder of a corpus that
+        cannot be listed raises: taken for empty, what is committed would be done again, or deleted."""
         full = self._inside(name)
         if self.local:
-            return local_entries(full, self._noting(name))
+            return local_entries(full, self._noting(name), strict=self._bound is not None)
         return self._remote(full, self._noting(name), recursive=False)
 
     def _remote(self, full: str, note: Note, *, recursive: bool) -> Entries:
@@ -185,6 +186,12 @@ class Store:
     def sizes(self, name: str = "") -> dict[str, int]:
         """File name -> bytes, for the files directly inside a folder, by one listing."""
         return {entry.name: entry.size for entry in self._entries(name) if entry.kind == "file"}
+
+    def age(self, name: str, by: str) -> float:
+        """Seconds by which a file is older than the file `by`, by the clock of the store; 0 where it does not say."""
+        places = [self._inside(name), self._inside(by)]
+        then, now = (info.mtime for info in self._ask(lambda: self._fs.get_file_info(places)))
+        return 0.0 if then is None or now is None else float((now - then).total_seconds())
 
     def walk(self, name: str = "") -> Iterator[str]:
         """Names (relative to the store) of all files below a folder, sorted; each folder once, whatever links lead to
@@ -314,6 +321,13 @@ class Store:
         full = self._inside(name, itself=False)
         self._forget(name)
         self._ask(lambda: self._fs.delete_file(full))
+
+    def delete_abandoned(self, name: str) -> bool:
+        """Delete a temporary file unless a process is writing it; returns whether it did."""
+        if self.local:
+            return remove_abandoned(Path(self._inside(name, itself=False)))
+        self.delete(name)
+        return True
 
     def close(self) -> None:
         """Let go of open files."""

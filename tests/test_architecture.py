@@ -240,11 +240,26 @@ def test_the_command_line_changes_only_on_purpose() -> None:
                 "recipe",
             ]
         ),
+        "submit": sorted(
+            [
+                *always,
+                "--accept-code",
+                "--address",
+                "--allow-quarantined",
+                "--detach",
+                "--out",
+                "--retry-quarantined",
+                "--set",
+                "recipe",
+            ]
+        ),
+        "jobs": sorted([*always, "--address", "--follow", "--stop", "job"]),
         "status": sorted([*always, "corpus"]),
         "report": sorted([*always, "--out", "--price", "corpus"]),
         "verify": sorted([*always, "--deep", "corpus"]),
         "convert": sorted([*always, "--out", "--to", "corpus"]),
         "export": sorted([*always, "--out", "--to", "corpus"]),
+        "gc": sorted([*always, "--older-than", "--yes", "folder"]),
         "repair": sorted([*always, "--corpus", "--set", "recipe"]),
         "diff": sorted([*always, "first", "second"]),
         "stats": sorted([*always, "corpus"]),

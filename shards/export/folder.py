@@ -55,8 +55,8 @@ def _record(corpus: Corpus, layout: str, settings: Mapping[str, int]) -> dict[st
 def remove_temporaries(out: Store, folder: str) -> None:
     """Delete what killed writers left in a folder."""
     for name in out.list(folder):
-        if name.startswith(TEMPORARY):
-            out.delete(f"{folder}/{name}" if folder else name)
+        if name.startswith(TEMPORARY) and not name.endswith("/"):
+            out.delete_abandoned(f"{folder}/{name}" if folder else name)
 
 
 def safe_name(text: str) -> str:
