@@ -37,8 +37,9 @@ NEAR_PX = 4.0
 NEAR_M = 0.05
 """Of a point and the plane that it lies on."""
 MOSTLY = 0.5
-CONVINCING = 0.8
+CONVINCING = 0.9
 """Share of points that must agree before another reading is believed."""
+MIN_POINTS = 20 * MIN_PROBES
 STRUCTURE = (1, 2, 22)
 """NYU40: wall, floor, ceiling."""
 LAYOUT, PLANES = "room whose layout was not held against the annotation", "panorama whose depth lies off the planes"
@@ -240,12 +241,11 @@ def meet(view: View, xyz: Float32) -> Meeting:
 
 
 def contradicts(files: RoomFiles, view: View, xyz: Float32, place: Float64, least: float) -> bool:
-    """Whether a perspective view contradicts the panorama's points. One that sees nothing of what the panorama sees
-    does not.
+    """Whether a perspective view contradicts the panorama's points, or sees none of what is around them.
 
     Args:
         view: with depth, in the frame of the points.
-        xyz: (N, 3), points of the panorama.
+        xyz: (N, 3), points of the panorama; a few of them say nothing.
         place: (3,), where it was taken from, in the same frame.
         least: share of the points at or in front of the surfaces that must lie on them.
 
@@ -253,7 +253,7 @@ def contradicts(files: RoomFiles, view: View, xyz: Float32, place: Float64, leas
         RawDataError: it does, and would not if depth or panorama were read in another way.
     """
     found = meet(view, xyz)
-    if found.share >= least or found.before < MIN_PROBES:
+    if len(xyz) < MIN_POINTS or (found.share >= least and found.on >= MIN_PROBES):
         return False
     for how, other, points in _other_ways(view, xyz, place):
         better = meet(other, points)

@@ -70,7 +70,7 @@ class Structured3DOptions:
     max_views: int = 5
     read_depth: bool = True
     read_labels: bool = True
-    min_agreement: float = 0.5
+    min_agreement: float = 0.75
     invalid_houses: bool = False
 
     def __post_init__(self) -> None:
