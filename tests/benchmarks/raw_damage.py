@@ -37,7 +37,9 @@ SMALL = SimulationConfig(
     kitti360_drives=2, kitti360_frames=2, video_walks=2, video_frames=24, s3dis_rooms=2, s3dis_views=2,
     s3dis_points=8000, pointfiles_pulses=4000, pointfiles_images=2, waymo_segments=2, waymo_frames=2,
     waymo_columns=120, waymo_rows=16, scannetpp_scenes=3, scannetpp_photographs=5, scannetpp_frames=6,
-    scannetpp_spacing=0.2, scannetpp_size=(219, 146), scannetpp_frame_size=(240, 180),
+    scannetpp_spacing=0.2, scannetpp_size=(219, 146), scannetpp_frame_size=(240, 180), structured3d_houses=2,
+    structured3d_rooms=1, structured3d_views=2, structured3d_panorama_size=(256, 128),
+    structured3d_image_size=(128, 72), structured3d_packed=False,
 )  # fmt: skip
 PLACES = 10
 WORDS = {"undetectable": "*cannot be told*", "UNNOTICED": "**not noticed**", "quarantined": "refused"}
@@ -56,6 +58,7 @@ CASES = {
     "scannet": Case("scannet", "scannet", {"frames_every": 1, "align_axes": True}),
     "scannetpp": Case("scannetpp", "scannetpp", {"iphone_views": 6}),
     "s3dis": Case("s3dis", "s3dis", {"rooms": "Stanford3dDataset_v1.2", "views": "2D-3D-S"}),
+    "structured3d": Case("structured3d", "structured3d", {}),
     "nuscenes": Case("nuscenes", "nuscenes", {"sweeps": 2}),
     "waymo_v1": Case("waymo", "waymo/v1", {}),
     "waymo_v2": Case("waymo", "waymo/v2", {}),

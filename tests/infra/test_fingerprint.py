@@ -212,7 +212,8 @@ TINY = SimulationConfig(
     kitti_odometry_frames=2, kitti360_drives=1, kitti360_frames=2, kitti360_image_size=(64, 24),
     kitti360_fisheye_size=40, video_frames=12, video_size=(64, 48), s3dis_rooms=1, s3dis_views=1, s3dis_points=2000,
     s3dis_image_size=64, pointfiles_pulses=2000, pointfiles_images=1, waymo_segments=1, waymo_frames=1,
-    waymo_image_size=(64, 48), waymo_columns=60, waymo_rows=16,
+    waymo_image_size=(64, 48), waymo_columns=60, waymo_rows=16, structured3d_houses=1, structured3d_rooms=1,
+    structured3d_views=1, structured3d_panorama_size=(128, 64), structured3d_image_size=(64, 36),
 )  # fmt: skip
 ROOTS = {"kitti_object": "kitti/object", "kitti_raw": "kitti/raw", "waymo_v1": "waymo/v1", "waymo_v2": "waymo/v2",
          "s3dis": "s3dis/Stanford3dDataset_v1.2"}  # fmt: skip
