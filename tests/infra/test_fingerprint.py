@@ -80,7 +80,9 @@ def test_a_reader_is_the_business_of_its_dataset(copy: Path) -> None:
     assert changed_by(copy, "ingest/kitti/velodyne.py", code) == KITTI
     assert changed_by(copy, "ingest/kitti/oxts.py", code) == {"kitti_raw"}
     assert changed_by(copy, "ingest/scannet/sens.py", code) == {"scannet"}
-    assert changed_by(copy, "ingest/video/decode.py", code) == {"video"}, "it runs in a process of its own"
+    films = {"video", "scannetpp"}
+    assert changed_by(copy, "ingest/video/decode.py", code) == films, "it runs in a process of its own"
+    assert changed_by(copy, "ingest/scannetpp/film.py", code) == {"scannetpp"}
     assert changed_by(copy, "ingest/pointfiles/epsg.json", lambda text: text + " ") == {"pointfiles"}
     shared = changed_by(copy, "ingest/blank.py", code)
     assert shared >= KITTI and "s3dis" not in shared
@@ -213,7 +215,9 @@ TINY = SimulationConfig(
     kitti360_fisheye_size=40, video_frames=12, video_size=(64, 48), s3dis_rooms=1, s3dis_views=1, s3dis_points=2000,
     s3dis_image_size=64, pointfiles_pulses=2000, pointfiles_images=1, waymo_segments=1, waymo_frames=1,
     waymo_image_size=(64, 48), waymo_columns=60, waymo_rows=16, structured3d_houses=1, structured3d_rooms=1,
-    structured3d_views=1, structured3d_panorama_size=(128, 64), structured3d_image_size=(64, 36),
+    structured3d_views=1, structured3d_panorama_size=(128, 64), structured3d_image_size=(64, 36), scannetpp_scenes=1,
+    scannetpp_photographs=1, scannetpp_frames=2, scannetpp_spacing=0.4, scannetpp_size=(60, 40),
+    scannetpp_frame_size=(64, 48),
 )  # fmt: skip
 ROOTS = {"kitti_object": "kitti/object", "kitti_raw": "kitti/raw", "waymo_v1": "waymo/v1", "waymo_v2": "waymo/v2",
          "s3dis": "s3dis/Stanford3dDataset_v1.2"}  # fmt: skip
