@@ -35,7 +35,7 @@ bench: $(STAMP)
 $(STAMP): pyproject.toml infra/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[ingest,simulate,train,rerun,dev]'
+	$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[ingest,simulate,train,cluster,rerun,dev]'
 	touch $@
 
 $(NUMPY2_STAMP): pyproject.toml infra/constraints.txt

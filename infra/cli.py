@@ -125,6 +125,10 @@ def _add_building(verbs: Any) -> None:
     )
     plan.add_argument("--samples", type=_natural, default=1, help="scenes per dataset to try out in memory (default 1)")
     plan.add_argument("--rates", default=None, metavar="FROM", help=_RATES)
+    plan.add_argument("--simulate", type=Path, default=None, metavar="CLUSTER",
+                      help="a YAML file of a cluster: how long the build would take there")  # fmt: skip
+    plan.add_argument("--times", type=_positive, default=1, metavar="N", help="simulate N times as many tasks")
+    plan.add_argument("--page", type=Path, default=None, metavar="FILE", help="the simulation as a page, HTML")
 
     build = _verb(
         verbs, "build", "raw data -> corpus; run it again to resume", "brickyard build recipe.yaml --out corpus/"

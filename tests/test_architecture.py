@@ -223,7 +223,9 @@ def test_the_command_line_changes_only_on_purpose() -> None:
     always = ["--help", "--json"]
     assert flags == {
         "sources": sorted([*always, "name"]),
-        "plan": sorted([*always, "--cpus", "--rates", "--samples", "--set", "recipe"]),
+        "plan": sorted(
+            [*always, "--cpus", "--page", "--rates", "--samples", "--set", "--simulate", "--times", "recipe"]
+        ),
         "build": sorted(
             [
                 *always,

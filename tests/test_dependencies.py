@@ -38,7 +38,7 @@ NEEDS = {
     "curate": {"", "ingest"},
     "train": {"", "train"},
     "evaluate": {"", "train"},
-    "infra": {"", "ingest", "train"},
+    "infra": {"", "ingest", "train", "cluster"},
 }
 BROUGHT = {"wandb"}
 """What users bring themselves: named in a recipe, and refused with a sentence where it is not installed."""

@@ -37,8 +37,11 @@ class Bars:
     high: Sequence[float]
 
 
-def line_chart(title: str, lines: Sequence[Line], *, smooth: bool = True, percent: bool = False) -> Html:
-    """Lines over steps: raw values faint, their running mean strong, the last value named in the legend."""
+def line_chart(
+    title: str, lines: Sequence[Line], *, smooth: bool = True, percent: bool = False, over: str = "step"
+) -> Html:
+    """Lines over steps (or what `over` names): raw values faint, their running mean strong, the last value named in
+    the legend."""
     finite = [np.isfinite(line.values) for line in lines]
     values = np.concatenate([line.values[keep] for line, keep in zip(lines, finite, strict=True)])
     steps = np.concatenate([line.steps[keep] for line, keep in zip(lines, finite, strict=True)])
@@ -47,7 +50,7 @@ def line_chart(title: str, lines: Sequence[Line], *, smooth: bool = True, percen
     low, high = _value_range(values, percent)
     across = _Axis(float(steps.min()), float(steps.max()), _LEFT, _WIDTH - _RIGHT)
     up = _Axis(low, high, _HEIGHT - _BOTTOM, _TOP)
-    parts = _grid(across, up, percent)
+    parts = _grid(across, up, percent, over)
     legend = []
     for number, (line, keep) in enumerate(zip(lines, finite, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
@@ -120,7 +123,7 @@ def _value_range(values: NDArray[np.float64], percent: bool) -> tuple[float, flo
     return (0.0 if 0 <= low < 0.3 * high else low - margin), high + margin
 
 
-def _grid(across: _Axis, up: _Axis, percent: bool) -> list[Html]:
+def _grid(across: _Axis, up: _Axis, percent: bool, over: str) -> list[Html]:
     parts = []
     for tick in up.ticks(5):
         y = up(tick)
@@ -128,7 +131,7 @@ def _grid(across: _Axis, up: _Axis, percent: bool) -> list[Html]:
         parts.append(tag("text", _figure(tick, percent), x=_LEFT - 8, y=f"{y + 4:.1f}", text_anchor="end"))
     for tick in across.ticks(8):
         parts.append(tag("text", f"{tick:g}", x=f"{across(tick):.1f}", y=_HEIGHT - 12, text_anchor="middle"))
-    parts.append(tag("text", "step", x=_WIDTH - _RIGHT, y=_HEIGHT - 1, text_anchor="end"))
+    parts.append(tag("text", over, x=_WIDTH - _RIGHT, y=_HEIGHT - 1, text_anchor="end"))
     return parts
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from brickyard.infra.config import load_file
 from brickyard.infra.estimate import estimate, read_rates
+from brickyard.infra.forecast import ClusterConfig
+from brickyard.infra.forecast_page import print_simulated, simulate
 from brickyard.infra.plan import make_plan
 from brickyard.infra.recipe import load_recipe
 from brickyard.infra.verbs.text import about, duration, reasons, size, table
@@ -14,9 +17,15 @@ from brickyard.infra.verbs.text import about, duration, reasons, size, table
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     recipe, folder = load_recipe(args.recipe, args.set)
     rates = read_rates(args.rates) if args.rates else None
-    result = estimate(make_plan(recipe, folder), recipe, cpus=args.cpus, samples=args.samples, rates=rates)
+    cluster = load_file(args.simulate, ClusterConfig) if args.simulate else None
+    plan = make_plan(recipe, folder)
+    result = estimate(plan, recipe, cpus=args.cpus, samples=args.samples, rates=rates)
     if not args.json:
         _print(result)
+    if cluster is not None:
+        result["simulated"] = simulate(plan, result["rates"], cluster, times=args.times, page=args.page)
+        if not args.json:
+            print_simulated(result["simulated"])
     return result, 0
 
 
