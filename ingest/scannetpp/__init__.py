@@ -10,7 +10,8 @@ No real file of the dataset was at hand. What does not look as documented is ref
 
 from __future__ import annotations
 
-from brickyard.ingest.scannetpp.plan import ScanNetPPOptions, plan
+from brickyard.ingest.scannetpp.options import ScanNetPPOptions
+from brickyard.ingest.scannetpp.plan import plan
 from brickyard.ingest.scannetpp.read import read
 from brickyard.ingest.source import Source
 

@@ -2,8 +2,8 @@
 
 Frame n of the phone's film is the n-th picture in the order of presentation, and nothing else in the dataset says when
 it was taken. So the times of all packets are gathered first, without decoding (the file is read through once), and
-sorted; then each frame that is asked for is decoded from the key frame before it. If the number of packets is not that
-of the poses, pictures would get the pose of others: then nothing is decoded.
+sorted; then the frames that are asked for are decoded from the key frames before them. If the number of packets is not
+that of the poses, pictures would get the pose of others: then nothing is decoded.
 
 A message is the number of the frame, its size and a JPEG; of a mask, the share of pixels that are black in place of it.
 """
@@ -22,6 +22,8 @@ from brickyard.ingest.video.decode import BUFFER_BYTES, FORMATS, Refused, is_bla
 
 FRAME = struct.Struct("<IIId")
 QUALITY = 92
+CLOSE = 60
+"""Frames that are decoded rather than sought over."""
 BLACK = 64
 """Grey levels below which a pixel of a mask is painted over; films are never exact."""
 
@@ -46,8 +48,8 @@ def main(file: Any, request: Mapping[str, Any]) -> Iterator[bytes]:
         if len(stamps) != request["frames"] or len(set(stamps)) != len(stamps):
             raise Refused(f"it has {len(set(stamps))} frames, {request['frames']} have a pose")
         stream.codec_context.thread_count = 1
-        for number in request["numbers"]:
-            pixels = picture(_frame(container, stream, stamps[number], number), 1.0, None)
+        for number, frame in _frames(container, stream, stamps, request["numbers"]):
+            pixels = picture(frame, 1.0, None)
             height, width = pixels.shape[:2]
             black, jpeg = 0.0, b""
             if request["mask"]:
@@ -57,19 +59,28 @@ def main(file: Any, request: Mapping[str, Any]) -> Iterator[bytes]:
             yield FRAME.pack(number, width, height, black) + jpeg
 
 
-def _frame(container: Any, stream: Any, stamp: int, number: int) -> Any:
-    """The frame of a time, from the key frame before it, or else from the start of the film."""
-    for start in (stamp, stream.start_time or 0):
+def _frames(container: Any, stream: Any, stamps: list[int], numbers: list[int]) -> Iterator[tuple[int, Any]]:
+    """(number, frame), each run of frames that lie close together at one go."""
+    starts = [k for k in range(len(numbers)) if k == 0 or numbers[k] - numbers[k - 1] > CLOSE]
+    for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        yield from _run(container, stream, {stamps[number]: number for number in numbers[start:stop]})
+
+
+def _run(container: Any, stream: Any, wanted: dict[int, int]) -> Iterator[tuple[int, Any]]:
+    """The frames of times, from the key frame before the first, or else from the start of the film."""
+    for start in (min(wanted), stream.start_time or 0):
         try:
             container.seek(start, stream=stream, backward=True)
-            for frame in _decoded(container, stream, number):
-                if frame.pts == stamp and not frame.is_corrupt:
-                    return frame
-                if frame.pts is not None and frame.pts > stamp:
+            for frame in _decoded(container, stream, max(wanted.values())):
+                if frame.pts in wanted and not frame.is_corrupt:
+                    yield wanted.pop(frame.pts), frame
+                if not wanted:
+                    return
+                if frame.pts is not None and frame.pts > max(wanted):
                     break
         except av.FFmpegError:
             continue
-    raise Refused(f"frame {number} cannot be decoded")
+    raise Refused(f"frame {min(wanted.values())} cannot be decoded")
 
 
 def _decoded(container: Any, stream: Any, number: int) -> Iterator[Any]:

@@ -24,6 +24,7 @@ from brickyard.ingest.clips import spread_evenly
 from brickyard.ingest.images import image_header
 from brickyard.ingest.scan import Scan
 from brickyard.ingest.scannetpp import depth
+from brickyard.ingest.scannetpp.clips import clip_frames
 from brickyard.ingest.scannetpp.colmap import REPORT, Camera, PosedCamera, read_colmap
 from brickyard.ingest.scannetpp.nerfstudio import inside, rigid
 from brickyard.ingest.tiles import Core
@@ -75,20 +76,37 @@ def phone_views(scan: Scan, xyz: Float32, core: Core | None) -> list[View]:
     mine = within if core is None else within & core.holds(centres)
     usable = [frames[k] for k in np.flatnonzero(mine)]
     chosen = [usable[k] for k in spread_evenly(len(usable), details["iphone_views"])]
+    return _views(scan, chosen, total, xyz[:: max(1, len(xyz) // MAX_PROBES)])
+
+
+def phone_clip(scan: Scan) -> list[View]:
+    """The posed frames of a clip in the order of the film."""
+    details, path = scan.ref.details, scan.ref.files["arkit"]
+    frames, total = _frames(scan)
+    if details["last"] >= total:
+        what = f"it has {total} frames, the plan saw {details['last'] + 1} or more"
+        raise scan.files.error(path, what, hint="the file has changed; plan again")
+    members = {n for n in clip_frames(details["last"] + 1, details["clips"]["rate_hz"]) if n >= details["first"]}
+    return _views(scan, [frame for frame in frames if frame.number in members], total, None)
+
+
+def _views(scan: Scan, chosen: list[_Frame], total: int, probes: Float32 | None) -> list[View]:
+    """Frames as views, with depth, which is held against vertices (K, 3) where there are any."""
+    details = scan.ref.details
     chosen = _visible(scan, chosen, total)
     pictures = _pictures(scan, chosen, total)
     path = scan.path("depth")
     depths = depth.read_depth(scan.files, path, [f.number for f in chosen], total) if path and chosen else {}
     views = []
-    probes = xyz[:: max(1, len(xyz) // MAX_PROBES)]
     for frame in (frame for frame in chosen if frame.number in pictures):
         view = _view(scan, frame, pictures[frame.number])
         if frame.number in depths:
             intrinsics = frame.phone.sized(depth.WIDTH, depth.HEIGHT)
             assert intrinsics is not None  # both are 4 : 3
             view = replace(view, depth=Depth(values=depths[frame.number], scale=depth.SCALE, intrinsics=intrinsics))
-            if details["min_agreement"] and agreement(view, probes)[0] < details["min_agreement"]:
-                dropped[CONTRADICTED] += 1
+            least = details["min_agreement"]
+            if least and probes is not None and agreement(view, probes)[0] < least:
+                scan.dropped[CONTRADICTED] += 1
                 continue
         views.append(view)
     return views
@@ -152,7 +170,7 @@ def _frame(
 def _visible(scan: Scan, chosen: list[_Frame], total: int) -> list[_Frame]:
     """Those of the frames that are not painted over in too many pixels, where the film of masks is there."""
     path = scan.path("mask_film")
-    if path is None or not chosen:
+    if path is None or not chosen or scan.ref.details["max_hidden"] >= 1:
         return chosen
     shares = {number: black for number, _, _, black, _ in _take(scan, path, chosen, total, mask=True)}
     kept = [frame for frame in chosen if shares.get(frame.number, 0.0) <= scan.ref.details["max_hidden"]]

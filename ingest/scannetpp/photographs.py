@@ -59,11 +59,7 @@ def photograph_views(scan: Scan, xyz: Float32, core: Core | None) -> list[View]:
         return []
     transforms = read_transforms(files, files.ref.files["transforms"]) if scan.path("transforms") else None
     posed = _undistorted(scan, _posed(scan, transforms, xyz))
-    usable = _usable(scan, posed, transforms)
-    folder, masks = (f"{details['folder']}/dslr/{name}" for name in FOLDERS[details["dslr"]])
-    images = {name.rpartition(".")[0]: name for name in files.store.sizes(folder)}
-    there = [name for name in usable if name in images]
-    _count(dropped, GONE, len(usable) - len(there))
+    there = _there(scan, _usable(scan, posed, transforms))
     if not there:
         return []
     centres = np.array([posed[name].scene_from_camera[:3, 3] for name in there])
@@ -71,15 +67,45 @@ def photograph_views(scan: Scan, xyz: Float32, core: Core | None) -> list[View]:
     _count(dropped, OUTSIDE, int((~within).sum()))
     mine = within if core is None else within & core.holds(centres)
     chosen = [there[k] for k in np.flatnonzero(mine)]
-    mask_names = {name.rpartition(".")[0]: name for name in files.store.sizes(masks)}
+    return _views(scan, [chosen[k] for k in spread_evenly(len(chosen), details["dslr_views"])], posed, transforms)
+
+
+def photograph_clip(scan: Scan) -> list[View]:
+    """The posed photographs of a clip in the order of their names."""
+    files, details = scan.files, scan.ref.details
+    transforms = read_transforms(files, files.ref.files["transforms"]) if scan.path("transforms") else None
+    posed = _undistorted(scan, read_colmap(files, files.ref.files["dslr_cameras"], files.ref.files["dslr_images"]))
+    mine = {name: there for name, there in posed.items() if details["first"] <= name <= details["last"]}
+    return _views(scan, _there(scan, _usable(scan, mine, transforms)), mine, transforms)
+
+
+def _there(scan: Scan, usable: list[str]) -> list[str]:
+    """Those photographs of which there is a file."""
+    images = _files_of(scan, 0)
+    there = [name for name in usable if name in images]
+    _count(scan.dropped, GONE, len(usable) - len(there))
+    return there
+
+
+def _files_of(scan: Scan, kind: int) -> dict[str, str]:
+    """Name without suffix -> path, of the photographs (kind 0) or of their masks (kind 1)."""
+    folder = f"{scan.ref.details['folder']}/dslr/{FOLDERS[scan.ref.details['dslr']][kind]}"
+    return {name.rpartition(".")[0]: f"{folder}/{name}" for name in scan.files.store.sizes(folder)}
+
+
+def _views(
+    scan: Scan, names: list[str], posed: Mapping[str, PosedCamera], transforms: Transforms | None
+) -> list[View]:  # fmt: skip
+    files, details, dropped = scan.files, scan.ref.details, scan.dropped
+    images, masks = _files_of(scan, 0), _files_of(scan, 1) if details["max_hidden"] < 1 else {}
     views = []
-    for name in (chosen[k] for k in spread_evenly(len(chosen), details["dslr_views"])):
+    for name in names:
         if transforms is not None and _contradicts(transforms, name, posed[name].scene_from_camera):
             dropped[CONTRADICTED] += 1
-        view = _read_view(files, f"{folder}/{images[name]}", name, posed[name])
-        if name not in mask_names:
-            dropped[UNMASKED] += 1 if mask_names else 0
-        elif hidden_share(files, f"{masks}/{mask_names[name]}", (view.width, view.height)) > details["max_hidden"]:
+        view = _read_view(files, images[name], name, posed[name])
+        if name not in masks:
+            _count(dropped, UNMASKED, 1 if masks else 0)
+        elif hidden_share(files, masks[name], (view.width, view.height)) > details["max_hidden"]:
             dropped[HIDDEN] += 1
             continue
         views.append(view)

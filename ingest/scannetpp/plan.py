@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
 
 from brickyard.ingest.scannetpp.chunks import ChunkOptions, planned
+from brickyard.ingest.scannetpp.clips import plan_clips
+from brickyard.ingest.scannetpp.options import ScanNetPPOptions, device_files, wanted
 from brickyard.ingest.scannetpp.splits import DATASET, SCENE, SplitLists, read_splits
 from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef
-from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.errors import RawDataError
 from brickyard.shards.storage import Store
 from brickyard.shards.taxonomy import taxonomy
 
@@ -39,57 +40,6 @@ UNUSED = {
 }
 """What is seen in scenes and not read -> what it is."""
 MAX_LIST = 1 << 16
-Photographs = Literal["fisheye", "undistorted", "none"]
-Poses = Literal["arkit", "colmap"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScanNetPPOptions:
-    """What to take from a scene.
-
-    Attributes:
-        release: "v1" or "v2", for the record; empty: as the length of nvs_sem_train.txt (230 or 856 scenes) says.
-        partial: the download has a part of the scenes on purpose: those of the lists that are not there are no missing
-            scenes, one notice counts them.
-        dslr: photographs as they were taken ("fisheye"), those that the dataset's toolkit made of them ("undistorted"),
-            or "none".
-        dslr_views: at most so many photographs a scene (or chunk), spread evenly over those that can be used.
-        test_views: take the photographs that are held out for the evaluation of new views, too.
-        iphone_views: at most so many frames of the phone's film; 0 opens neither the film nor its depth.
-        iphone_poses: "arkit": of all frames, as the phone tracked itself, with the focal length of each; "colmap": of
-            some, from the pictures, with distortion.
-        read_depth: attach the phone's depth images to its frames.
-        max_hidden: leave out views of whose pixels a larger share is painted over to keep people anonymous.
-        min_agreement: leave out frames of the phone if, of the vertices at or in front of the surface in their depth
-            image, a smaller share lies on it (see `ingest.agreement`); 0 keeps all. Three real frames of ScanNet have
-            0.96 and more, 0.62 to 0.76 if they are moved by 20 cm, and 0.40 to 0.60 by 40 cm.
-        chunks: cut scenes into squares that overlap; a photograph belongs to the one in whose core it was taken.
-    """
-
-    release: str = ""
-    partial: bool = False
-    dslr: Photographs = "fisheye"
-    dslr_views: int = 16
-    test_views: bool = False
-    iphone_views: int = 0
-    iphone_poses: Poses = "arkit"
-    read_depth: bool = True
-    max_hidden: float = 0.05
-    min_agreement: float = 0.7
-    chunks: ChunkOptions | None = None
-
-    def __post_init__(self) -> None:
-        checks = (
-            (self.release in ("", "v1", "v2"), f"release must be v1 or v2, found {self.release!r}"),
-            (self.dslr in get_args(Photographs), f"dslr is none of {', '.join(get_args(Photographs))}"),
-            (self.iphone_poses in get_args(Poses), f"iphone_poses is none of {', '.join(get_args(Poses))}"),
-            (min(self.dslr_views, self.iphone_views) >= 0, "dslr_views and iphone_views must not be negative"),
-            (0 <= self.max_hidden <= 1, f"max_hidden must be 0..1, found {self.max_hidden}"),
-            (0 <= self.min_agreement <= 1, f"min_agreement must be 0..1, found {self.min_agreement}"),
-        )
-        for holds, problem in checks:
-            if not holds:
-                raise RecipeError(f"scannetpp options: {problem}")
 
 
 def plan(store: Store, options: ScanNetPPOptions) -> Iterator[SceneRef | Missing]:
@@ -171,6 +121,10 @@ class _Download:
     options: ScanNetPPOptions
     unread: Counter[str]
 
+    @property
+    def release(self) -> str:
+        return self.options.release or self.lists.release or "unknown"
+
 
 def _plan_scene(download: _Download, scene: str) -> Iterator[SceneRef | Missing]:
     store, folder = download.store, f"data/{scene}"
@@ -179,6 +133,8 @@ def _plan_scene(download: _Download, scene: str) -> Iterator[SceneRef | Missing]
     if split is None:
         reason = f"its split is unknown: no list names it, and {min(download.lists.damaged)} is damaged"
         yield Missing(dataset=DATASET, scene_id=scene, reason=reason)
+    elif download.options.clips is not None:
+        yield from plan_clips(store, scene, split, download.options, download.release)
     elif MESH not in scans:
         there = ", ".join(name.rstrip("/") for name in store.list(folder)) or "nothing of the scene"
         reason = f"{folder}/scans/{MESH} is missing, without which there are no points; {there} is there"
@@ -192,11 +148,10 @@ def _whole(download: _Download, scene: str, split: str, scans: Mapping[str, int]
     devices = download.store.list(folder)
     download.unread.update(what for what in UNUSED if f"{what}/" in devices or what.removeprefix("scans/") in scans)
     annotation = {role: f"{folder}/scans/{name}" for role, name in ANNOTATION.items() if name in scans}
-    found = _device_files(download.store, folder, devices, options)
+    found = device_files(download.store, folder, devices, options)
     expected = ANNOTATION if split != "test" else {}  # the test set's is kept back
     absent = [f"scans/{name}" for role, name in expected.items() if role not in annotation]
-    absent += [path for role, path in _wanted(options) if role not in found]
-    release = options.release or download.lists.release or "unknown"
+    absent += [path for role, path in wanted(options) if role not in found]
     photographs = options.dslr_views if found.keys() & {"dslr_images", "transforms"} else 0
     frames = options.iphone_views if "arkit" in found else 0
     return SceneRef(
@@ -207,45 +162,12 @@ def _whole(download: _Download, scene: str, split: str, scans: Mapping[str, int]
         root=download.store.uri,
         files={"mesh": f"{folder}/scans/{MESH}", **annotation, **found}
         | (dict(download.shared) if len(annotation) == len(ANNOTATION) else {}),
-        details=asdict(options) | {"release": release, "folder": folder, "absent": absent, "chunk": None},
+        details=asdict(options) | {"release": download.release, "folder": folder, "absent": absent, "chunk": None},
         points_estimate=max(1, scans[MESH] // BYTES_PER_VERTEX),
         bytes_estimate=sum(scans.get(name, 0) for name in (MESH, *ANNOTATION.values()))
         + photographs * BYTES_PER_PHOTOGRAPH
         + frames * BYTES_PER_FRAME,
     )
-
-
-def _wanted(options: ScanNetPPOptions) -> Iterator[tuple[str, str]]:
-    """(role, path below the scene's folder) of the files of the devices that were asked for."""
-    if options.dslr != "none" and options.dslr_views:
-        yield "dslr_cameras", "dslr/colmap/cameras.txt"
-        yield "dslr_images", "dslr/colmap/images.txt"
-        yield "transforms", "dslr/nerfstudio/transforms.json"
-        yield "photograph_lists", "dslr/train_test_lists.json"
-        if options.dslr == "undistorted":
-            yield "transforms_undistorted", "dslr/nerfstudio/transforms_undistorted.json"
-    if options.iphone_views:
-        yield "arkit", "iphone/pose_intrinsic_imu.json"
-        yield "film", "iphone/rgb.mkv"
-        yield "mask_film", "iphone/rgb_mask.mkv"
-        if options.read_depth:
-            yield "depth", "iphone/depth.bin"
-        if options.iphone_poses == "colmap":
-            yield "iphone_cameras", "iphone/colmap/cameras.txt"
-            yield "iphone_images", "iphone/colmap/images.txt"
-
-
-def _device_files(store: Store, folder: str, devices: list[str], options: ScanNetPPOptions) -> dict[str, str]:
-    """Role -> path of the files of `_wanted` that are there; one listing for each of their folders."""
-    listed: dict[str, dict[str, int]] = {}
-    found = {}
-    for role, path in _wanted(options):
-        below, _, name = path.rpartition("/")
-        if below not in listed:
-            listed[below] = store.sizes(f"{folder}/{below}") if f"{below.partition('/')[0]}/" in devices else {}
-        if name in listed[below]:
-            found[role] = f"{folder}/{path}"
-    return found
 
 
 def _cut(whole: SceneRef, options: ChunkOptions | None) -> Iterator[SceneRef | Missing]:

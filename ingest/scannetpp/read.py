@@ -1,4 +1,4 @@
-"""One ScanNet++ scene, or a chunk of one -> Scene: mesh vertices, their labels, photographs and frames of the phone.
+"""One ScanNet++ scene, a chunk or a clip of one -> Scene: mesh vertices, labels, photographs and frames of the phone.
 
 The scene frame is that of the mesh, which is the dataset's world: metres, z up, near the origin. All chunks of a scene
 share it. Points are the vertices in the order of the file; they are denser where the surface is bent, and the dataset's
@@ -13,8 +13,8 @@ from brickyard.ingest.mesh import read_mesh, vertex_normals
 from brickyard.ingest.scan import Scan, open_scan
 from brickyard.ingest.scannetpp.annotation import MANY, Labels, read_labels
 from brickyard.ingest.scannetpp.chunks import core_of
-from brickyard.ingest.scannetpp.phone import phone_views
-from brickyard.ingest.scannetpp.photographs import photograph_views
+from brickyard.ingest.scannetpp.phone import phone_clip, phone_views
+from brickyard.ingest.scannetpp.photographs import photograph_clip, photograph_views
 from brickyard.ingest.source import SceneRef
 from brickyard.ingest.tiles import Core
 from brickyard.shards.errors import SceneError
@@ -27,23 +27,30 @@ STRETCHED = "square of a chunk beside its own, which the plan did not foresee"
 
 
 def read(ref: SceneRef) -> Scene:
-    """Read the scene or chunk of a reference made by `plan`.
+    """Read the scene, chunk or clip of a reference made by `plan`.
 
     Returns a validated Scene: xyz, colour, "mesh-area-weighted" normals, label sets "scannetpp100" and "scannetpp84"
     and instances where it is annotated, and the views that were asked for: fisheye or undistorted photographs, then
     frames of the phone with time and depth. A chunk that the scene is too small for has neither points nor views, which
-    a build passes over. Raises `RawDataError` for damaged files and for files that do not belong together.
+    a build passes over. A clip has views in their order and no points. Raises `RawDataError` for damaged files and for
+    files that do not belong together.
     """
     scan = open_scan(ref)
     scan.dropped.update(f"file not there: {path}" for path in ref.details["absent"])
+    points: Points | None = None
+    core: Core | None = None
     try:
-        points, core, views = _read(scan)
+        if ref.details["clips"] is None:
+            points, core, views = _read(scan)
+        else:
+            views = _read_clip(scan)
     finally:
         scan.files.store.close()
     scene = Scene(
         identity=Identity(
             dataset=ref.dataset, version=ref.details["release"], split=ref.split, sequence=ref.sequence,
-            scene_id=ref.scene_id, timestamp_ns=None, domain="indoor", licence=LICENCE, sources=scan.files.sources(),
+            scene_id=ref.scene_id, timestamp_ns=views[0].timestamp_ns if points is None else None, domain="indoor",
+            licence=LICENCE, sources=scan.files.sources(),
         ),
         world_from_scene=np.eye(4),
         part=None if core is None else Part(whole=ref.sequence, core_min=core.low, core_max=core.high),
@@ -54,7 +61,16 @@ def read(ref: SceneRef) -> Scene:
     try:
         return scene.validate()
     except SceneError as problem:
-        raise scan.files.error(ref.files["mesh"], str(problem)) from problem
+        raise scan.files.error(ref.details["folder"], str(problem)) from problem
+
+
+def _read_clip(scan: Scan) -> list[View]:
+    views = phone_clip(scan) if scan.ref.details["clips_of"] == "iphone" else photograph_clip(scan)
+    if len(views) < 2:
+        reasons = ", ".join(f"{count} {what}" for what, count in scan.dropped.items())
+        what = f"{len(views)} views of the clip can be used ({reasons}), it needs two"
+        raise scan.files.error(f"{scan.ref.details['folder']}/{scan.ref.details['clips_of']}", what)
+    return views
 
 
 def _read(scan: Scan) -> tuple[Points, Core | None, list[View]]:

@@ -27,7 +27,7 @@ def test_scenes_keep_the_promises_of_a_source() -> None:
 
 
 def test_scenes_with_frames_of_the_phone_keep_them_too() -> None:
-    assert_source_ok(SOURCE, str(simulated()[0]), SOURCE.options(iphone_views=2), scenes=1)
+    assert_source_ok(SOURCE, str(simulated()[0]), SOURCE.options(iphone_views=2, max_hidden=1.0), scenes=1)
 
 
 def test_scenes_of_the_lists_that_are_not_there_are_missing(tmp_path: Path) -> None:
