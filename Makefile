@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed
 NUMPY2 := $(VENV)/numpy2
 NUMPY2_STAMP := $(NUMPY2)/installed
 
-.PHONY: demo test test-numpy2 check bench clean
+.PHONY: demo test test-numpy2 check bench kill-matrix clean
 
 demo: $(STAMP)
 	$(BIN)/brickyard demo --out demo --seeds $(SEEDS)
@@ -28,6 +28,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The plug is pulled at every operation on files of builds, layers, repairs ...; the suite does so at a sample of them.
+kill-matrix: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kill_matrix
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
