@@ -29,6 +29,8 @@ MAX_PAGE_BYTES = 20 << 20
 _TERMS = {
     "LicenseRef-ScanNet-TOU": "ScanNet terms of use: non-commercial research and education under a signed agreement; "
     "neither the data nor data derived from them may be passed on.",
+    "LicenseRef-ScanNetPP": "ScanNet++ terms of use: non-commercial research under a signed agreement; not to be "
+    "passed on.",
     "LicenseRef-Waymo-Open-Dataset": "Waymo dataset licence: non-commercial; models trained on it fall under the same "
     "terms.",
     "LicenseRef-S3DIS": "S3DIS terms: non-commercial research after registration.",

@@ -3,7 +3,7 @@
 `plan` lists the scenes: some folder listings each, no payload is opened (to cut scenes into chunks, 64 KB of a mesh).
 Reading a scene parses its mesh and annotation, COLMAP's text files and the chosen photographs. Frames of the phone are
 not taken unless asked for: its film has no index that could be trusted and its depth is one compressed stream, so that
-both are gone through as a whole, about 1 GB a scene.
+both are gone through as a whole.
 
 No real file of the dataset was at hand. What does not look as documented is refused, not guessed.
 """

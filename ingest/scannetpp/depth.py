@@ -6,8 +6,8 @@
 
 Nothing in the file says which, how many frames there are or how large. A chain of plausible lengths to the end of the
 file is no deflate stream by chance, so that is looked at first. The number of frames must be that of the phone's poses:
-if one was lost, those after it would be seen from elsewhere. Therefore the file is always gone through as a whole (600
-MB on average: a second to skip through records, five or more to inflate a stream); one frame is in memory at a time.
+if one was lost, those after it would be seen from elsewhere. Therefore the file is always gone through as a whole; one
+frame is in memory at a time.
 """
 
 from __future__ import annotations
