@@ -24,7 +24,9 @@ MILLIMETRE = 0.001
 MAX_M = 1000.0
 """Of a house."""
 LEVEL = 0.02
-"""How far two directions that should be perpendicular, or a unit vector's length, may be off."""
+"""How far the length of a unit vector may be off."""
+UPRIGHT = 0.9
+"""Cosine of view and up, beyond which up says nothing. What is not at a right angle to the view is taken off."""
 SQUARE = 0.02
 """How far the sides of a pixel may differ."""
 PANORAMA_AXES: Float64 = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
@@ -66,8 +68,8 @@ def _perspective(files: RoomFiles, picture: str, size: tuple[int, int]) -> Camer
     values = files.numbers(role, 12)
     forward, up = np.array(values[3:6]), np.array(values[6:9])
     lengths = np.linalg.norm([forward, up], axis=1)
-    if abs(lengths - 1).max() > LEVEL or abs(forward @ up) > LEVEL or values[11] != 1:
-        expected = "expected an eye, unit vectors of view and up at a right angle, two angles and 1"
+    if abs(lengths - 1).max() > LEVEL or abs(forward @ up) > UPRIGHT or values[11] != 1:
+        expected = "expected an eye, unit vectors of view and up, two angles and 1"
         raise files.error(role, f"{expected}; found {' '.join(f'{value:g}' for value in values)}", REPORT)
     half = np.array(values[9:11])
     if not ((half > 0.01) & (half < 1.5)).all():

@@ -346,7 +346,16 @@ def test_a_room_whose_frame_nothing_tells_is_counted(loose: Path) -> None:
     assert toy.read(loose).dropped[f"{LAYOUT}: it does not have this room"] == 1
 
 
-POSE = "0 0 1400 {} {} {} 0.698132 0.440992 1"
+def test_an_up_that_leans_towards_the_view_gives_the_same_camera(loose: Path) -> None:
+    path = toy.room_folder(loose) / "perspective/full/0/camera_pose.txt"
+    before = toy.read(loose).views[1].scene_from_camera
+    words = np.array([float(word) for word in path.read_text().split()])
+    leaning = words[6:9] + 0.4 * words[3:6]
+    words[6:9] = leaning / np.linalg.norm(leaning)
+    path.write_text(" ".join(f"{word:.9f}" for word in words))
+    after = toy.read(loose).views[1].scene_from_camera
+    assert before is not None and after is not None
+    np.testing.assert_allclose(before, after, atol=1e-6)
 
 
 @pytest.mark.parametrize(
