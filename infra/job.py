@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from brickyard.infra.accepted import check_code, parts_by_code, signatures
-from brickyard.infra.cluster import cluster
 from brickyard.infra.estimate import Rates
 from brickyard.infra.events import EventLog
 from brickyard.infra.mended import check_inputs
+from brickyard.infra.metrics import Metrics
 from brickyard.infra.nodes import distribution_folder, refuse_other_code
 from brickyard.infra.on_ray import checked, run_on_ray
 from brickyard.infra.plan import Plan, task_memory
+from brickyard.infra.ray_cluster import cluster
 from brickyard.infra.recipe import Recipe
 from brickyard.infra.story import measured_rates, read_story
 from brickyard.infra.supervisor import dismiss, run_watched
@@ -202,7 +203,11 @@ def _run_on_ray(
         if address is not None:
             refuse_other_code(ray, plan.fingerprint["code"], job.curate)
         memory = {dataset: each["memory"] for dataset, each in rates.items() if "memory" in each}
-        yield from run_on_ray(ray, job, todo, plan, heartbeat=log.alive, memory=memory)
+        metrics = None if address is None else Metrics()  # a cluster of one's own for one build is not scraped
+        for result in run_on_ray(ray, job, todo, plan, heartbeat=log.alive, memory=memory):
+            if metrics is not None:
+                metrics.count(_said(result, plan))
+            yield result
 
 
 def _outline(recipe: Recipe, plan: Plan, todo: Sequence[int], cpus: int, address: str | None) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Tasks on Ray: longest first, a bounded window that follows the cluster, copies of what straggles.
 
 What Ray loses (a node, a worker that its memory monitor killed) it tries again; if a task keeps losing its worker, its
-scenes are tried one by one. When nothing waits any more and cores are idle, a task that takes much longer than the
-others would have is given to a second worker: committing is atomic and whoever is first wins, so a copy can do no harm.
-The head is asked for the cluster's size now and then, not for each task.
+scenes are tried one by one. A task whose process the kernel kills for its memory is tried again alone, with all the
+memory of a node; what does not end well then is quarantined. When nothing waits any more and cores are idle, a task
+that takes much longer than the others would have is given to a second worker: committing is atomic and whoever is first
+wins, so a copy can do no harm. The head is asked for the cluster's size now and then, not for each task.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from brickyard.infra.nodes import code_digest
 from brickyard.infra.plan import Plan, task_memory
-from brickyard.infra.supervisor import PATIENCE_S, run_watched
+from brickyard.infra.supervisor import PATIENCE_S, NeedsRoom, run_watched
 from brickyard.infra.task import Job, TaskResult
 from brickyard.ingest.source import SceneRef
 from brickyard.shards.build import fingerprint_digest
@@ -66,6 +67,8 @@ def run_on_ray(
             if task is None or task in calls.done:
                 continue
             result = calls.result(call, task)
+            if result is None:
+                continue  # it is tried again
             calls.finish(task, result)
             yield result
 
@@ -114,11 +117,13 @@ class _Calls:
     paces: list[float] = field(default_factory=list)
     codes: dict[str, str] = field(default_factory=dict)
 
-    def submit(self, task: int) -> None:
+    def submit(self, task: int, *, alone: bool = False) -> None:
+        """Give a task to the cluster; `alone`, with all the memory of a node."""
         refs = self.plan.tasks[task]
         remote = self.ray.remote(max_retries=2, retry_exceptions=False)(_run_task)
-        call = remote.options(**self.nodes.needs(refs), name=f"shard {task}")
-        self.open[call.remote(self.job, task, refs, {}, self._code(refs))] = task
+        needs = self.nodes.needs(refs) | ({"memory": self.nodes.largest} if alone else {})
+        call = remote.options(**needs, name=f"shard {task}")
+        self.open[call.remote(self.job, task, refs, {}, self._code(refs), alone=alone)] = task
         self.begun.setdefault(task, time.monotonic())
 
     def ready(self) -> list[Any]:
@@ -147,16 +152,20 @@ class _Calls:
                 self.copied.add(task)
                 self.submit(task)
 
-    def result(self, call: Any, task: int) -> TaskResult:
-        """The result of a task; if it lost its workers, that of the same task without the scenes that do so."""
+    def result(self, call: Any, task: int) -> TaskResult | None:
+        """The result of a task; if it lost its workers, that of the same task without the scenes that do so. None if
+        its process was killed beside others: it is submitted again, to run alone."""
         ray, refs = self.ray, self.plan.tasks[task]
         try:
             return _get(ray, call)
+        except NeedsRoom:
+            self.submit(task, alone=True)
+            return None
         except ray.exceptions.RayError as problem:
             deadly = self._find_deadly(refs, problem)
         again = ray.remote(max_retries=2)(_run_task).options(**self.nodes.needs(refs))
         try:
-            return _get(ray, again.remote(self.job, task, refs, deadly, self._code(refs)))
+            return _get(ray, again.remote(self.job, task, refs, deadly, self._code(refs), alone=True))
         except ray.exceptions.RayError as problem:
             raise BrickyardError(
                 f"shard {task} keeps losing its worker ({problem}); build with fewer --cpus"
@@ -166,11 +175,11 @@ class _Calls:
         """Try each scene in a worker of its own; those whose worker is lost are returned with the reason."""
         ray, deadly = self.ray, {}
         for ref in refs:
-            trial = ray.remote(max_retries=0)(run_watched).options(**self.nodes.needs([ref]))
+            trial = ray.remote(max_retries=1)(run_watched).options(**self.nodes.needs([ref]))
             try:
                 ray.get(trial.remote(self.job, None, [ref], {}, PATIENCE_S))
-            except ray.exceptions.RayTaskError:
-                continue  # an ordinary error: the task itself will tell
+            except (ray.exceptions.RayTaskError, ray.exceptions.NodeDiedError):
+                continue  # an ordinary error, which the task itself will tell; or its node was lost once more
             except ray.exceptions.RayError:
                 deadly[ref.key] = f"reading or curating it kills the worker process ({type(first).__name__})"
         return deadly
@@ -186,16 +195,16 @@ class _Calls:
 
 
 def _run_task(
-    job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[str, str], code: str
+    job: Job, task: int, refs: Sequence[SceneRef], excluded: Mapping[str, str], code: str, *, alone: bool = False
 ) -> TaskResult | None:
-    """On a node: `run_watched`, if the code here is the driver's."""
+    """On a node: `run_watched`, if the code here is the driver's; `alone` where no other task takes memory."""
     if (found := code_digest(refs[0].dataset, job.curate)) != code:
         raise BrickyardError(
             f"for {refs[0].dataset}, node {socket.gethostname()} has other code than this build began with ({found},"
             f" not {code}): it joined with another version, or was changed meanwhile; make it the same, then run the"
             " same command again"
         )
-    return run_watched(job, task, refs, excluded, PATIENCE_S)
+    return run_watched(job, task, refs, excluded, PATIENCE_S, alone=alone)
 
 
 def checked(value: object) -> TaskResult:
@@ -210,4 +219,6 @@ def _get(ray: Any, call: Any) -> TaskResult:
     try:
         return checked(ray.get(call))
     except ray.exceptions.RayTaskError as problem:
+        if isinstance(problem.cause, NeedsRoom):
+            raise problem.cause from problem
         raise BrickyardError(str(problem.cause)) from problem

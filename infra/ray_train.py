@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brickyard.evaluate.watched import Watched
-from brickyard.infra.cluster import cluster
+from brickyard.infra.ray_cluster import cluster
 from brickyard.shards.cache import CacheConfig
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import BrickyardError

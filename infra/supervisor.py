@@ -42,15 +42,27 @@ _kept: list[Worker] = []
 """The process, if there is one."""
 
 
+class NeedsRoom(BrickyardError):
+    """A process was killed again and again where others ran beside it: perhaps there was too little memory for all."""
+
+
 def run_watched(
-    job: Job, task: int | None, refs: Sequence[SceneRef], excluded: Mapping[str, str], patience: float = 0.0
+    job: Job,
+    task: int | None,
+    refs: Sequence[SceneRef],
+    excluded: Mapping[str, str],
+    patience: float = 0.0,
+    *,
+    alone: bool = True,
 ) -> TaskResult | None:
     """`infra.task.run_task` in the process kept for that; without a task's number, the scenes are made and thrown away.
 
     Args:
         patience: more than 0 where this process itself may be given up when it is stopped for so many seconds.
+        alone: whether nothing else takes memory here; if so, what is killed every time is the scene's own doing.
 
     Raises:
+        NeedsRoom: a scene's process was killed every time, not `alone`.
         BrickyardError: the machine's trouble; nothing is committed, the rerun tries again.
     """
     excluded = dict(excluded)
@@ -66,6 +78,8 @@ def run_watched(
             deaths[problem.key] += 1
             if deaths[problem.key] < (_DEATHS_BY_KILL if problem.killed else _DEATHS):
                 continue
+            if problem.killed and not alone:
+                raise NeedsRoom(f"shard {task} keeps losing its process ({problem}) beside others") from problem
             if not problem.key:
                 raise BrickyardError(
                     f"shard {task} keeps losing its process ({problem}); use fewer --cpus"

@@ -51,7 +51,7 @@ def test_ray_asks_for_the_token() -> None:
     """In a process of its own, as Ray keeps what it has once read of its environment."""
     code = f"""
 import os, subprocess, sys
-from brickyard.infra.cluster import cluster
+from brickyard.infra.ray_cluster import cluster
 with cluster(1, None) as ray:
     address = ray.get_runtime_context().gcs_address
     assert address.startswith("127.0.0.1:"), address

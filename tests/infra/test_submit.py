@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ import pytest
 from brickyard.infra.jobs import portable_recipe, submit_build
 from brickyard.shards.errors import BrickyardError, RecipeError
 from tests.infra.test_build import RECIPE, brickyard, files, write_kitti
+from tests.infra.test_job_watched import until
 
 SERVER = """
 import sys
 import ray
 found = ray.init(include_dashboard=True, dashboard_host="127.0.0.1", num_cpus=2, _node_ip_address="127.0.0.1",
-                 object_store_memory=128 << 20, dashboard_port=0, log_to_driver=False)
-print(found.dashboard_url, flush=True)
+                 object_store_memory=128 << 20, dashboard_port=0, log_to_driver=False,
+                 _system_config={"metrics_report_interval_ms": 1000})
+print(found.dashboard_url, ray.nodes()[0]["MetricsExportPort"], flush=True)
 sys.stdin.read()
 """
 
@@ -40,7 +44,8 @@ def server() -> Iterator[dict[str, str]]:
     )  # fmt: skip
     assert process.stdout is not None and process.stdin is not None
     try:
-        yield mode | {"ADDRESS": f"http://{process.stdout.readline().strip()}"}
+        address, port = process.stdout.readline().split()
+        yield mode | {"ADDRESS": f"http://{address}", "METRICS": f"http://127.0.0.1:{port}/metrics"}
     finally:
         process.stdin.close()
         process.wait(60)
@@ -55,12 +60,21 @@ def test_a_submitted_build_gives_the_same_bytes(tmp_path: Path, server: dict[str
     assert (code, found["state"]) == (0, "SUCCEEDED"), text
     assert "4 scenes in 2 shards" in text
     assert files(tmp_path / "there") == files(tmp_path / "here")
+    until(lambda: counted(server["METRICS"]) == 4, 60)
     code, listed, _ = brickyard(tmp_path, "jobs", *reach, env=server)
     assert [job["job"] for job in listed["jobs"]] == [found["job"]] and str(tmp_path) in listed["jobs"][0]["out"]
     code, told, text = brickyard(tmp_path, "jobs", *reach, env=server | {"RAY_AUTH_TOKEN": "0" * 64})
     assert code == 1 and "Invalid authentication token" in told["error"], text
     code, told, _ = brickyard(tmp_path, "jobs", *reach, "raysubmit_nobody", "--stop", env=server)
     assert code == 1 and "raysubmit_nobody" in told["error"]
+
+
+def counted(address: str) -> float | None:
+    """Scenes that the cluster tells its scrapers of."""
+    plain = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    text = plain.open(address, timeout=10).read().decode()
+    found = re.search(r'^ray_brickyard_scenes_total\{[^}]*dataset="kitti_object"[^}]*\} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else None
 
 
 class Server:
