@@ -77,8 +77,10 @@ def planned(files: RawFiles, path: str, options: ChunkOptions) -> tuple[int, int
     return columns, lines, vertices
 
 
-def core_of(xyz: Float32, chunk: Mapping[str, Any]) -> tuple[Core | None, int]:
-    """The chunk's core, None if the scene has no such square, and how many squares it stands in for beside its own.
+def core_of(xyz: Float32, chunk: Mapping[str, Any]) -> tuple[Core, int]:
+    """The chunk's core, and how many squares it stands in for beside its own.
+
+    The core of a square that the scene does not have lies beyond all vertices.
 
     Args:
         xyz: float32 (N, 3), all vertices, N > 0.
@@ -89,7 +91,7 @@ def core_of(xyz: Float32, chunk: Mapping[str, Any]) -> tuple[Core | None, int]:
     found = [count_along(float(high[axis] - low[axis]), size, stride) for axis in range(2)]
     counts = [min(number, chunk[name]) for number, name in zip(found, ("columns", "rows"), strict=True)]
     if chunk["column"] >= counts[0] or chunk["row"] >= counts[1]:
-        return None, 0
+        return Core(low=high + size, high=high + 2 * size, overlap=0.0), 0
     overlap = (size - stride) / 2
     last = [chunk["column"] + 1 == counts[0], chunk["row"] + 1 == counts[1]]
     wide, deep = (1 + (number - count) * at for number, count, at in zip(found, counts, last, strict=True))

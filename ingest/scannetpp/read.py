@@ -85,8 +85,6 @@ def _read(scan: Scan) -> tuple[Points, Core | None, list[View]]:
     mine = np.ones(len(surface.xyz), np.bool_)
     if chunk is not None:
         core, more = core_of(surface.xyz, chunk)
-        if core is None:
-            return _nothing(), None, []
         place = surface.xyz.astype(np.float64)
         mine = core.near(place)
         if not core.holds(place[mine]).any():

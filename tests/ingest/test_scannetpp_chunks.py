@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
 
+from brickyard.infra import cli
 from brickyard.ingest.contract import assert_source_ok
 from brickyard.ingest.scannetpp import SOURCE
 from brickyard.ingest.scannetpp.chunks import ChunkOptions, core_of, count_along
 from brickyard.ingest.source import Missing
+from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import RecipeError
 from brickyard.shards.scene import Scene
 from tests.ingest.scannetpp_toy import items, refs, simulated
@@ -108,9 +110,9 @@ def test_every_vertex_is_in_one_core_however_many_were_planned(
         for row in range(rows):
             chunk = {"column": column, "row": row, "columns": columns, "rows": rows, "size": size[0], "stride": size[1]}
             core, more = core_of(xyz, chunk)
-            stood_for += (core is not None) + more
-            if core is not None:
-                owners += core.holds(xyz.astype(np.float64))
+            stood_for += (column < real[0] and row < real[1]) + more
+            owners += core.holds(xyz.astype(np.float64))
+            assert core.holds(xyz.astype(np.float64)).sum() <= core.near(xyz.astype(np.float64)).sum()
     assert (owners == 1).all() and stood_for == real[0] * real[1]
 
 
@@ -132,7 +134,7 @@ def test_chunks_have_the_vertices_labels_and_photographs_of_their_place() -> Non
     cut: dict[str, list[Scene]] = {name: [] for name in whole}
     for ref in refs(root, max_hidden=1, chunks=ChunkOptions(size_m=3, stride_m=1.5)):
         scene = SOURCE.read(ref)
-        assert scene.part is None or scene.part.whole == scene.identity.sequence
+        assert scene.part is not None and scene.part.whole == scene.identity.sequence
         if scene.points is not None and len(scene.points):
             cut[scene.identity.sequence].append(scene)
     for name, parts in cut.items():
@@ -166,3 +168,14 @@ def test_a_mesh_that_cannot_be_cut_is_missing(tmp_path: Path) -> None:
 def test_squares_that_leave_gaps_are_no_option() -> None:
     with pytest.raises(RecipeError, match="stride_m"):
         ChunkOptions(size_m=3, stride_m=4)
+
+
+def test_a_build_passes_over_squares_that_are_not_there(tmp_path: Path) -> None:
+    raw = hall(tmp_path / "raw", 5.5, 5.5)
+    options = "{dslr: none, chunks: {size_m: 6.0, stride_m: 3.0}}"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"name: hall\nsources: [{{dataset: scannetpp, root: {raw}, options: {options}}}]\n")
+    assert len(refs(raw, chunks=ChunkOptions())) == 4
+    assert cli.main(["build", str(recipe), "--out", str(tmp_path / "corpus"), "--in-process"]) == 0
+    corpus = Corpus.open(str(tmp_path / "corpus"))
+    assert corpus.keys == [f"scannetpp/{SCENE}/chunk-0-0"] and not corpus.manifest["quarantined"]
