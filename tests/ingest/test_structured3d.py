@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from brickyard.ingest.source import Missing, Notice
 from brickyard.ingest.structured3d import SOURCE
 from brickyard.ingest.structured3d.cameras import PANORAMA_AXES
 from brickyard.ingest.structured3d.frame import CONTRADICTED, LAYOUT, OTHERS, OURS, PLANES
-from brickyard.ingest.structured3d.plan import CLOUDS, HOUSES, ROOMS, Structured3DOptions, errata, split_of
+from brickyard.ingest.structured3d.listing import Survey
+from brickyard.ingest.structured3d.plan import (
+    CLOUDS,
+    HOUSES,
+    ROOMS,
+    Structured3DOptions,
+    _notices,
+    errata,
+    split_of,
+)
 from brickyard.shards.errors import RawDataError, RecipeError
 from tests.ingest import structured3d_toy as toy
 from tests.ingest.mutation import assert_survives
@@ -164,6 +174,19 @@ def test_rooms_without_perspective_pictures_are_counted(zips: Path) -> None:
         path.unlink()
     scene = toy.read(zips)
     assert scene.dropped["room without a perspective picture"] == 1 and len(scene.views) == 1
+
+
+@pytest.mark.parametrize(("more", "wrong"), [(0, ()), (14, ()), (-1, ("train",)), (15, ("train",))])
+def test_the_numbers_of_rooms_are_those_published_where_all_houses_are(more: int, wrong: tuple[str, ...]) -> None:
+    rooms = [(house, room) for house in range(3500) for room in range(5)]
+    for split, houses in HOUSES.items():
+        lacking = CLOUDS[split] + (more if split == "train" else 0) - 5 * len(houses)
+        rooms += [(houses[k % len(houses)], 5 + k // len(houses)) for k in range(lacking)]
+    survey = Survey(np.empty((0, 10), np.int64), [], [], sorted(rooms), {}, {})
+    told = {item.scene_id: item.reason for item in _notices(survey, Structured3DOptions(invalid_houses=True))}
+    assert set(told) == {f"split {split}" for split in wrong}
+    assert all(f"Sonata was trained on {CLOUDS['train']}" in reason for reason in told.values())
+    assert not list(_notices(replace(survey, rooms=survey.rooms[5:4000]), Structured3DOptions(invalid_houses=True)))
 
 
 # What is read

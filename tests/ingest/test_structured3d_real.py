@@ -15,7 +15,7 @@ from PIL import Image
 from brickyard.ingest.structured3d.cameras import PANORAMA_AXES
 from brickyard.ingest.structured3d.frame import OTHERS, OURS, Reading, layout_distance
 from brickyard.ingest.structured3d.plan import errata
-from brickyard.shards.cameras import rays
+from brickyard.shards.cameras import project, rays
 from brickyard.shards.scene import View
 from brickyard.shards.taxonomy import taxonomy
 
@@ -63,6 +63,15 @@ def test_a_real_room_fits_its_floor_plan_in_our_reading_alone() -> None:
     for reading in OTHERS:
         other = (ours @ OURS.axes[:2, :2].T) @ reading.axes[:2, :2]
         assert misfit(other) > 30, reading
+
+
+def test_our_lens_is_the_official_formula_but_for_half_a_pixel() -> None:
+    """That of the code which textures the walls of the release: column (atan2(x, y) / 2 pi + 1/2) W, row likewise."""
+    places = np.random.default_rng(3).normal(0, 3, (1000, 3))
+    x, y, z = places.T
+    column = (np.arctan2(x, y) / (2 * np.pi) + 0.5) * SIZE[0]
+    row = (0.5 - np.arctan(z / np.hypot(x, y)) / np.pi) * SIZE[1]
+    np.testing.assert_allclose(project(places, panorama()).uv + 0.5, np.column_stack([column, row]), atol=1e-9)
 
 
 def test_floor_and_ceiling_of_a_real_room_agree_on_its_height() -> None:
