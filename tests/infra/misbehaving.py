@@ -75,6 +75,18 @@ def read(ref):
         raise OSError(errno.EIO, "Input/output error")
     if what == "killed_once" and first_time(ref):
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "wait":
+        busy = Path(ref.root) / f"busy-{os.getpid()}"
+        busy.touch()
+        time.sleep(0.5)
+        busy.unlink()
+    if what == "hungry":  # there is too little memory for it and another one
+        for _ in range(50):
+            if list(Path(ref.root).glob("busy-*")):
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does
+            time.sleep(0.02)
+    if what == "glutton":
+        os.kill(os.getpid(), signal.SIGKILL)
     scene = toy_scene(1)
     return replace(scene, identity=replace(scene.identity, dataset="misbehaving", scene_id=ref.scene_id))
 
