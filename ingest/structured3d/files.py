@@ -21,8 +21,8 @@ from brickyard.shards.images import ImageHeader, decode, inspect, load
 REPORT = "this reader has met no real file that says so: please report it"
 MAX_IMAGE, MAX_TEXT, MAX_ANNOTATION = 64 << 20, 1 << 16, 256 << 20
 MAX_PIXELS = 1 << 24
-BACKGROUND = 65535
-"""Value of a pixel of no instance."""
+BACKGROUND, FARTHEST = 65535, 65535
+"""Values of a pixel of no instance, and of one beyond what 16 bits hold."""
 
 
 class RoomFiles:
@@ -86,8 +86,10 @@ class RoomFiles:
             raise self._damaged(role, problem) from None
 
     def depth(self, role: str) -> NDArray[np.uint16]:
-        """Millimetres, 0 where there is no reading."""
-        return self._values(role, (("grey", 16),)).astype(np.uint16)
+        """Millimetres, 0 where there is no reading: also where there is the largest number, which is no distance."""
+        values = self._values(role, (("grey", 16),)).astype(np.uint16)
+        values[values == FARTHEST] = 0
+        return values
 
     def semantic(self, role: str) -> NDArray[np.uint8]:
         """NYU40 ids, 0 unlabelled. The release colours them by a palette: its index is the id, never its colour."""

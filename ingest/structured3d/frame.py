@@ -91,13 +91,16 @@ def read_structure(files: RoomFiles, room: str) -> Structure | None:
     try:
         table = json.loads(data)
         junctions = np.array([entry["coordinate"] for entry in table["junctions"]], np.float64) * MILLIMETRE
-        chosen = [p for entry in table["semantics"] if entry["ID"] == int(room) for p in entry["planeID"]]
+        chosen = sorted({p for entry in table["semantics"] if entry["ID"] == int(room) for p in entry["planeID"]})
         if not chosen:
             return None
-        on_plane = np.array(table["planeLineMatrix"], bool) @ np.array(table["lineJunctionMatrix"], bool)
+        lines = np.array(table["planeLineMatrix"], bool)[chosen]
+        on_line = np.array(table["lineJunctionMatrix"], bool)
+        if lines.ndim != 2 or on_line.shape != (lines.shape[1], len(junctions)) or chosen[0] < 0:
+            raise ValueError("matrices of other sizes than the lists of planes, lines and junctions")
         kinds = [table["planes"][p]["type"] for p in chosen]
         normal = np.array([table["planes"][p]["normal"] for p in chosen], np.float64)
-        corners = [junctions[on_plane[p]] for p in chosen]
+        corners = [junctions[on_line[row].any(axis=0)] for row in lines]
         if not np.isfinite(junctions).all() or junctions.shape[1] != 3 or normal.shape != (len(chosen), 3):
             raise ValueError("numbers that are no coordinates")
         offset = np.array([-(c @ n).mean() if len(c) else np.inf for c, n in zip(corners, normal, strict=True)])

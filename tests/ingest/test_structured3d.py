@@ -228,8 +228,14 @@ def test_pixels_without_depth_or_class_are_no_points(loose: Path) -> None:
         measured = int((np.asarray(image) > 0).sum())
     assert after.dropped["pixel without depth"] == 128 * 256 - measured >= 128 * 128
     assert len(after.points) == measured
+    toy.repaint(room / "panorama/full/depth.png", lambda pixels: np.where(pixels == 0, 65535, pixels).astype(np.uint16))
+    far = toy.read(loose, **options)
+    assert far.points is not None and far.views[0].depth is not None
+    assert len(far.points) == measured == int((far.views[0].depth.values > 0).sum())
     toy.repaint(room / "panorama/full/semantic.png", half_blank)
-    toy.repaint(room / "panorama/full/depth.png", lambda pixels: np.where(pixels == 0, 1500, pixels).astype(np.uint16))
+    toy.repaint(
+        room / "panorama/full/depth.png", lambda pixels: np.where(pixels == 65535, 1500, pixels).astype(np.uint16)
+    )
     few, all_ = toy.read(loose, **options), toy.read(loose, keep_unlabelled=True, **options)
     assert few.points is not None and all_.points is not None
     assert few.dropped["pixel without a class"] == len(all_.points) - len(few.points) > 10_000
