@@ -24,6 +24,7 @@ from brickyard.train.objectives.objective import Loss
 from brickyard.train.objectives.ponder import Ponder, PonderObjective
 from brickyard.train.objectives.posed import PosedBatch, PosedScene, collate, prepare_views
 from brickyard.train.objectives.view_rays import usable_views
+from brickyard.train.rendering.lifting import lift
 from brickyard.train.rendering.views import ViewRenderingNetwork
 from brickyard.train.students.base import Exported, Student
 from brickyard.train.students.images import ImageStudent, ImageStudentConfig, liftable_views
@@ -68,7 +69,7 @@ class LookingScene(PosedScene):
 
     Attributes:
         shown: uint8 (S, 3, h, w).
-        to_image: float32 (S, 3, 4), see `lifting.image_matrix`; of the moved scene.
+        to_image: float64 (S, 3, 4), see `lifting.image_matrix`; of the moved scene.
     """
 
     shown: Tensor
@@ -117,8 +118,12 @@ class PonderViewsObjective(PonderObjective):
         cloud = None if self.points is None else self.points.read(sample)
         seen = self.student.look(sample, looked_at, cloud)
         posed = prepare_views(sample, seen, rendered, rng, self.config)
-        back = torch.from_numpy(np.linalg.inv(posed.move))
-        return LookingScene(**vars(posed), shown=seen.images, to_image=(seen.to_image.double() @ back).float())
+        to_image = seen.to_image @ torch.from_numpy(np.linalg.inv(posed.move))
+        if not bool(lift(torch.zeros(len(to_image), 1, 1, 1), to_image, posed.cloud.xyz).views.any()):
+            raise UnfitSceneError(
+                f"none of the {len(looked_at)} views that were drawn to be looked at sees a point of what is rendered"
+            )
+        return LookingScene(**vars(posed), shown=seen.images, to_image=to_image)
 
     def collate(self, items: Sequence[PosedScene], device: torch.device) -> LookingBatch:
         looking = [item for item in items if isinstance(item, LookingScene)]

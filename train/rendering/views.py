@@ -106,7 +106,7 @@ class ViewRenderingNetwork(SceneRenderer):
 
         Args:
             domains: of the scenes.
-            shown: uint8 (V, 3, h, w). to_image: (V, 3, 4), see `lifting.image_matrix`.
+            shown: uint8 (V, 3, h, w). to_image: float64 (V, 3, 4), see `lifting.image_matrix`.
             counts: views of each scene.
         """
         frame, grid = self.renderer.frame(clouds.xyz, clouds.scene, clouds.batch), self.renderer.grid

@@ -97,7 +97,7 @@ class PicturedCloud(Cloud):
 
     Attributes:
         images: uint8 (V, 3, h, w).
-        to_image: float32 (V, 3, 4), see `image_matrix`.
+        to_image: float64 (V, 3, 4), see `image_matrix`.
     """
 
     images: Tensor
@@ -160,7 +160,7 @@ class ImageStudent(Student):
             image = Image.fromarray(read_image(sample, number, min(height, width)))
             small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
             images.append(torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1))))
-            matrices.append(torch.from_numpy(image_matrix(sample.header.view(number))).float())
+            matrices.append(torch.from_numpy(image_matrix(sample.header.view(number))))
         return PicturedCloud(**vars(cloud), images=torch.stack(images), to_image=torch.stack(matrices))
 
     def encode(self, clouds: Sequence[Cloud], turn: int = 0) -> Rows:

@@ -171,3 +171,49 @@ def test_absurd_settings_are_refused(change: dict[str, Any], words: str) -> None
         replace(IMAGES, **change)
     with pytest.raises(ValueError, match="without `points` there are none to be hidden"):
         replace(SMALL, mask_ratio=0.5)
+
+
+def turned(scene: Scene, numbers: tuple[int, ...]) -> Scene:
+    """The scene with some of its cameras 50 m away, looking past it; they keep their images and depths."""
+    views = list(scene.views)
+    for number in numbers:
+        pose = views[number].scene_from_camera
+        assert pose is not None
+        away = pose.copy()
+        away[:3, 3] += 50 * pose[:3, 2]
+        views[number] = replace(views[number], scene_from_camera=away)
+    return replace(scene, views=tuple(views))
+
+
+def test_a_scene_whose_views_look_past_it_is_unfit_and_counted(tmp_path: Path) -> None:
+    """It would be an empty volume, of which nothing can be learned; the others are drawn in its place."""
+    objective = replace(SMALL, rays=RaysConfig(views=4, per_view=24), images=replace(IMAGES, views=1)).build()
+    lost = turned(posed_room(1, views=3), (0, 1, 2))
+    half = posed_room(0, views=3)
+    corpus = corpus_of(tmp_path, [half, replace(lost, points=half.points)])
+    stream = Stream(
+        corpus, objective.fields, batch=2, threads=1, prepare=objective.prepare, choose=objective.choose, seed=1,
+    )  # fmt: skip
+    batch = next(iter(stream))
+    assert {item.cloud.key for item in batch} == {corpus.index.column("key")[0].as_py()}
+    assert [reason for reason in stream.unfit.values() if "sees a point of what is rendered" in reason]
+
+
+def test_poses_that_are_no_numbers_are_never_looked_at() -> None:
+    scene = posed_room(0, views=4)
+    views = list(scene.views)
+    views[2] = replace(views[2], scene_from_camera=None)
+    header = header_of(replace(scene, views=tuple(views)))
+    header.views[1]["scene_from_camera"][0][3] = float("nan")
+    for seed in range(20):
+        rendered, looked_at = drawn(header, np.random.default_rng(seed), SMALL)
+        assert not {1, 2} & {*rendered, *looked_at}
+
+
+def test_what_renders_refuses_to_look_at_what_is_held_out(tmp_path: Path) -> None:
+    network = ViewRenderingNetwork(IMAGES.build(), None, SMALL.build().renderer)
+    corpus = corpus_of(tmp_path, [posed_room(0, views=3)])
+    sample = next(iter(Stream(corpus, ["points/*", "views/*"], batch=1, threads=1)))[0]
+    assert len(network.read(sample, [0]).images) == 2
+    with pytest.raises(UnfitSceneError, match="none is left that could be lifted"):
+        network.read(sample, [0, 1, 2])

@@ -27,7 +27,7 @@ def maps_of(seed: int = 0) -> torch.Tensor:
 
 
 def matrices() -> torch.Tensor:
-    return torch.from_numpy(np.stack([image_matrix(view) for view in ROOM.views])).float()
+    return torch.from_numpy(np.stack([image_matrix(view) for view in ROOM.views]))
 
 
 def looked_up(one: np.ndarray, view: View, place: np.ndarray) -> np.ndarray | None:
@@ -57,6 +57,38 @@ def test_it_is_the_mean_and_variance_of_what_every_view_says() -> None:
         expected = np.concatenate((known.mean(0), known.var(0))) if len(known) else np.zeros(10)
         np.testing.assert_allclose(lifted.features[number].numpy(), expected, atol=2e-4)
     assert {0, 1, 2} <= counts
+
+
+def test_bfloat16_changes_no_pixel() -> None:
+    """Under autocast a product of matrices has 8 bits, which is two pixels of a map of 256; features are as precise."""
+    assert ROOM.points is not None
+    maps, places = maps_of().requires_grad_(), torch.from_numpy(ROOM.points.xyz)
+    exact = lift(maps, matrices(), places)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lift(maps, matrices(), places)
+    assert found.features.dtype == torch.float32
+    assert torch.equal(found.features, exact.features) and torch.equal(found.views, exact.views)
+    assert lift(maps.bfloat16(), matrices(), places).features.dtype == torch.float32
+
+
+@pytest.mark.parametrize("far", [0.0, 1000.0, 100_000.0])
+def test_a_scene_far_from_its_origin_is_lifted_as_near_it(far: float) -> None:
+    """A box of binary fractions, so that moving it is exact, and cameras that move along."""
+    assert ROOM.points is not None
+    shift = far * np.array([1.0, -2.0, 0.5])
+    corners = torch.from_numpy(np.array([[6.0, -4.0, 0.0], [8.0, -2.0, 2.0]]) + shift).float()
+    frame = unit_frame(corners, torch.zeros(2, dtype=torch.int64), 1)
+    moved = []
+    for view in ROOM.views:
+        assert view.scene_from_camera is not None
+        pose = view.scene_from_camera.copy()
+        pose[:3, 3] += shift
+        moved.append(image_matrix(replace(view, scene_from_camera=pose)))
+    grid = Grid(low=(-0.5, -0.5, -0.5), high=(0.5, 0.5, 0.5), shape=(9, 9, 9))
+    volume = lifted_volume(maps_of(), torch.from_numpy(np.stack(moved)), (len(moved),), frame, grid)
+    near = unit_frame(corners - torch.from_numpy(shift).float(), torch.zeros(2, dtype=torch.int64), 1)
+    expected = lifted_volume(maps_of(), matrices(), (len(moved),), near, grid)
+    torch.testing.assert_close(volume, expected, atol=1e-4, rtol=0)
 
 
 @settings(max_examples=25, deadline=None)
