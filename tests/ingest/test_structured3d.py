@@ -28,6 +28,7 @@ from brickyard.ingest.structured3d.plan import (
     split_of,
 )
 from brickyard.shards.errors import RawDataError, RecipeError
+from brickyard.shards.storage import Store
 from tests.ingest import structured3d_toy as toy
 from tests.ingest.mutation import assert_survives
 
@@ -288,6 +289,21 @@ def test_what_is_not_attached(loose: Path) -> None:
     assert all(view.depth is None and not view.semantic and view.instance is None for view in views)
     assert [view.name for view in toy.read(loose, views="perspective").views] == ["perspective-0", "perspective-1"]
     assert toy.read(loose, views="none").views == ()
+
+
+def test_a_file_in_a_zip_costs_one_request(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ref, *_), asked = toy.refs(packed), []
+    read_range = Store.read_range
+
+    def counted(store: Store, name: str, offset: int, length: int) -> bytes:
+        asked.append(length)
+        return read_range(store, name, offset, length)
+
+    monkeypatch.setattr(Store, "read_range", counted)
+    SOURCE.read(ref)
+    members = [line.split() for line in ref.details["members"].split("\n")]
+    assert len(asked) == len(members) == 1 + 6 + 2 * 5
+    assert sum(asked) < sum(int(member[3]) for member in members) + 600 * len(members)
 
 
 # Frames
