@@ -22,7 +22,7 @@ from brickyard.ingest.scannetpp.nerfstudio import WORLDS, Transforms, find_world
 from brickyard.ingest.source import RawFiles
 from brickyard.ingest.tiles import Core
 from brickyard.shards.errors import NONSENSE, ImageError
-from brickyard.shards.images import load
+from brickyard.shards.images import decode
 from brickyard.shards.scene import Float32, Float64, View
 
 FOLDERS = {
@@ -212,7 +212,7 @@ def hidden_share(files: RawFiles, path: str, size: tuple[int, int]) -> float:
     if header.size != size:
         raise files.error(path, f"the mask has {header.width}x{header.height} pixels, its image {size[0]}x{size[1]}")
     try:
-        pixels = np.asarray(load(data))
+        pixels = decode(data)
     except ImageError as problem:
         raise image_error(files, path, problem) from None
-    return float((pixels.reshape(*pixels.shape[:2], -1)[..., 0] == 0).mean())
+    return float((pixels[..., 0] == 0).mean())

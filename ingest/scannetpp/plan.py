@@ -21,7 +21,7 @@ from brickyard.ingest.scannetpp.clips import plan_clips
 from brickyard.ingest.scannetpp.options import ScanNetPPOptions, device_files, wanted
 from brickyard.ingest.scannetpp.splits import DATASET, SCENE, SplitLists, read_splits
 from brickyard.ingest.source import Missing, Notice, RawFiles, SceneRef
-from brickyard.shards.errors import RawDataError
+from brickyard.shards.errors import RawDataError, RecipeError
 from brickyard.shards.storage import Store
 from brickyard.shards.taxonomy import taxonomy
 
@@ -48,7 +48,7 @@ def plan(store: Store, options: ScanNetPPOptions) -> Iterator[SceneRef | Missing
     Yields a `Missing` for a scene that a list of the three splits names and whose mesh is not there, for a damaged
     list, and for the scenes whose split it may have named; a `Notice` for lists that are not there and for what is seen
     and not read. Raises `RawDataError` if the root is no download of ScanNet++, or has another class list than the one
-    that is known.
+    that is known; `RecipeError` if the option names another release than the lists are of.
     """
     if "data/" not in store.list():
         raise RawDataError(
@@ -56,6 +56,10 @@ def plan(store: Store, options: ScanNetPPOptions) -> Iterator[SceneRef | Missing
             hint="the root is the folder that holds data/, splits/ and metadata/",
         )  # fmt: skip
     lists, there = read_splits(store), [name.rstrip("/") for name in store.list("data") if name.endswith("/")]
+    if options.release and lists.release not in (None, options.release):
+        raise RecipeError(
+            f"scannetpp options: release is {options.release}, {store.uri} has the training list of {lists.release}"
+        )
     scenes = sorted({name for name in there if SCENE.fullmatch(name)} | lists.splits.keys())
     yield from (Missing(dataset=DATASET, scene_id=path, reason=reason) for path, reason in lists.damaged.items())
     yield from _notices(lists, options)
@@ -136,8 +140,9 @@ def _plan_scene(download: _Download, scene: str) -> Iterator[SceneRef | Missing]
     elif download.options.clips is not None:
         yield from plan_clips(store, scene, split, download.options, download.release)
     elif MESH not in scans:
-        there = ", ".join(name.rstrip("/") for name in store.list(folder)) or "nothing of the scene"
-        reason = f"{folder}/scans/{MESH} is missing, without which there are no points; {there} is there"
+        there = ", ".join(name.rstrip("/") for name in store.list(folder))
+        whole = f"{there} is there" if there else "nothing of the scene is there (if that is on purpose: partial: true)"
+        reason = f"{folder}/scans/{MESH} is missing, without which there are no points; {whole}"
         yield Missing(dataset=DATASET, scene_id=scene, reason=reason)
     else:
         yield from _cut(_whole(download, scene, split, scans), download.options.chunks)
