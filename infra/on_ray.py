@@ -222,3 +222,5 @@ def _get(ray: Any, call: Any) -> TaskResult:
         if isinstance(problem.cause, NeedsRoom):
             raise problem.cause from problem
         raise BrickyardError(str(problem.cause)) from problem
+    except ray.exceptions.LocalRayletDiedError as problem:
+        raise BrickyardError("Ray's own process on this machine has died: run the same command again") from problem

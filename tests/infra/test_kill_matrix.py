@@ -13,7 +13,7 @@ import pytest
 from tests.kill_scenarios import LOCAL
 
 ROOT = Path(__file__).parents[2]
-_SAMPLE = 5
+_SAMPLE = 3
 
 CARELESS = """
 import os, sys
@@ -33,7 +33,7 @@ def unflushed(target, data):
 
 real = storage.write_whole
 with mock.patch.object(storage, "write_whole", globals()[sys.argv[1]]):
-    main(["--only", "convert", "--modes", sys.argv[2], "--sample", "12"])
+    main(["--only", "convert", "--modes", sys.argv[2], "--sample", "8"])
 """
 
 
@@ -52,7 +52,7 @@ def test_the_rerun_ends_in_the_same_bytes_wherever_the_plug_is_pulled() -> None:
 
 def test_on_an_object_store_too() -> None:
     pytest.importorskip("moto")
-    code, said, text = run("-m", "tests.kill_matrix", "--only", "build on S3", "--sample", "3")
+    code, said, text = run("-m", "tests.kill_matrix", "--only", "build on S3", "--sample", "2")
     assert (code, [entry.get("wrong") for entry in said]) == (0, [None]), (said, text)
 
 
