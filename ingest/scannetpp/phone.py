@@ -14,6 +14,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,10 @@ def _take(
 ) -> list[tuple[int, int, int, float, bytes]]:
     """(number, width, height, share of black pixels, JPEG) of frames of a film, decoded in a bounded child process."""
     size, files = scan.files.size(path), scan.files
+    if find_spec("av") is None:
+        raise files.error(
+            path, "films are decoded with PyAV, which is not here", hint="pip install 'brickyard[ingest]'"
+        )
     limits = Limits(seconds=60 + SECONDS_PER_FRAME * len(chosen) + SECONDS_PER_GIGABYTE * size // 10**9)
     request = {"numbers": [frame.number for frame in chosen], "frames": total, "mask": mask}
     try:

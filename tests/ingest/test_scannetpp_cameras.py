@@ -279,3 +279,9 @@ def test_frames_are_taken_by_number_whatever_the_order_of_the_film(tmp_path: Pat
     assert [int(view.name[-2:]) for view in found.views] == list(range(8))
     assert all(view.depth is None for view in found.views)
     assert len(truth(TRAIN, "frames")) == 8
+
+
+def test_without_pyav_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brickyard.ingest.scannetpp.phone.find_spec", lambda name: None)
+    with pytest.raises(RawDataError, match=r"rgb.*mkv: films are decoded with PyAV.*pip install 'brickyard\[ingest\]'"):
+        scene(simulated()[0], dslr="none", iphone_views=1)
