@@ -32,6 +32,7 @@ ALL_DATASETS = (
     "scannetpp",
     "shapes",
     "structured3d",
+    "arkitscenes",
 )
 _ROOTS = {"kitti": ("object", "raw"), "waymo": ("v1", "v2")}
 """The roots of sources in the folder of a dataset, where they are not the folder itself."""
@@ -100,6 +101,10 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from brickyard.ingest.simulate.structured3d import write_structured3d
 
         return write_structured3d
+    if dataset == "arkitscenes":
+        from brickyard.ingest.simulate.arkitscenes import write_arkitscenes
+
+        return write_arkitscenes
     if dataset == "video":
         from brickyard.ingest.simulate.video import write_video
 

@@ -33,6 +33,9 @@ class SimulationConfig:
             each room; structured3d_packed: whether they lie in zips, as they are downloaded.
         scannetpp_scenes: scenes of ScanNet++, splits take turns; scannetpp_photographs of the fisheye camera, and
             scannetpp_frames of the phone's film, in each; scannetpp_spacing: metres between mesh vertices.
+        arkitscenes_captures: captures of ARKitScenes, two of each room; arkitscenes_frames of each with a pose, and as
+            many without; arkitscenes_size: of the frames of both subsets, arkitscenes_wide_size of the largest of raw;
+            arkitscenes_spacing: metres between mesh vertices.
         shapes_scenes, shapes_frames: scenes of random solids, every tenth for validation, and frames of each.
     """
 
@@ -88,6 +91,11 @@ class SimulationConfig:
     scannetpp_spacing: float = 0.07
     scannetpp_size: tuple[int, int] = (438, 292)
     scannetpp_frame_size: tuple[int, int] = (480, 360)
+    arkitscenes_captures: int = 4
+    arkitscenes_frames: int = 8
+    arkitscenes_spacing: float = 0.07
+    arkitscenes_size: tuple[int, int] = (256, 192)
+    arkitscenes_wide_size: tuple[int, int] = (384, 288)
     shapes_scenes: int = 10
     shapes_frames: int = 24
     shapes_size: tuple[int, int] = (128, 128)

@@ -1,0 +1,103 @@
+"""Reads one capture, or a clip of its frames, into a Scene.
+
+The scene's frame is the mesh's: metres, z up, origin where the capture began.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brickyard.ingest.arkitscenes.boxes import read_labels
+from brickyard.ingest.arkitscenes.files import REPORT, CaptureFiles
+from brickyard.ingest.arkitscenes.frames import capture_views, clip_views
+from brickyard.ingest.arkitscenes.table import DATASET
+from brickyard.ingest.mesh import read_mesh, vertex_normals
+from brickyard.ingest.pointfiles.cloud import Scale
+from brickyard.ingest.pointfiles.ply import read_ply
+from brickyard.ingest.source import SceneRef
+from brickyard.shards.errors import SceneError
+from brickyard.shards.scene import Float32, Identity, Points, Scene, View
+
+LICENCE = "LicenseRef-Apple-ARKitScenes"
+VERSION = "2021"
+MAX_COORDINATE_M = 500.0
+MIN_UP, UP = 0.01, 0.8
+CAMERA_ABOVE_FLOOR_M = (0.1, 3.5)
+NO_ANNOTATION = "labels: the annotation is not there"
+NO_FLOOR = "mesh in which hardly anything faces up: perhaps z is not up"
+NOT_ABOVE = "cameras that are not 0.1 to 3.5 m above the floor of the mesh: perhaps another capture's"
+
+
+def read(ref: SceneRef) -> Scene:
+    """The Scene of a reference made by `plan`; raises `RawDataError` for whatever is wrong with its files."""
+    files, dropped = CaptureFiles(ref), Counter[str]()
+    if ref.details["clips"] is None:
+        points = _points(files, dropped)
+        views = capture_views(files, points.xyz, dropped)
+        _check_up(points, views, dropped)
+    else:
+        points, views = None, clip_views(files, dropped)
+    scene = Scene(
+        identity=Identity(
+            dataset=DATASET, version=f"{VERSION} ({ref.details['subset']})", split=ref.split, sequence=ref.sequence,
+            scene_id=ref.scene_id, timestamp_ns=views[0].timestamp_ns if views else None, domain="indoor",
+            licence=LICENCE, sources=files.sources(),
+        ),
+        world_from_scene=np.eye(4),
+        points=points,
+        views=tuple(views),
+        dropped=dict(dropped),
+    )  # fmt: skip
+    try:
+        return scene.validate()
+    except SceneError as problem:
+        raise files.error(files.folder, str(problem)) from problem
+
+
+def _points(files: CaptureFiles, dropped: Counter[str]) -> Points:
+    if not files.has(files.mesh):
+        raise files.error(files.mesh, "it is not there, without which there are no points", hint="download it again")
+    surface = read_mesh(files, files.mesh)
+    color = _color(files, dropped) if surface.color is None and len(surface.xyz) else surface.color
+    if color is None or len(color) != len(surface.xyz):
+        what = "has no vertices" if not len(surface.xyz) else "has no red, green, blue of its vertices"
+        raise files.error(files.mesh, what, hint=REPORT)
+    if (far := float(np.abs(surface.xyz).max())) > MAX_COORDINATE_M:
+        raise files.error(files.mesh, f"a vertex lies {far:.0f} m from the origin", hint=REPORT)
+    labels = None
+    if files.ref.details["boxes"]:
+        if files.has(files.annotation):
+            labels = read_labels(files, files.annotation, surface.xyz, dropped)
+        else:
+            dropped[NO_ANNOTATION] += 1
+    return Points(
+        xyz=surface.xyz,
+        color=color,
+        normal=vertex_normals(surface.xyz, surface.faces),
+        normal_source="mesh-area-weighted",
+        semantic={} if labels is None else {"arkitscenes17": labels.semantic},
+        instance=None if labels is None else labels.instance,
+    )
+
+
+def _color(files: CaptureFiles, dropped: Counter[str]) -> NDArray[np.uint8] | None:
+    """Colours that are no bytes, by the rules of point files."""
+    cloud = read_ply(files, files.mesh, Scale())
+    dropped.update(cloud.dropped)
+    return cloud.color
+
+
+def _check_up(points: Points, views: list[View], dropped: Counter[str]) -> None:
+    """Count a mesh without a floor, and cameras that are not above it: nothing else tells which axis is up."""
+    assert points.normal is not None
+    up: Float32 = points.xyz[points.normal[:, 2] > UP, 2]
+    if len(up) < MIN_UP * len(points):
+        dropped[NO_FLOOR] += 1
+        return
+    centres = np.array([view.scene_from_camera[2, 3] for view in views if view.scene_from_camera is not None])
+    low, high = CAMERA_ABOVE_FLOOR_M
+    if len(centres) and not low <= float(np.median(centres) - np.percentile(up, 2)) <= high:
+        dropped[NOT_ABOVE] += 1
