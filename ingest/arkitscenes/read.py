@@ -14,9 +14,7 @@ from brickyard.ingest.arkitscenes.boxes import read_labels
 from brickyard.ingest.arkitscenes.files import REPORT, CaptureFiles
 from brickyard.ingest.arkitscenes.frames import capture_views, clip_views
 from brickyard.ingest.arkitscenes.table import DATASET
-from brickyard.ingest.mesh import read_mesh, vertex_normals
-from brickyard.ingest.pointfiles.cloud import Scale
-from brickyard.ingest.pointfiles.ply import read_ply
+from brickyard.ingest.mesh import parse_header, read_mesh, vertex_normals
 from brickyard.ingest.source import SceneRef
 from brickyard.shards.errors import SceneError
 from brickyard.shards.scene import Float32, Identity, Points, Scene, View
@@ -61,9 +59,11 @@ def _points(files: CaptureFiles, dropped: Counter[str]) -> Points:
     if not files.has(files.mesh):
         raise files.error(files.mesh, "it is not there, without which there are no points", hint="download it again")
     surface = read_mesh(files, files.mesh)
-    color = _color(files, dropped) if surface.color is None and len(surface.xyz) else surface.color
-    if color is None or len(color) != len(surface.xyz):
-        what = "has no vertices" if not len(surface.xyz) else "has no red, green, blue of its vertices"
+    color = _float_color(files) if surface.color is None and len(surface.xyz) else surface.color
+    if color is None:
+        what = (
+            "has no vertices" if not len(surface.xyz) else "has no red, green, blue of its vertices, as bytes or floats"
+        )
         raise files.error(files.mesh, what, hint=REPORT)
     if (far := float(np.abs(surface.xyz).max())) > MAX_COORDINATE_M:
         raise files.error(files.mesh, f"a vertex lies {far:.0f} m from the origin", hint=REPORT)
@@ -83,11 +83,18 @@ def _points(files: CaptureFiles, dropped: Counter[str]) -> Points:
     )
 
 
-def _color(files: CaptureFiles, dropped: Counter[str]) -> NDArray[np.uint8] | None:
-    """Colours that are no bytes, by the rules of point files."""
-    cloud = read_ply(files, files.mesh, Scale())
-    dropped.update(cloud.dropped)
-    return cloud.color
+def _float_color(files: CaptureFiles) -> NDArray[np.uint8] | None:
+    """Colours that are floats of 0..1 or 0..255, uint8 (N, 3); None where they are neither."""
+    data = files.read(files.mesh)
+    record, count, _, start = parse_header(files, files.mesh, data)
+    names = ("red", "green", "blue")
+    if not set(names) <= set(record.names or ()) or any(record[name].kind != "f" for name in names):
+        return None
+    table = np.frombuffer(data, record, count, start)
+    values = np.stack([table[name] for name in names], axis=1).astype(np.float64)
+    if not (values.min() >= 0 and values.max() <= 255):
+        return None
+    return np.rint(values * (255 if values.max() <= 1 else 1)).astype(np.uint8)
 
 
 def _check_up(points: Points, views: list[View], dropped: Counter[str]) -> None:

@@ -217,7 +217,8 @@ TINY = SimulationConfig(
     waymo_image_size=(64, 48), waymo_columns=60, waymo_rows=16, structured3d_houses=1, structured3d_rooms=1,
     structured3d_views=1, structured3d_panorama_size=(128, 64), structured3d_image_size=(64, 36), scannetpp_scenes=1,
     scannetpp_photographs=1, scannetpp_frames=2, scannetpp_spacing=0.4, scannetpp_size=(60, 40),
-    scannetpp_frame_size=(64, 48),
+    scannetpp_frame_size=(64, 48), arkitscenes_captures=1, arkitscenes_frames=1, arkitscenes_spacing=0.4,
+    arkitscenes_size=(32, 24), arkitscenes_wide_size=(48, 36),
 )  # fmt: skip
 ROOTS = {"kitti_object": "kitti/object", "kitti_raw": "kitti/raw", "waymo_v1": "waymo/v1", "waymo_v2": "waymo/v2",
          "s3dis": "s3dis/Stanford3dDataset_v1.2"}  # fmt: skip
@@ -249,7 +250,7 @@ def test_all_that_runs_and_is_loaded_for_a_scene_counts(seen: dict[str, dict[str
     for dataset, modules in seen.items():
         counted = code_of(dataset, FULL).keys()
         reads_a_recipe = {name for name in modules["loaded"] if name.startswith("brickyard.infra.")}
-        assert modules["ran"] - counted <= brings | {"brickyard.infra.recipe"}, dataset
+        assert modules["ran"] - counted <= brings | {"brickyard.infra.recipe", "brickyard.infra.meter"}, dataset
         assert modules["loaded"] - counted <= brings | commits | reads_a_recipe, dataset
         assert len(modules["ran"] & counted) > 15, "the spy sees"
 
