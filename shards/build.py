@@ -10,7 +10,8 @@
 | before manifest.json               | everything but a corpus; readers refuse   | writes index and manifest           |
 | after manifest.json                | the corpus                                | finds nothing to do                 |
 
-Shard names end in the digest of their content; equal inputs give equal files, so writing one twice is harmless.
+Shard names end in the digest of their content; equal inputs give equal files, so writing one twice is harmless. All
+crash points, of layers, repairs and exports too, with a test each, are in docs/recovery.md.
 """
 
 from __future__ import annotations

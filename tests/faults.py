@@ -53,7 +53,7 @@ class Faults:
 
     Attributes:
         log: the operations, as (name, place relative to the folder).
-        before: called before each operation that changes something is done.
+        before: called with the name and the place of each operation that changes something, before it is done.
         paused: True while nothing is to be counted.
     """
 
@@ -61,7 +61,7 @@ class Faults:
         self.mode, self.at = mode, at
         self.inside = place.partition("?")[0].rpartition("://")[2].rpartition("@")[2].rstrip("/")
         self.log: list[tuple[str, str]] = []
-        self.before: Callable[[], None] = lambda: None
+        self.before: Callable[[str, str], object] = lambda operation, path: None
         self._lock, self.paused = threading.RLock(), False
         self.paths: dict[int, str] = {}
         """Of open descriptors."""
@@ -82,7 +82,7 @@ class Faults:
             if operation in _WRITES | _DELETES:
                 self.paused = True
                 try:
-                    self.before()
+                    self.before(operation, path[len(self.inside) + 1 :])
                 finally:
                     self.paused = False
             self.log.append((operation, path[len(self.inside) + 1 :]))

@@ -135,7 +135,7 @@ class Matrix:
         before = tree(place)
         states = {seen(self.scenario, place)}
         with faults(place) as state:
-            state.before = lambda: states.add(seen(self.scenario, place))
+            state.before = lambda *_: states.add(seen(self.scenario, place))
             self.scenario.act(place)
         last = seen(self.scenario, place)
         whole = Whole(state.log, before, tree(place), sorted(states | {last}))  # type: ignore[arg-type]
