@@ -70,6 +70,7 @@ class Clouds:
         valid: modality -> bool (batch,), which scenes have it.
         scene: int64 (N,), number of each point's scene.
         counts: points of every scene.
+        datasets: of every scene.
     """
 
     xyz: Tensor
@@ -77,6 +78,7 @@ class Clouds:
     valid: Mapping[str, Tensor]
     scene: Tensor
     counts: tuple[int, ...]
+    datasets: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -105,6 +107,7 @@ class Clouds:
             valid={name: value[:scenes] for name, value in self.valid.items()},
             scene=self.scene[:points],
             counts=counts,
+            datasets=self.datasets[:scenes],
         )
 
     def numbers(self) -> Tensor:
@@ -257,7 +260,8 @@ def join_clouds(clouds: Sequence[Cloud], inputs: Sequence[str], device: torch.de
         valid[name] = send(torch.tensor([name in cloud.values for cloud in clouds]), device)
     xyz = send(torch.cat([cloud.xyz for cloud in clouds]), device)
     scene = torch.repeat_interleave(send_table(counts, device), output_size=len(xyz))
-    return Clouds(xyz=xyz, values=values, valid=valid, scene=scene, counts=counts)
+    datasets = tuple(cloud.key.partition("/")[0] for cloud in clouds)
+    return Clouds(xyz=xyz, values=values, valid=valid, scene=scene, counts=counts, datasets=datasets)
 
 
 def point_features(clouds: Clouds, inputs: Sequence[str]) -> Tensor:

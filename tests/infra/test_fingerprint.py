@@ -224,7 +224,7 @@ ROOTS = {"kitti_object": "kitti/object", "kitti_raw": "kitti/raw", "waymo_v1": "
          "s3dis": "s3dis/Stanford3dDataset_v1.2"}  # fmt: skip
 BRINGERS = {"storage", "listing", "retry", "plugins", "clients", "filesystems", "uri"}
 """Of `shards`: what lists the folders and brings the bytes of raw files, and what finds a reader."""
-COMMITS = {"build", "corpus", "cache", "fetch", "quarantine"}
+COMMITS = {"build", "corpus", "cache", "fetch", "lock", "quarantine"}
 """Of `shards`: what a task's commit imports; making a scene calls none of it."""
 
 

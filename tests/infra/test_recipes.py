@@ -26,7 +26,7 @@ RECIPES = sorted(
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
-    recipe, _ = load_recipe(path)
+    recipe, _ = load_recipe(path, raw=False)
     loop, objective = training(recipe.train)
     assert dump(loop)["batch"] == loop.batch
     assert objective.name.replace("_", "-") in recipe.name or recipe.name == "demo"
@@ -62,6 +62,6 @@ def test_recipes_in_the_documentation_are_valid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_a_train_section_written_out_is_the_same(path: Path) -> None:
-    loop, objective = training(load_recipe(path)[0].train)
+    loop, objective = training(load_recipe(path, raw=False)[0].train)
     text = to_yaml(section_of(loop, objective))
     assert training(parse(text, where="x")) == (loop, objective)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -40,6 +41,44 @@ class BatchNorm(nn.BatchNorm1d):
         self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), share)
         out: Tensor = normed
         return out
+
+
+class SplitNorm(nn.Module):
+    """Several batch norms over one tensor: every scene's rows go through one of them.
+
+    Rooms of a scanner and rooms of a game have other statistics; with norms of their own they can share all other
+    weights. Source: Wu et al., "Towards Large-scale 3D Representation Learning with Multi-dataset Point Prompt
+    Training", CVPR 2024, arXiv 2308.09718 (decoupled norms), as PonderV2 trains jointly.
+
+    Attributes:
+        norm_of: int64 (scenes,), the norm of each scene of the batch that comes next; set by the network.
+    """
+
+    norm_of: Tensor
+
+    def __init__(self, count: int, channels: int, **settings: Any) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(BatchNorm(channels, **settings) for _ in range(count))
+
+    def forward(self, rows: Tensor, scene: Tensor) -> Tensor:
+        """Rows (N, C) of scenes int (N,)."""
+        which = self.norm_of[scene.long()]
+        out = torch.zeros_like(rows)
+        for number, norm in enumerate(self.norms):
+            assert isinstance(norm, BatchNorm)
+            own = (which == number).nonzero().squeeze(1)
+            # A norm without two rows learns nothing from this batch; ranks that average statistics all take part.
+            if len(own) > 1 or not self.training or (norm.synchronised and _ranks() > 1):
+                out = out.index_copy(0, own, norm(rows[own]))
+            elif len(own):
+                out = out.index_copy(0, own, _as_known(norm, rows[own]))
+        return out
+
+
+def _as_known(norm: BatchNorm, rows: Tensor) -> Tensor:
+    return functional.batch_norm(
+        rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+    )
 
 
 def synchronise(network: nn.Module, wanted: bool) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from brickyard.shards.errors import RecipeError
 from brickyard.train.models import sparse
-from brickyard.train.models.norms import BatchNorm
+from brickyard.train.models.norms import BatchNorm, SplitNorm
 from brickyard.train.voxels import Voxels
 
 
@@ -40,6 +40,7 @@ class SparseUNetConfig:
         widen: which layer of an encoder stage changes the number of channels: its first "block", or the "down" before.
         bn_momentum: of every batch norm (torch's convention: weight of the new batch).
         bn_eps: added to their variances.
+        norms: how many there are of each, see `train.models.norms.SplitNorm`; 1 is a plain batch norm.
     """
 
     stem: int
@@ -50,12 +51,15 @@ class SparseUNetConfig:
     widen: Literal["block", "down"] = "block"
     bn_momentum: float = 0.05
     bn_eps: float = 1e-5
+    norms: int = 1
 
     def __post_init__(self) -> None:
         if len(self.planes) != len(self.layers) or len(self.planes) % 2 or not self.planes:
             raise ValueError("planes and layers need the same, even number of stages (encoder, then decoder)")
         if min(self.planes) < 1 or min(self.layers) < 0 or self.stem < 1:
             raise ValueError("channels must be positive, layers not negative")
+        if self.norms < 1:
+            raise ValueError("norms must be positive")
         if self.kernel % 2 == 0 or (self.stem_kernel is not None and self.stem_kernel % 2 == 0):
             raise ValueError("kernels must be odd")
 
@@ -116,14 +120,21 @@ class SparseUNet(nn.Module):
         self.channels = width
         self.to(device)
 
-    def forward(self, voxels: Voxels) -> Tensor:
+    def forward(self, voxels: Voxels, norm_of: Tensor | None = None) -> Tensor:
         """Features of the last decoder stage, float32 (V, channels), in the order of `voxels`.
+
+        Args:
+            norm_of: int64 (scenes,), which of several norms a scene has.
 
         Always float32: under autocast spconv would compute in float16 whatever dtype was asked for, which overflows
         without a gradient scaler.
         """
         with torch.autocast(voxels.features.device.type, enabled=False):
             shape = padded(voxels.shape, 2**self.config.levels, voxels.batch)
+            for module in self.modules():
+                if isinstance(module, SplitNorm):
+                    assert norm_of is not None
+                    module.norm_of = norm_of
             x = sparse.sparse_tensor(voxels.features.float(), voxels.indices, shape, voxels.batch)
             x = self.stem(x)
             skips = []
@@ -159,8 +170,16 @@ def padded(shape: tuple[int, int, int], multiple: int, batch: int) -> tuple[int,
     return a, b, c
 
 
-def _norm(channels: int, config: SparseUNetConfig) -> BatchNorm:
-    return BatchNorm(channels, eps=config.bn_eps, momentum=config.bn_momentum)
+def _norm(channels: int, config: SparseUNetConfig) -> BatchNorm | SplitNorm:
+    if config.norms == 1:
+        return BatchNorm(channels, eps=config.bn_eps, momentum=config.bn_momentum)
+    return SplitNorm(config.norms, channels, eps=config.bn_eps, momentum=config.bn_momentum)
+
+
+def _normed(norm: nn.Module, rows: Tensor, x: Any) -> Tensor:
+    """Rows of the voxels of a sparse tensor, normed."""
+    normed: Tensor = norm(rows, x.indices[:, 0]) if isinstance(norm, SplitNorm) else norm(rows)
+    return normed
 
 
 class _ConvNorm(nn.Module):
@@ -176,7 +195,7 @@ class _ConvNorm(nn.Module):
 
     def forward(self, x: Any) -> Any:
         x = self.convolution(x)
-        features = self.norm(x.features)
+        features = _normed(self.norm, x.features, x)
         return sparse.with_features(x, torch.relu(features) if self.relu else features)
 
 
@@ -196,7 +215,10 @@ class _Block(nn.Module):
 
     def forward(self, x: Any) -> Any:
         y = self.second(self.first(x))
-        return sparse.with_features(y, torch.relu(y.features + self.shortcut(x.features)))
+        shortcut = x.features
+        for layer in self.shortcut.children():  # none where the number of channels stays
+            shortcut = _normed(layer, shortcut, x)
+        return sparse.with_features(y, torch.relu(y.features + shortcut))
 
 
 def _stage(config: SparseUNetConfig, inputs: int, stage: int, device: torch.device) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
@@ -14,7 +14,7 @@ from brickyard.shards.errors import RecipeError
 from brickyard.train.clouds import Cloud, Clouds, Input, IntensityScale, channels, point_features, read_cloud
 from brickyard.train.models.mink_weights import load_mink, read_mink
 from brickyard.train.models.point_decoder import PointDecoderConfig
-from brickyard.train.models.sparse_unet import SparseUNet
+from brickyard.train.models.sparse_unet import SparseUNet, find_config
 from brickyard.train.students.base import Cells, Rows, Student, StudentConfig
 from brickyard.train.voxels import VoxelConfig, Voxels, voxelise
 
@@ -33,6 +33,8 @@ class UNetConfig(StudentConfig):
         intensity: "published" for nuScenes' bytes as they are and SemanticKITTI's 0..1 plus 1, as those systems feed
             them, or "unit" for 0..1 whatever the dataset, see `train.clouds.IntensityScale`. Beside further inputs in
             metres, "unit": 0..255 would drown them.
+        norms: dataset -> name of the batch norms that its scenes go through, "*" for all other datasets; without it
+            there is one of each. Scenes of a dataset without norms are refused.
         weights: a checkpoint of SLidR, ST-SLidR or PPKT to begin with, instead of random weights; see
             `train.models.mink_weights`.
     """
@@ -43,9 +45,12 @@ class UNetConfig(StudentConfig):
     inputs: tuple[Input, ...] = ("intensity",)
     voxels: VoxelConfig = field(default_factory=VoxelConfig)
     intensity: IntensityScale = field(default="published", metadata={"before": "unit"})
+    norms: Mapping[str, str] = field(default_factory=dict)
     weights: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.norms and self.weights is not None:
+            raise ValueError("weights: the published networks have one norm, not several (norms)")
         if not self.inputs:
             raise ValueError("a student needs at least one input")
         if self.intensity not in get_args(IntensityScale):
@@ -62,6 +67,7 @@ class UNetConfig(StudentConfig):
             inputs=tuple(table["inputs"]),
             voxels=voxels,
             intensity=table.get("intensity", "unit"),  # the only scale there was when the setting was not
+            norms=dict(table.get("norms", {})),
         )
 
     def voxel_size(self, domain: str) -> float:
@@ -78,7 +84,9 @@ class UNetStudent(Student):
         super().__init__()
         # What is exported needs the file of its first weights no more.
         self.config = replace(config, weights=None)
-        self.network = SparseUNet(config.network, channels(config.inputs), device)
+        self.norm_names = tuple(dict.fromkeys(config.norms.values()))
+        sizes = replace(find_config(config.network), norms=max(1, len(self.norm_names)))
+        self.network = SparseUNet(sizes, channels(config.inputs), device)
         if config.weights is not None:
             load_mink(self.network, read_mink(config.weights), str(config.weights))
         self.channels = self.network.channels
@@ -89,7 +97,21 @@ class UNetStudent(Student):
     def forward(self, clouds: Clouds, turn: int = 0) -> tuple[Tensor, Voxels]:
         features = point_features(clouds, self.inputs)
         voxels = voxelise(clouds.xyz, features, clouds.scene, clouds.batch, self.config.voxels, turn=turn)
-        return self.network(voxels), voxels
+        return self.network(voxels, self._norm_of(clouds)), voxels
+
+    def _norm_of(self, clouds: Clouds) -> Tensor | None:
+        """The number of each scene's norms; raises `RecipeError` for a dataset that has none."""
+        norms = self.config.norms
+        if len(self.norm_names) < 2:
+            return None
+        for dataset in clouds.datasets:
+            if dataset not in norms and "*" not in norms:
+                raise RecipeError(
+                    f"the student has norms of {', '.join(norms)} and none of {dataset}: which should its scenes take?"
+                    ' Train with `norms: {"*": NAME}` beside the others to say so'
+                )
+        names = [norms.get(dataset, norms.get("*", "")) for dataset in clouds.datasets]
+        return torch.tensor([self.norm_names.index(name) for name in names], device=clouds.xyz.device)
 
     def encode_joined(self, clouds: Clouds, domains: Sequence[str], turn: int = 0) -> tuple[Tensor, Cells]:
         features, voxels = self(clouds, turn)

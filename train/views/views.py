@@ -143,4 +143,5 @@ def join(parts: list[Clouds]) -> Clouds:
         valid={name: torch.cat([part.valid[name] for part in parts]) for name in parts[0].valid},
         scene=torch.cat([part.scene + shift for part, shift in zip(parts, shifts, strict=False)]),
         counts=tuple(count for part in parts for count in part.counts),
+        datasets=tuple(dataset for part in parts for dataset in part.datasets),
     )
