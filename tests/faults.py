@@ -41,6 +41,8 @@ ERRORS = {
     "hiccup": errno.EIO,
 }
 MODES = (*KILLS, *ERRORS)
+active: list[Faults] = []
+"""The one whose `faults` block runs, if any."""
 READS = ("broken", "hiccup")
 """Of these, the ones that concern what is only read, too."""
 _WRITES = {"create", "write", "truncate", "fsync", "replace", "mkdir", "put", "commit"}
@@ -158,9 +160,11 @@ def faults(place: str, mode: str = "kill", at: int = 0) -> Iterator[Faults]:
     for name, call in _local(state, real).items():
         setattr(os, name, call)
     Store.__init__ = _watched_store(state, init)  # type: ignore[method-assign]
+    active.append(state)
     try:
         yield state
     finally:
+        active.clear()
         for name, call in real.items():
             setattr(os, name, call)
         Store.__init__ = init  # type: ignore[method-assign]

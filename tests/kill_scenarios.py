@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,6 +33,7 @@ from brickyard.shards.orphans import collect
 from brickyard.shards.selection import read_selection, select, write_selection
 from brickyard.shards.storage import Store
 from brickyard.shards.verify import verify
+from tests.faults import active
 from tests.infra.test_build import write_kitti
 from tests.kill_matrix import Scenario
 
@@ -252,9 +255,42 @@ def collecting(home: Path) -> Scenario:
     return Scenario(prepare, act, look)
 
 
+def losing_workers(home: Path) -> Scenario:
+    """The process of a task is killed, its driver is not, and tries again at once."""
+
+    def act(place: str) -> None:
+        with mock.patch.object(job_module, "run_watched", in_a_process):
+            run_build(*_planned["raw"], inside(place, "corpus"), in_process=True)
+
+    return Scenario(nothing, act, look, modes=("kill", "torn"))
+
+
+def in_a_process(*task: Any) -> Any:
+    """A task in a process of its own, twice if need be; faults are for the first one alone."""
+    for state in active:
+        state.paused = True
+    answer = Path(task[0].out).parent.with_suffix(".operations")
+    for attempt in range(2):
+        process = os.fork()
+        if process == 0:
+            for state in active:
+                state.paused, state.at = False, 0 if attempt else state.at
+            before = len(active[0].log) if active else 0
+            run_task(*task)
+            answer.write_text(json.dumps(active[0].log[before:] if active else []))
+            os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0:
+            break
+    for state in active:
+        state.log += json.loads(answer.read_text())
+        state.at = 0 if attempt else state.at
+    return run_task(*task)
+
+
 LOCAL: dict[str, Callable[[Path], Scenario]] = {
     "build": building,
     "build that loses scenes": losing,
+    "build that loses workers": losing_workers,
     "resumed build": resuming,
     "--retry-quarantined": mending,
     "--accept-code": accepting,
