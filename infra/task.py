@@ -40,7 +40,11 @@ _REMIND_S = 1.0
 """A time limit that was swallowed rings again after so many seconds."""
 _PAUSES_S = (0.2, 1.0)
 """A scene whose reader meets an `OSError` or has no memory is tried again after these."""
-_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
+_OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
+    errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
+}  # fmt: skip
+"""Nothing is left of something, or a network disk is gone (whose root may still seem to be there)."""
 _AGAIN = "mend it and run the same command again"
 _LONGEST_REASON = 2000
 _PASSING_NAME = re.compile(re.escape(tempfile.gettempdir()) + r"/tmp[a-z0-9_]{8}\b")

@@ -71,6 +71,8 @@ def read(ref):
         np.zeros(1 << 60, np.uint8)
     if what == "full":
         raise OSError(errno.ENOSPC, "No space left on device")
+    if what == "stale":
+        raise OSError(errno.ESTALE, "Stale file handle")
     if what == "flicker" and first_time(ref):
         raise OSError(errno.EIO, "Input/output error")
     if what == "killed_once" and first_time(ref):

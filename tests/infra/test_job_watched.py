@@ -17,7 +17,7 @@ from brickyard.infra import supervisor
 from brickyard.infra.plan import Plan, make_plan
 from brickyard.infra.recipe import load_recipe
 from brickyard.infra.supervisor import dismiss, run_watched
-from brickyard.infra.task import Job, reason
+from brickyard.infra.task import Job, reason, run_task
 from brickyard.ingest.source import SceneRef
 from brickyard.shards.errors import BrickyardError, CorpusError
 from brickyard.shards.parts import read_part
@@ -96,6 +96,9 @@ def test_trouble_of_the_machine_fails_the_task_and_commits_nothing(home: Path) -
     with pytest.raises(BrickyardError, match=r"001-full.*No space left.*run the same command again"):
         run_watched(job, 0, plan.tasks[0], {})
     assert read_part(Store(job.out), 0, job.build(plan.tasks[0])) is None
+    job, plan = planned(home, "stale")
+    with pytest.raises(BrickyardError, match=r"Stale file handle.*no fault of the scene"):
+        run_task(job, 0, plan.tasks[0], {})
     job, plan = planned(home, "vanished")
     gone = [SceneRef(**{**vars(ref), "root": str(home / "unmounted")}) for ref in plan.tasks[0]]
     with pytest.raises(BrickyardError, match="no fault of the scene"):
