@@ -17,15 +17,16 @@ from brickyard.ingest.arkitscenes.table import DATASET
 from brickyard.ingest.mesh import parse_header, read_mesh, vertex_normals
 from brickyard.ingest.source import SceneRef
 from brickyard.shards.errors import SceneError
-from brickyard.shards.scene import Float32, Identity, Points, Scene, View
+from brickyard.shards.scene import Identity, Points, Scene, View
 
 LICENCE = "LicenseRef-Apple-ARKitScenes"
 VERSION = "2021"
 MAX_COORDINATE_M = 500.0
-MIN_UP, UP = 0.01, 0.8
+MIN_UP, UP, FLOOR_M = 0.01, 0.8, 0.5
+"""Share of the vertices that face up, the least z of their normals, metres between the lowest of them and of all."""
 CAMERA_ABOVE_FLOOR_M = (0.1, 3.5)
 NO_ANNOTATION = "labels: the annotation is not there"
-NO_FLOOR = "mesh in which hardly anything faces up: perhaps z is not up"
+NO_FLOOR = "mesh without a floor at its bottom: perhaps z is not up"
 NOT_ABOVE = "cameras that are not 0.1 to 3.5 m above the floor of the mesh: perhaps another capture's"
 
 
@@ -94,17 +95,22 @@ def _float_color(files: CaptureFiles) -> NDArray[np.uint8] | None:
     values = np.stack([table[name] for name in names], axis=1).astype(np.float64)
     if not (values.min() >= 0 and values.max() <= 255):
         return None
-    return np.rint(values * (255 if values.max() <= 1 else 1)).astype(np.uint8)
+    color: NDArray[np.uint8] = np.rint(values * (255 if values.max() <= 1 else 1)).astype(np.uint8)
+    return color
 
 
 def _check_up(points: Points, views: list[View], dropped: Counter[str]) -> None:
-    """Count a mesh without a floor, and cameras that are not above it: nothing else tells which axis is up."""
+    """Count a mesh without a floor at its bottom, and cameras that are not above it.
+
+    A closed room that stands on its head or lies on a side has a floor, too: cameras and depth tell that one.
+    """
     assert points.normal is not None
-    up: Float32 = points.xyz[points.normal[:, 2] > UP, 2]
-    if len(up) < MIN_UP * len(points):
+    height, up = points.xyz[:, 2], points.normal[:, 2] > UP
+    floor = float(np.percentile(height[up], 2)) if up.sum() >= MIN_UP * len(up) else np.inf
+    if floor - float(np.percentile(height, 1)) > FLOOR_M:
         dropped[NO_FLOOR] += 1
         return
     centres = np.array([view.scene_from_camera[2, 3] for view in views if view.scene_from_camera is not None])
     low, high = CAMERA_ABOVE_FLOOR_M
-    if len(centres) and not low <= float(np.median(centres) - np.percentile(up, 2)) <= high:
+    if len(centres) and not low <= float(np.median(centres)) - floor <= high:
         dropped[NOT_ABOVE] += 1
