@@ -29,7 +29,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,11 @@ class Matrix:
     Args:
         home: a folder for everything.
         place: gives the path or URI of a fresh folder for a point.
+        looks: a reader looks before every so-many-th change of the undisturbed run.
     """
 
-    def __init__(self, name: str, scenario: Scenario, home: Path, place: Callable[[str], str]) -> None:
-        self.name, self.scenario, self.home, self.place = name, scenario, home, place
+    def __init__(self, name: str, scenario: Scenario, home: Path, place: Callable[[str], str], looks: int = 1) -> None:
+        self.name, self.scenario, self.home, self.place, self.looks = name, scenario, home, place, looks
         self.whole = Whole(**self._child(self._undisturbed)[1])
 
     def _child(self, call: Callable[[], Any]) -> tuple[int, Any]:
@@ -134,8 +135,13 @@ class Matrix:
         self.scenario.prepare(place)
         before = tree(place)
         states = {seen(self.scenario, place)}
+
+        def look(operation: str, path: str) -> None:
+            if len(state.log) % self.looks == 0:
+                states.add(seen(self.scenario, place))
+
         with faults(place) as state:
-            state.before = lambda *_: states.add(seen(self.scenario, place))
+            state.before = look
             self.scenario.act(place)
         last = seen(self.scenario, place)
         whole = Whole(state.log, before, tree(place), sorted(states | {last}))  # type: ignore[arg-type]
@@ -234,13 +240,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="scenarios, comma-separated; default: all")
     parser.add_argument("--modes", default="", help="ways to fail, comma-separated; default: all of the scenario's")
-    parser.add_argument("--sample", type=int, default=None, help="points of each scenario; default: every one")
+    parser.add_argument("--sample", type=int, default=None, help="points of each scenario, and few looks")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
     chosen = [name for name in (*LOCAL, *REMOTE) if not options.only or name in options.only.split(",")]
     wrong = 0
-    with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder, object_store() as remote:
-        home = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder, ExitStack() as stack:
+        home, remote = Path(folder), str
+        if set(chosen) & REMOTE.keys():
+            remote = stack.enter_context(object_store())
         make_material(home)
         for name in chosen:
             begin = time.perf_counter()
@@ -250,7 +258,7 @@ def main(words: Sequence[str] | None = None) -> int:
             where = (lambda at, name=name: remote(f"{name}-{at}".replace(" ", "-"))) if scenario.remote else (
                 lambda at, name=name: str(home / f"{name}-{at}")
             )  # fmt: skip
-            matrix = Matrix(name, scenario, home, where)
+            matrix = Matrix(name, scenario, home, where, looks=1 if options.sample is None else 7)
             draw = random.Random(f"{options.seed} {name}")
             todo = points(matrix, options.sample, draw)
             done: Counter[str] = Counter()

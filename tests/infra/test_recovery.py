@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from brickyard.infra import job as job_module
-from brickyard.infra import on_ray
+from brickyard.infra import on_ray, supervisor
 from brickyard.infra.cli import main
 from brickyard.infra.job import run_build
 from brickyard.infra.plan import make_plan
@@ -192,7 +192,8 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(kitti: Path, monk
 # memory
 
 
-def test_what_is_killed_beside_others_is_not_quarantined_yet(home: Path) -> None:
+def test_what_is_killed_beside_others_is_not_quarantined_yet(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_DEATHS_BY_KILL", 1)
     job, plan = planned(home, "good", "glutton")
     with pytest.raises(NeedsRoom, match="SIGKILL"):
         run_watched(job, 0, plan.tasks[0], {}, alone=False)
