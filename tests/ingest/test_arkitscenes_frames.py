@@ -235,6 +235,14 @@ def test_an_annotation_that_was_skipped_gives_no_labels(root: Path) -> None:
     assert found.dropped["annotation that its makers skipped"] == 1
 
 
+@pytest.mark.parametrize("name", ["tv_monitor", "tv monitor", "tv-monitor", "tv/monitor"])
+def test_labels_are_taken_as_the_official_loader_takes_them(root: Path, name: str) -> None:
+    _annotation(root, lambda table: table["data"][0].update(label=name))
+    points = scene(root).points
+    assert points is not None and points.instance is not None
+    assert set(points.semantic["arkitscenes17"][points.instance == 1].tolist()) == {15}
+
+
 def test_what_is_strange_about_boxes_is_counted(root: Path) -> None:
     def change(table: Any) -> None:
         table["data"][0]["label"] = "spaceship"

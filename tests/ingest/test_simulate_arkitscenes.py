@@ -105,7 +105,7 @@ def test_boxes_are_those_of_a_plain_reading_of_the_file(root: Path) -> None:
         mine = found.points.xyz[found.points.instance == number].astype(float) @ axes.T
         low, high = np.sort(corners @ axes.T, axis=0)
         assert len(mine) > 3 and (mine >= low - 1e-6).all() and (mine <= high + 1e-6).all()
-        label = taxonomy("arkitscenes17").classes.index(entry["label"])
+        label = taxonomy("arkitscenes17").classes.index(entry["label"].replace(" ", "_"))
         assert (found.points.semantic["arkitscenes17"][found.points.instance == number] == label).all()
 
 
