@@ -252,8 +252,8 @@ def _boxes(capture: _Capture, world_from_room: Float64) -> tuple[list[dict[str, 
         other = {"centroid": [1e3, -2e3, 30.0], "axesLengths": (100 * size).tolist(), "normalizedAxes": [0.0] * 9}
         boxes.append({
             "uid": f"{capture.video}-{number:04x}", "label": CLASSES[name].replace("_", " "), "modelId": "",
-            "children": [], "objectId": 7, "segments": {"obb": other, "obbAligned": aligned}, "hierarchy": [], "isInGroup": False,
-            "labelType": "3d_box", "attributes": {},
+            "children": [], "objectId": 7, "segments": {"obb": other, "obbAligned": aligned}, "hierarchy": [],
+            "isInGroup": False, "labelType": "3d_box", "attributes": {},
         })  # fmt: skip
     return boxes, {"label": label, "box": box_of}
 
