@@ -110,7 +110,8 @@ class Faults:
             torn()
         if self.mode.startswith("power"):
             draw = random.Random(self.at)
-            kept = {folder: draw.random() if self.mode == "power-some" else 0.0 for folder, _ in self._pending}
+            shares = (0.0, draw.random(), 1.0) if self.mode == "power-some" else (0.0,)
+            kept = {folder: draw.choice(shares) for folder, _ in self._pending}
             changes = {folder: sum(where == folder for where, _ in self._pending) for folder in kept}
             left = {folder: round(kept[folder] * changes[folder]) for folder in kept}
             for folder, back in reversed(self._pending):

@@ -122,7 +122,7 @@ def resuming(home: Path) -> Scenario:
         corpus = Path(place) / "corpus"
         for name in ("manifest.json", "index.parquet", "parts/00001.parquet", "parts/00002.parquet"):
             (corpus / name).unlink()
-        (corpus / "parts" / ".partial-00001.parquet").write_bytes(b"half")
+        (corpus / "parts" / ".partial-7-8-00001.parquet").write_bytes(b"half")
 
     return Scenario(prepare, build, look)
 
