@@ -56,6 +56,8 @@ def _open_temporary(target: Path) -> tuple[int, Path]:
             continue
         if _is_mine(descriptor, path) or last:
             return descriptor, path
+        if _lock(descriptor) is None:
+            path.unlink(missing_ok=True)  # where nothing can be locked, nobody writes under this name
         os.close(descriptor)
     raise AssertionError("unreachable: the last name is returned or raises")
 
@@ -64,7 +66,8 @@ def _is_mine(descriptor: int, path: Path) -> bool:
     """Whether this process now holds the lock of the temporary file of that name, a regular file without other names
     (a link's other end must not be written)."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _lock(descriptor):
+            return False
         mine, there = os.fstat(descriptor), path.lstat()
     except OSError:
         return False
@@ -81,20 +84,20 @@ def remove_abandoned(temporary: Path) -> bool:
     except OSError:  # a link, a folder, a file of another user: no writer of ours is at it
         return _removed(temporary)
     try:  # while it is locked, no new writer takes it over
-        return not _is_held(descriptor) and _removed(temporary)
+        return _lock(descriptor) is not False and _removed(temporary)
     finally:
         os.close(descriptor)
 
 
-def _is_held(descriptor: int) -> bool:
-    """Whether another process has locked the file; now this one has, if not."""
+def _lock(descriptor: int) -> bool | None:
+    """Whether this process has locked the file now, or else another one has; None where files cannot be locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return False
     except OSError:
-        return False  # a file system without locks
-    return False
+        return None
+    return True
 
 
 def _removed(path: Path) -> bool:

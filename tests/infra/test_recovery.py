@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -115,6 +117,18 @@ def test_another_build_that_begins_at_the_same_moment_is_noticed_in_the_end(tmp_
     assert not store.exists("manifest.json")
     with only_writer(store), pytest.raises(CorpusError, match="another process is building"):
         convert(corpus, store, "parquet")
+
+
+def test_a_disk_without_locks_is_told_from_a_running_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    store = Store(tmp_path / "c")
+    with pytest.raises(CorpusError, match=r"cannot be locked.*No locks available"), only_writer(store):
+        pass
+    store.write(".partial-x", b"half")  # files are written and removed there all the same
+    assert store.delete_abandoned(".partial-x") and store.list() == ["build.lock"]
 
 
 def test_a_file_that_vanishes_in_mid_build_costs_its_scene_until_it_is_back(kitti: Path) -> None:
