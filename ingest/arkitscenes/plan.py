@@ -25,10 +25,12 @@ from brickyard.shards.storage import Store
 
 KINDS = ("lowres_wide", "lowres_wide_intrinsics", "lowres_depth", "confidence", "wide", "wide_intrinsics", "vga_wide",
          "vga_wide_intrinsics", "highres_depth")  # fmt: skip
+CLOUDS = "laser_scanner_point_clouds"
 UNUSED = {
-    ".mov": "films",
-    "ultrawide": "frames of the ultra-wide camera, whose pose is not published",
+    "*.mov": ((".mov",), "films"),
+    "ultrawide": (("ultrawide/", "ultrawide.zip"), "frames of the ultra-wide camera, whose pose is not published"),
 }
+"""What is seen of captures and not read -> endings of its names, and what it is."""
 BYTES_PER_VERTEX = 40
 """16 bytes of a vertex and two faces of 13 bytes each, or a little less: mesh bytes -> vertices, for planning."""
 PACKED_POINTS = 150_000
@@ -176,9 +178,8 @@ def _unpacked(download: _Download, video: str, folder: str, names: dict[str, int
     if options.images != "none" and "lowres_wide.traj" in below:
         files["trajectory"] = f"{frames}/lowres_wide.traj"
     files |= {f"zip_{kind}": f"{folder}/{kind}.zip" for kind in KINDS if f"{kind}.zip" in names}
-    download.unread.update(
-        what for what in UNUSED if any(name.endswith(what) or name == f"{what}.zip" for name in names)
-    )
+    listed = {*names, *(download.store.list(folder) if frames == folder else ())}
+    download.unread.update(what for what, found in UNUSED.items() if any(name.endswith(found[0]) for name in listed))
     return files
 
 
@@ -216,6 +217,9 @@ def _tallies(download: _Download, absent: int, known: int, unnamed: int) -> Iter
     if unnamed:
         reason = f"{unnamed} captures are here that it does not name: they have the split of their folder, no visit"
         yield Notice(dataset=DATASET, scene_id=f"{download.table.path}#unnamed", reason=reason)
+    if f"{CLOUDS}/" in download.store.list(subset):
+        reason = "clouds of the laser scanner, which lie in another frame than the meshes: not read"
+        yield Notice(dataset=DATASET, scene_id=f"{subset}/{CLOUDS}", reason=reason)
     for what, count in sorted(download.unread.items()):
-        reason = f"{UNUSED[what]}, of {count} captures: not read"
+        reason = f"{UNUSED[what][1]}, of {count} captures: not read"
         yield Notice(dataset=DATASET, scene_id=f"{subset}/*/{what}", reason=reason)

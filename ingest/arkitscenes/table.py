@@ -35,6 +35,8 @@ WITHOUT_MESH = frozenset((
 MAX_TABLE = 16 << 20
 SKY = {"Up": 0, "Left": 1, "Down": 2, "Right": 3}
 """Where in the stored image the sky is -> quarter turns clockwise that make it upright."""
+NOTHING = ("", "NA", "nan", "NaN")
+"""Cells of a table that went through a data frame, where there is no value. A row of no capture names none."""
 _NUMBER = re.compile(r"(\d{1,12})(\.0)?")
 
 
@@ -80,7 +82,9 @@ def read_table(store: Store, subset: str) -> Table:
     if path != metadata and store.exists(metadata):
         sky, damage = _rows(store, metadata)
         if damage is not None:
-            told.append(Missing(dataset=DATASET, scene_id=metadata, reason=damage))
+            told.append(
+                Notice(dataset=DATASET, scene_id=metadata, reason=f"{damage}; only sky_direction is taken here")
+            )
     captures = {
         video: Capture(row.visit, row.fold, sky[video].turns if video in sky else None) for video, row in rows.items()
     }
@@ -111,7 +115,8 @@ def _rows(store: Store, path: str) -> tuple[dict[str, Capture], str | None]:
         if not line.strip():
             continue
         try:
-            row = _row(dict(zip(columns, next(csv.reader([line])), strict=True)), captures)
+            cells = dict(zip(columns, next(csv.reader([line])), strict=True))
+            row = {} if cells["video_id"].strip() in NOTHING else _row(cells, captures)
         except (ValueError, csv.Error) as why:
             problem = problem or f"line {number}: {why}: the list lost lines; download it again"
             continue
@@ -122,7 +127,7 @@ def _rows(store: Store, path: str) -> tuple[dict[str, Capture], str | None]:
 def _row(cells: Mapping[str, str], known: Mapping[str, Capture]) -> dict[str, Capture]:
     video, visit = _NUMBER.fullmatch(cells["video_id"].strip()), cells["visit_id"].strip()
     found = _NUMBER.fullmatch(visit)
-    if video is None or cells["fold"] not in FOLDS or (found is None and visit.upper() not in ("NA", "NAN", "")):
+    if video is None or cells["fold"] not in FOLDS or (found is None and visit not in NOTHING):
         raise ValueError(f"{','.join(cells.values())[:60]!r} is no capture")
     if video[1] in known:
         raise ValueError(f"{video[1]} is named twice")

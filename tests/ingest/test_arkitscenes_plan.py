@@ -76,6 +76,23 @@ def test_metadata_with_floats_stands_in_for_the_list(root: Path) -> None:
     assert [(ref.scene_id, ref.split, ref.sequence) for ref in refs(root)] == before
 
 
+def test_rows_of_metadata_that_name_no_capture_are_passed_over(root: Path) -> None:
+    before = [(ref.scene_id, ref.split, ref.sequence) for ref in refs(root)]
+    path = root / "3dod/metadata.csv"
+    path.write_text(f"{path.read_text()},420009.0,Training,Up\nnan,,,\n")
+    assert missing(root) == {} and "3dod/metadata.csv" not in notices(root)
+    (root / LIST).unlink()
+    assert missing(root) == {} and [(ref.scene_id, ref.split, ref.sequence) for ref in refs(root)] == before
+
+
+def test_damaged_metadata_beside_the_list_are_told_and_lose_nothing(root: Path) -> None:
+    before = [ref.scene_id for ref in refs(root)]
+    (root / "3dod/metadata.csv").write_bytes(b"\0" * 500)
+    assert [ref.scene_id for ref in refs(root)] == before and missing(root) == {}
+    assert "only sky_direction is taken here" in notices(root)["3dod/metadata.csv"]
+    assert not [what for what in scene(root, TWIN).dropped if "sky_direction" in what]
+
+
 def test_without_any_list_the_folders_tell_the_fold(root: Path) -> None:
     (root / LIST).unlink()
     (root / "3dod/metadata.csv").unlink()
@@ -127,7 +144,7 @@ def test_raw_has_captures_without_mesh_that_are_known() -> None:
     assert missing(root, subset="raw") == {}
     said = notices(root, subset="raw")
     assert said["raw/*"] == "1 captures that were published without mesh and trajectory: they are not read"
-    assert said["raw/*/.mov"] == "films, of 3 captures: not read"
+    assert said["raw/*/*.mov"] == "films, of 3 captures: not read"
     assert len(WITHOUT_MESH) == 24
 
 
@@ -194,6 +211,14 @@ def test_assets_that_were_not_downloaded_are_counted(root: Path) -> None:
 
 def test_upsampling_and_a_root_that_is_none_are_told(root: Path) -> None:
     (root / "upsampling/Training").mkdir(parents=True)
+    (root / "raw/laser_scanner_point_clouds").mkdir()
+    (root / f"raw/Training/{FIRST}/ultrawide.zip").touch()
+    (root / f"raw/Validation/{THIRD}/ultrawide").mkdir()
+    said = notices(root, subset="raw")
+    assert "another frame than the meshes: not read" in said["raw/laser_scanner_point_clouds"]
+    assert said["raw/*/ultrawide"] == (
+        "frames of the ultra-wide camera, whose pose is not published, of 2 captures: not read"
+    )
     assert notices(root)["upsampling"] == "not read: 3dod is, and it has no mesh"
     with pytest.raises(RawDataError, match=r"no folder 3dod/ is here.*folder that holds 3dod/ or raw/"):
         items(root / "3dod")
