@@ -14,6 +14,7 @@ were, before they met the other views.
 The published text leaves out a norm before the camera head and whether the canonical view's own pose is predicted: here
 there is a norm, and that pose is the identity. `geometry` takes the paper's central idea away for comparison: "pose"
 tells patches the numbers of the camera instead of rays, "free" a camera's whole token, which need not be a pose at all.
+So does `first: scene`, whose scene is made without the cameras.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from brickyard.train.models.view_tokens import patch_sines, patchify, sines
 from brickyard.train.models.view_transformer import ViewTransformer, begin_weights, deviation_of, two_layers
 
 Geometry = Literal["rays", "pose", "free"]
+Order = Literal["pose", "scene"]
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,15 @@ class RayZerConfig(ViewNetworkConfig):
     Attributes:
         network: name in `SIZES`.
         geometry: what a camera tells patches: "rays", as published; "pose" or "free" to compare with.
+        first: what is made first: "pose", as published, so that the scene is made of images with their rays; or the
+            "scene", of the images alone.
     """
 
     kind: ClassVar[str] = "rayzer"
 
     network: str = "paper"
     geometry: Geometry = "rays"
+    first: Order = "pose"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +76,8 @@ class RayZerConfig(ViewNetworkConfig):
             raise ValueError(f"network must be one of {', '.join(SIZES)}, found {self.network!r}")
         if self.geometry not in get_args(Geometry):
             raise ValueError(f"geometry must be one of {', '.join(get_args(Geometry))}, found {self.geometry!r}")
+        if self.first not in get_args(Order):
+            raise ValueError(f'first is "pose" or "scene", found {self.first!r}')
 
     @property
     def sizes(self) -> RayZerSize:
@@ -188,6 +195,8 @@ class RayZerNetwork(ViewNetwork):
 
     def scene(self, tokens: Tensor, told: Tensor) -> Tensor:
         """Scene tokens (B, S, d) of the input views, from their image tokens and what their cameras tell."""
+        if self.config.first == "scene":
+            told = torch.zeros_like(told)
         fused = self.fuse(self.fuse_norm(torch.cat((tokens, self.input_rays(told)), -1)))
         learned = self.scene_tokens.expand(len(fused), -1, -1)
         found: Tensor = self.scene_blocks(torch.cat((learned, fused.flatten(1, 2)), 1))[:, : len(self.scene_tokens)]

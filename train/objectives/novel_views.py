@@ -8,7 +8,7 @@ unlike they look to a frozen network. Nothing is labelled; LVSM needs poses.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from brickyard.train.models.rayzer import RayZerConfig, RayZerNetwork
 from brickyard.train.objectives.clips import Clip, ClipBatch, ClipConfig, draw, join_clips, psnr, read_clip
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
 from brickyard.train.objectives.perceptual import Perceptual, PerceptualConfig, load_perceptual
+from brickyard.train.objectives.pose_errors import PoseErrors, disturbed
 from brickyard.train.precision import float32_island
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class LVSM(ObjectiveConfig):
 
     Attributes:
         network: which. clips: which frames. perceptual: the second term of the loss.
+        pose_errors: by which the poses that are learned from are off; for experiments.
     """
 
     name: ClassVar[str] = "lvsm"
@@ -62,6 +64,7 @@ class LVSM(ObjectiveConfig):
         )
     )
     perceptual: PerceptualConfig = field(default_factory=lambda: PerceptualConfig(weight=0.5))
+    pose_errors: PoseErrors = field(default_factory=PoseErrors)
 
     def build(self, device: torch.device | str = "cpu") -> LVSMObjective:
         return LVSMObjective(self, torch.device(device))
@@ -137,7 +140,13 @@ class LVSMObjective(NovelViews):
 
     def __init__(self, config: LVSM, device: torch.device) -> None:
         super().__init__(config, device)
-        self.student = config.network.build(device)
+        self.student, self.pose_errors = config.network.build(device), config.pose_errors
+
+    def prepare(self, sample: Sample, rng: np.random.Generator) -> Clip:
+        clip = super().prepare(sample, rng)
+        assert clip.poses is not None
+        wrong = disturbed(clip.poses.numpy(), clip.key, clip.frames, self.pose_errors)
+        return replace(clip, poses=torch.from_numpy(wrong))
 
     def forward(self, batch: ClipBatch) -> Loss:
         inputs = self.clips.inputs
