@@ -58,12 +58,12 @@ SMALL = {"video_walks": 3, "video_frames": 20, "video_size": [64, 48], "shapes_s
          "shapes_size": [32, 32]}  # fmt: skip
 
 
-def prepare(folder: Path, *, small: bool) -> None:
-    """Simulate and build both corpora; the films' validation split has rooms of its own."""
+def prepare(folder: Path, corpora: set[str], *, small: bool) -> None:
+    """Simulate and build "films" or "shapes"; the films' validation split has rooms of its own."""
     worlds = [("video", "raw", "rayzer-tiny-world.yaml", 0), ("video", "raw/unseen", "rayzer-unseen-world.yaml", 1),
               ("shapes", "raw", "rayzer-shapes-world.yaml", 0)]  # fmt: skip
     for dataset, out, sizes, seed in worlds:
-        if not (folder / out / dataset).exists():
+        if ("shapes" if dataset == "shapes" else "films") in corpora and not (folder / out / dataset).exists():
             config = yaml.safe_load((RECIPES / sizes).read_text())
             if small:
                 config = {name: value for name, value in SMALL.items() if name in config}
@@ -71,7 +71,7 @@ def prepare(folder: Path, *, small: bool) -> None:
             words = ("--datasets", dataset, "--config", folder / sizes, "--seed", str(seed))
             brickyard("simulate", "--out", folder / out, *words)
     for name, recipe in (("films", "rayzer-tiny.yaml"), ("shapes", "rayzer-shapes.yaml")):
-        if not (folder / name / "manifest.json").exists():
+        if name in corpora and not (folder / name / "manifest.json").exists():
             settings = [f"--set=sources.0.root={folder}/raw/{'video' if name == 'films' else 'shapes'}"]
             settings += [f"--set=sources.1.root={folder}/raw/unseen"] if name == "films" else []
             brickyard("build", RECIPES / recipe, "--out", folder / name, "--in-process", *settings)
@@ -169,7 +169,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    prepare(folder, small=options.small)
+    corpora = {name for variant in options.variants for name in VARIANTS[variant].get("corpora", ["films"])}
+    prepare(folder, {"films", *corpora}, small=options.small)
     begun = time.monotonic()
     for seed in options.seeds:
         for variant in options.variants:
