@@ -32,6 +32,7 @@ Plane = tuple[Float64, NDArray[np.bool_]]
 """Places (N, 2) in the plane, and whether the lens images them."""
 _STEPS = 30
 _STEP = 1e-6
+_STILL = 1e-13
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ def _from_fisheye(plane: Float64, distortion: Distortion) -> Float64:
     angle = np.minimum(radius, turning)
     for _ in range(_STEPS):
         step = (_radius(angle, distortion) - radius) / np.polyval(slope[::-1], angle**2)
-        angle = np.clip(angle - step, 0, turning)
+        last, angle = angle, np.clip(angle - step, 0, turning)
+        if _settled(angle - last):
+            break
     share = np.where(radius > 0, np.sin(angle) / np.where(radius > 0, radius, 1), 1.0)
     return np.concatenate([plane * share[:, None], np.cos(angle)[:, None]], axis=1)
 
@@ -200,8 +203,16 @@ def _solve(bend: Callable[[Float64], Float64], wanted: Float64) -> Float64:
         determinant = a * d - b * c
         x = (d * missing[:, 0] - b * missing[:, 1]) / determinant
         y = (a * missing[:, 1] - c * missing[:, 0]) / determinant
-        place = place + np.stack([x, y], axis=1)
+        step = np.stack([x, y], axis=1)
+        place = place + step
+        if _settled(step):
+            break
     return place
+
+
+def _settled(step: Float64) -> bool:
+    """Whether nothing moves any more, but for what is no number."""
+    return not bool((np.abs(step) > _STILL).any())
 
 
 LENSES: dict[CameraModel | str, Lens] = {

@@ -33,6 +33,7 @@ ALL_DATASETS = (
     "shapes",
     "structured3d",
     "arkitscenes",
+    "ase",
 )
 _ROOTS = {"kitti": ("object", "raw"), "waymo": ("v1", "v2")}
 """The roots of sources in the folder of a dataset, where they are not the folder itself."""
@@ -105,6 +106,10 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from brickyard.ingest.simulate.arkitscenes import write_arkitscenes
 
         return write_arkitscenes
+    if dataset == "ase":
+        from brickyard.ingest.simulate.ase import write_ase
+
+        return write_ase
     if dataset == "video":
         from brickyard.ingest.simulate.video import write_video
 

@@ -36,6 +36,7 @@ class SimulationConfig:
         arkitscenes_captures: captures of ARKitScenes, two of each room; arkitscenes_frames of each with a pose, and as
             many without; arkitscenes_size: of the frames of both subsets, arkitscenes_wide_size of the largest of raw;
             arkitscenes_spacing: metres between mesh vertices.
+        ase_walks, ase_frames: walks of Aria Synthetic Environments, and frames of each; their size is the camera's.
         shapes_scenes, shapes_frames: scenes of random solids, every tenth for validation, and frames of each.
     """
 
@@ -96,6 +97,8 @@ class SimulationConfig:
     arkitscenes_spacing: float = 0.07
     arkitscenes_size: tuple[int, int] = (256, 192)
     arkitscenes_wide_size: tuple[int, int] = (384, 288)
+    ase_walks: int = 3
+    ase_frames: int = 8
     shapes_scenes: int = 10
     shapes_frames: int = 24
     shapes_size: tuple[int, int] = (128, 128)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from brickyard.ingest.source import SceneRef
 from brickyard.ingest.structured3d.cameras import MILLIMETRE, Camera, read_camera
-from brickyard.ingest.structured3d.cloud import NORMALS, Surface, first_in_cells, surface
 from brickyard.ingest.structured3d.files import REPORT, RoomFiles, is_surprise
 from brickyard.ingest.structured3d.frame import CONTRADICTED, check_panorama, contradicts
+from brickyard.ingest.surfaces import NORMALS, Surface, first_in_cells, surface
 from brickyard.shards.cameras import depth_places
 from brickyard.shards.errors import RawDataError, SceneError
 from brickyard.shards.lenses import LENSES
