@@ -214,12 +214,12 @@ def points(matrix: Matrix, sample: int | None, draw: random.Random) -> list[tupl
 
 @contextmanager
 def object_store() -> Iterator[Callable[[str], str]]:
-    """Gives the URI of a folder in an S3 server that runs in a process of its own."""
+    """Gives the URI of a folder in an S3 server that runs in a process of its own, as long as this one."""
     code = (
-        "from moto.server import ThreadedMotoServer as S; import time, urllib.request as u\n"
+        "from moto.server import ThreadedMotoServer as S; import sys, urllib.request as u\n"
         "s = S(ip_address='127.0.0.1', port=0, verbose=False); s.start()\n"
         "h, p = s.get_host_and_port(); u.urlopen(u.Request(f'http://{h}:{p}/bricks', method='PUT'))\n"
-        "print(h, p, flush=True); time.sleep(10**6)"
+        "print(h, p, flush=True); sys.stdin.read()"
     )
     server = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
