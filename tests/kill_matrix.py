@@ -221,9 +221,8 @@ def object_store() -> Iterator[Callable[[str], str]]:
         "h, p = s.get_host_and_port(); u.urlopen(u.Request(f'http://{h}:{p}/bricks', method='PUT'))\n"
         "print(h, p, flush=True); sys.stdin.read()"
     )
-    server = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    server = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=null, text=True)
     try:
         assert server.stdout is not None
         host, port = server.stdout.readline().split()
