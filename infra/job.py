@@ -101,12 +101,13 @@ def run_build(
             progress(len(plan.refs), len(plan.refs), "already built")
             return BuildResult(corpus.manifest, 0, len(plan.tasks), 0.0)
         job = Job.of(recipe, store.uri, plan.fingerprint)
+        there = store.list("parts")  # before they are read: on an object store another run of this may add to them
         commits = read_commits(store, len(plan.tasks))
         if retry_quarantined:
             _forget_quarantined(store, commits)
         committed = signatures(job, plan.tasks, commits)
         rates = {**(rates or {}), **_rates_so_far(store)}
-        todo = _open_tasks(store, plan, committed, rates)
+        todo = _open_tasks(store, there, plan, committed, rates)
         reused = len(plan.tasks) - len(todo)
         at_a_time = 1 if in_process else cpus or os.cpu_count() or 1
         log = EventLog(store)
@@ -147,15 +148,18 @@ def _rates_so_far(store: Store) -> Rates:
         return {}
 
 
-def _open_tasks(store: Store, plan: Plan, committed: Sequence[str | None], rates: Rates) -> list[int]:
-    """Tasks without a commit, those first that will take longest; parts that are none of this build's are removed.
+def _open_tasks(
+    store: Store, there: Sequence[str], plan: Plan, committed: Sequence[str | None], rates: Rates
+) -> list[int]:
+    """Tasks without a commit, those first that will take longest; parts that are none of this build's are removed, if
+    they were `there` before the commits were read.
 
     Where the rate of a dataset is not known, that of the dearest known is taken: what is unknown begins early.
     """
     names = [part_name(task).removeprefix("parts/") for task in range(len(plan.tasks))]
     todo = [task for task, made in enumerate(committed) if made is None]
     done = {Path(name).stem for name in names} - {Path(names[task]).stem for task in todo}
-    for name in sorted(store.list("parts")):
+    for name in sorted(set(there) & set(store.list("parts"))):
         if (ours := _OUR_PART.fullmatch(name)) and ours[1] not in done:
             store.delete(f"parts/{name}")
     pace = {name: each["seconds"] for name, each in rates.items()}

@@ -63,8 +63,8 @@ def start_build(store: Store, fingerprint: Mapping[str, Any]) -> None:
     """Begin or continue a build. Raises `CorpusError` with the differences if another build was begun here."""
     store.refuse_links()
     text = fingerprint_bytes(fingerprint)
-    if not store.exists(BUILD):
-        if any(name != LOCK and not name.startswith(TEMPORARY) for name in store.list()):
+    if not store.exists(BUILD) and BUILD not in (there := store.list()):  # another run may have just written it
+        if any(name != LOCK and not name.startswith(TEMPORARY) for name in there):
             raise CorpusError(f"{store.uri} is not empty and was not begun by a build: choose another folder")
         store.write(BUILD, text)
     _remove_temporaries(store)
