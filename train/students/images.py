@@ -4,8 +4,8 @@ The images of a scene are encoded one by one, and points take the mean and varia
 (`train.rendering.lifting`): nothing of a point is used but its place. So every protocol that reads frozen features
 judges it as it does networks of points. A training needs no points at all (see `train.objectives.ponder_views`).
 
-The network is a residual one (`train.teachers.resnet`) with lateral and top-down paths to a quarter of the resolution
-(Lin et al., "Feature Pyramid Networks", CVPR 2017, arXiv 1612.03144).
+The network (`train.students.image_networks`) has lateral and top-down paths to a quarter of the resolution (Lin
+et al., "Feature Pyramid Networks", CVPR 2017, arXiv 1612.03144).
 """
 
 from __future__ import annotations
@@ -26,24 +26,14 @@ from brickyard.train.clouds import Cloud, Clouds, join_clouds, read_cloud
 from brickyard.train.objectives.view_rays import read_image
 from brickyard.train.rendering.lifting import image_matrix, is_pinhole, lift
 from brickyard.train.students.base import Cells, Rows, Student, StudentConfig
-from brickyard.train.teachers.layouts import read_layout
-from brickyard.train.teachers.resnet import ResNet
+from brickyard.train.students.image_networks import NAMES, image_network
 from brickyard.train.teachers.teacher import IMAGENET
 from brickyard.train.transfer import send
 from brickyard.train.voxels import VoxelConfig, voxelise
-from brickyard.train.weights_files import load_fitting
 
 if TYPE_CHECKING:
     from brickyard.shards.encode import SceneHeader
     from brickyard.shards.stream import Sample
-
-SIZES: dict[str, tuple[bool, int, tuple[int, ...], tuple[int, ...]]] = {
-    "tiny": (False, 16, (16, 32, 64, 96), (1, 1, 1, 1)),
-    "resnet18": (False, 64, (64, 128, 256, 512), (2, 2, 2, 2)),
-    "resnet50": (True, 64, (64, 128, 256, 512), (3, 4, 6, 3)),
-}
-"""Name -> arguments of `ResNet`."""
-STRIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +41,12 @@ class ImageStudentConfig(StudentConfig):
     """Settings.
 
     Attributes:
-        network: name in `SIZES`.
+        network: name in `image_networks.NAMES`.
         channels: of the maps; a point gets twice as many.
         size: (height, width) to which whole images are resized, multiples of 32.
         views: images of a scene, at most.
         voxel: edge of the voxels whose points are looked up together when it is judged, metres.
-        weights: a ResNet's file, as for teachers; None begins afresh.
+        weights: a ResNet's file or a ConvNeXt's folder, as for teachers; None begins afresh.
     """
 
     kind: ClassVar[str] = "images"
@@ -69,8 +59,8 @@ class ImageStudentConfig(StudentConfig):
     weights: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.network not in SIZES:
-            raise ValueError(f"network must be one of {', '.join(SIZES)}, found {self.network!r}")
+        if self.network not in NAMES:
+            raise ValueError(f"network must be one of {', '.join(NAMES)}, found {self.network!r}")
         if min(self.channels, self.views) < 1 or self.voxel <= 0:
             raise ValueError("channels, views and voxel must be positive")
         if min(self.size) < 32 or any(side % 32 for side in self.size):
@@ -113,13 +103,8 @@ class ImageStudent(Student):
     def __init__(self, config: ImageStudentConfig) -> None:
         super().__init__()
         self.config, self.channels = replace(config, weights=None), 2 * config.channels
-        bottleneck, stem, widths, depths = SIZES[config.network]
-        self.network = ResNet(bottleneck, stem, widths, depths)
-        if config.weights is not None:
-            layout, weights = read_layout(config.weights)
-            load_fitting(self.network, weights, f"{config.weights}, read as {layout.name}")
-        outputs = [width * (4 if bottleneck else 1) for width in widths]
-        self.laterals = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in outputs)
+        self.network = image_network(config.network, config.weights)
+        self.laterals = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in self.network.widths)
         self.smooth = nn.Conv2d(config.channels, config.channels, 3, padding=1)
         self.mean: Tensor
         self.deviation: Tensor
@@ -132,12 +117,7 @@ class ImageStudent(Student):
 
     def maps(self, images: Tensor) -> Tensor:
         """Features (V, channels, h / 4, w / 4) of images uint8 (V, 3, h, w)."""
-        net = self.network
-        x = net.pool(torch.relu(net.bn1(net.conv1((images.float() / 255 - self.mean) / self.deviation))))
-        levels = []
-        for stage in net.stages():
-            x = stage(x)
-            levels.append(x)
+        levels = self.network.levels((images.float() / 255 - self.mean) / self.deviation)
         out: Tensor | None = None
         for lateral, level in zip(reversed(self.laterals), reversed(levels), strict=True):
             told = lateral(level)

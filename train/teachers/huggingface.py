@@ -28,7 +28,7 @@ class HuggingFace(Teacher):
     """
 
     def __init__(self, folder: Path, output_stride: int) -> None:
-        network = _load(folder)
+        network = read_folder(f"teacher {folder}", folder)
         config = network.config
         if config.model_type == "resnet":
             channels, stride, multiple = config.hidden_sizes[-1], output_stride, 32
@@ -51,18 +51,19 @@ class HuggingFace(Teacher):
         return patches.transpose(1, 2).reshape(len(images), -1, rows, columns)
 
 
-def _load(folder: Path) -> Any:
+def read_folder(what: str, folder: Path) -> Any:
+    """The network that a folder holds, without what classifies; `what` it is begins the sentence of a `RecipeError`."""
     from transformers import AutoModel
 
     if not list(folder.glob("*.safetensors")):
-        raise RecipeError(f"teacher {folder}: no .safetensors file; other formats can run code and are not loaded")
+        raise RecipeError(f"{what}: no .safetensors file; other formats can run code and are not loaded")
     try:
         network, report = AutoModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
-        raise RecipeError(f"teacher {folder}: {error}") from error
+        raise RecipeError(f"{what}: {error}") from error
     problems = {
         "missing": [n for n in report["missing_keys"] if not n.startswith(_UNUSED)],
         "not in this network": [n for n in report["unexpected_keys"] if not n.startswith(_BESIDE)],
@@ -75,7 +76,7 @@ def _load(folder: Path) -> Any:
     ]
     if wrong:
         raise RecipeError(
-            f"teacher {folder}: the weights are not those of its config.json: {'; '.join(wrong)}. If they have their"
+            f"{what}: the weights are not those of its config.json: {'; '.join(wrong)}. If they have their"
             " authors' names (conv1.weight, patch_embed.proj.weight), give the file itself as the teacher's name"
         )
     return network
