@@ -19,6 +19,7 @@ from brickyard.shards.errors import RecipeError, UnfitSceneError
 from brickyard.shards.scene import DepthAxis, View
 from brickyard.shards.stream import Stream
 from brickyard.train.clouds import Cloud, read_cloud
+from brickyard.train.objectives.depth_clouds import depth_cloud, has_points
 from brickyard.train.objectives.view_rays import depth_rays, read_depth, read_image, usable_views
 from brickyard.train.rendering.network import SceneRenderer
 
@@ -129,7 +130,8 @@ def normals(seen: Float64, depth: Float32, eye: Float64) -> Float32:
 
 @dataclass(frozen=True, kw_only=True)
 class PosedCloud:
-    """A scene's points, what the network is shown of it, and its views, those that are rendered first."""
+    """A scene's points (of a clip without any, what its depth images show), what the network is shown of it, and its
+    views, those that are rendered first."""
 
     cloud: Cloud
     given: Any
@@ -163,7 +165,8 @@ def posed_clouds(
         except UnfitSceneError:
             return None
         shown = tuple(read_posed_view(sample, number, side) for number in order)
-        return PosedCloud(cloud=read_cloud(sample, ()), given=given, views=shown, rendered=count)
+        cloud = read_cloud(sample, ()) if has_points(sample.header) else depth_cloud(sample, usable)
+        return PosedCloud(cloud=cloud, given=given, views=shown, rendered=count)
 
     fields, found = (*network.fields, *FIELDS), 0
     stream = Stream(corpus, fields, batch=1, rows=rows, threads=threads, prepare=prepare, epochs=1, shuffle=False)

@@ -3,7 +3,7 @@
 Some views of a scene are looked at, others are rendered: a network of images encodes the former, its features are
 lifted into the volume (`train.rendering.lifting`), and from there on all is as in `train.objectives.ponder`. What is
 rendered is never looked at. The network of images is what is exported. With `points`, a student of points fills the
-volume as well; it is kept beside.
+volume as well; it is kept beside. A clip without points has the box of what its drawn depth images show.
 
 Source: Zhu et al., "PonderV2", T-PAMI 2025, arXiv 2310.08586 (multi-view input).
 """
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from brickyard.shards.errors import UnfitSceneError
+from brickyard.train.objectives.depth_clouds import depth_cloud, has_points
 from brickyard.train.objectives.objective import Loss
 from brickyard.train.objectives.ponder import Ponder, PonderObjective
 from brickyard.train.objectives.posed import PosedBatch, PosedScene, collate, prepare_views
@@ -116,6 +117,8 @@ class PonderViewsObjective(PonderObjective):
     def prepare(self, sample: Sample, rng: np.random.Generator) -> LookingScene:
         rendered, looked_at = drawn(sample.header, rng, self.config)
         cloud = None if self.points is None else self.points.read(sample)
+        if cloud is None and not has_points(sample.header):
+            cloud = depth_cloud(sample, sorted((*rendered, *looked_at)))
         seen = self.student.look(sample, looked_at, cloud)
         posed = prepare_views(sample, seen, rendered, rng, self.config)
         to_image = seen.to_image @ torch.from_numpy(np.linalg.inv(posed.move))
@@ -146,8 +149,9 @@ class PonderViewsObjective(PonderObjective):
 def choose(sample: Sample, rng: np.random.Generator, config: PonderViews) -> tuple[str, ...]:
     """The fields of a scene that `prepare` will read; raises `UnfitSceneError`."""
     rendered, looked_at = drawn(sample.header, rng, config)
-    images = [f"views/{number}/image" for number in looked_at]
-    return (*config.scene_fields, *images, *(f"views/{v}/{part}" for v in rendered for part in config.view_fields))
+    boxed = () if config.points or has_points(sample.header) else ("depth",)
+    looking = (f"views/{number}/{part}" for number in looked_at for part in ("image", *boxed))
+    return (*config.scene_fields, *looking, *(f"views/{v}/{part}" for v in rendered for part in config.view_fields))
 
 
 def drawn(header: SceneHeader, rng: np.random.Generator, config: PonderViews) -> tuple[list[int], list[int]]:

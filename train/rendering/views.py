@@ -1,6 +1,7 @@
 """Images with all that renders what they show: a scene's views in, pictures from elsewhere out.
 
-The box of a room is that of its points; nothing else of them is used, unless a student of points looks on as well.
+The box of a room is that of its points; nothing else of them is used, unless a student of points looks on as well. A
+clip without points has the box of what the depth images of the views that are looked at show.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from brickyard.shards.errors import UnfitSceneError
 from brickyard.train.clouds import Clouds, join_clouds
+from brickyard.train.objectives.depth_clouds import depth_cloud, has_points
+from brickyard.train.objectives.view_rays import usable_views
 from brickyard.train.rendering.lifting import lifted_volume
 from brickyard.train.rendering.network import SceneRenderer, encoded_rows
 from brickyard.train.rendering.renderer import Filled, Renderer, RendererConfig
@@ -83,15 +86,20 @@ class ViewRenderingNetwork(SceneRenderer):
     @property
     def fields(self) -> tuple[str, ...]:
         extra = () if self.points is None else self.points.fields
-        return tuple(dict.fromkeys((*self.images.fields, *extra)))
+        return tuple(dict.fromkeys((*self.images.fields, "views/*/depth", *extra)))
 
     def read(self, sample: Sample, held_out: Sequence[int]) -> PicturedCloud:
-        """All points, and views spread evenly over those that can be lifted and are not held out."""
+        """All points, and views spread evenly over those that can be lifted and are not held out; of those views, the
+        depth of a clip without points. Raises `UnfitSceneError`."""
         usable = [number for number in liftable_views(sample.header) if number not in set(held_out)]
         if not usable:
             raise UnfitSceneError("without the views that are held out, none is left that could be lifted")
+        looked_at = evenly_of(usable, self.images.config.views)
         cloud = None if self.points is None else self.points.read(sample)
-        return self.images.look(sample, evenly_of(usable, self.images.config.views), cloud)
+        if cloud is None and not has_points(sample.header):
+            measured = set(usable_views(sample.header, "depth"))
+            cloud = depth_cloud(sample, [number for number in looked_at if number in measured])
+        return self.images.look(sample, looked_at, cloud)
 
     def forward(self, clouds: Sequence[PicturedCloud]) -> Filled:
         inputs = () if self.points is None else self.points.inputs
