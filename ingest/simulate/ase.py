@@ -4,9 +4,9 @@
            trajectory.csv  ase_scene_language.txt  object_instances_to_classes.json
            semidense_points.csv.gz  semidense_observations.csv.gz
 
-A walk goes through one room. The camera is that of the release: its formula is inverted here by a table of the angle and
-fixed-point steps for what is tangential, not by the reader's Newton steps. Depth is along the ray, in millimetres; the
-near plane reads 100, what a ray does not meet 65535.
+A walk goes through one room. The camera is that of the release: its formula is inverted here by a table of the angle
+and fixed-point steps for what is tangential, not by the reader's Newton steps. Depth is along the ray, in millimetres;
+the near plane reads 100, what a ray does not meet 65535.
 """
 
 from __future__ import annotations
@@ -61,13 +61,14 @@ def write_ase(
         walk = WALKS[index % len(WALKS)] + index // len(WALKS)
         room = build_room(rng, list(ROOMS)[index % len(ROOMS)], spacing=0.3)
         offset = np.array([rng.uniform(-4, 4), rng.uniform(-4, 4), 0.0])
-        _write_walk(out / str(walk), truth / str(walk), room, offset, config.ase_frames, rng)
+        _write_walk((out / str(walk), truth / str(walk)), room, offset, config.ase_frames, rng)
         frames += config.ase_frames
         tick(index + 1, config.ase_walks)
     return {"walks": config.ase_walks, "frames": frames}
 
 
-def _write_walk(out: Path, truth: Path, room: Room, offset: Float64, count: int, rng: Rng) -> None:
+def _write_walk(folders: tuple[Path, Path], room: Room, offset: Float64, count: int, rng: Rng) -> None:
+    out, truth = folders
     for name in ("rgb", "depth", "instances"):
         (out / name).mkdir(parents=True, exist_ok=True)
     rays = _rays()

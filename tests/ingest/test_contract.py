@@ -366,6 +366,7 @@ def test_simulated_kitti_keeps_the_promises(tmp_path: Path) -> None:
 
 
 SAMPLES = [
+    ("ase", "ase"),
     ("kitti_object", "kitti/object"),
     ("kitti_odometry", "kitti/odometry/dataset"),
     ("kitti_raw", "kitti/raw"),
