@@ -21,6 +21,7 @@ from tests.benchmarks import (
     comparison_distillation,
     comparison_features,
     comparison_ponder,
+    comparison_rayzer,
     comparison_sonata,
     comparison_speed,
     raw_damage,
@@ -88,6 +89,7 @@ PAGES: dict[str, dict[str, Section]] = {
     "datasets.md": {"damage": damage, "readers": readers},
     "distillation.md": comparison_distillation.SECTIONS,
     "ponder.md": comparison_ponder.SECTIONS,
+    "rayzer.md": comparison_rayzer.SECTIONS,
     "sonata.md": comparison_sonata.SECTIONS,
 }
 
