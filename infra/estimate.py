@@ -90,7 +90,8 @@ def compare_splits(plan: Plan, recipe: Recipe) -> list[dict[str, Any]]:
     found = Counter((ref.dataset, ref.split) for ref in plan.refs)
     expected: Counter[tuple[str, str]] = Counter()
     for source in recipe.sources:
-        expected.update({(source.dataset, split): scenes for split, scenes in source.expected.items()})
+        wanted = {s: scenes for s, scenes in source.expected.items() if recipe.splits == "all" or s == "train"}
+        expected.update({(source.dataset, split): scenes for split, scenes in wanted.items()})
     names = list(dict.fromkeys(name for name, _ in [*found, *expected]))
     pairs = sorted(found.keys() | expected.keys(), key=lambda pair: (names.index(pair[0]), pair[1]))
     return [

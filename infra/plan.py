@@ -56,7 +56,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
         raise RecipeError(f"recipe {recipe.name!r} names no sources")
     listed = _Listed()
     for number, config in enumerate(recipe.sources):
-        _list_source(number, config, folder, listed)
+        _list_source(number, config, folder, listed, train_only=recipe.splits == "train")
     if not listed.refs:
         raise BrickyardError(f"no scene can be built; missing: {_sentence(listed.missing)}")
     _refuse_duplicates(listed.refs)
@@ -75,11 +75,11 @@ class _Listed:
     notices: list[Quarantined] = field(default_factory=list)
 
 
-def _list_source(number: int, config: SourceConfig, folder: Path, listed: _Listed) -> None:
+def _list_source(number: int, config: SourceConfig, folder: Path, listed: _Listed, *, train_only: bool) -> None:
     """Add the scenes of one source, and what its store could not list."""
     source, options = config.resolve()
     where, before = f"sources[{number}] ({config.dataset})", len(listed.notices)
-    store, found, failed = None, 0, None
+    store, found, others, failed = None, 0, 0, None
     try:
         store = Store(source_root(config, folder))
         if not store.exists():
@@ -87,6 +87,9 @@ def _list_source(number: int, config: SourceConfig, folder: Path, listed: _Liste
         for item in source.plan(store, options):
             if isinstance(item, Notice):
                 listed.notices.append(Quarantined(item.key, item.reason))
+                continue
+            if train_only and isinstance(item, SceneRef) and item.split != "train":
+                others += 1
                 continue
             if config.limit is not None and found >= config.limit:
                 break
@@ -102,6 +105,8 @@ def _list_source(number: int, config: SourceConfig, folder: Path, listed: _Liste
         failed = f"its plan ends in an error, after {found:,} scenes: {reason(problem)}"
     unlisted = [] if store is None else sorted(store.unlisted.items())
     listed.notices += [Quarantined(f"{config.dataset}/{place}", why) for place, why in unlisted]
+    if not found and others and failed is None:
+        failed = f'none of its {others:,} scenes is of the split "train", which the recipe\'s `splits` asks for'
     if not found and failed is None:
         seen = listed.notices[before:]
         if not seen:

@@ -87,6 +87,7 @@ class Recipe:
     Attributes:
         name: shown in reports.
         sources: raw datasets, in the order their scenes stand in the corpus.
+        splits: "all", or "train": then scenes of other splits are not planned, as if they were not there.
         curate: what is worked out of the raw data before scenes are written.
         shards: how scenes become shards.
         train, evaluate: read by the verbs of these names.
@@ -94,6 +95,7 @@ class Recipe:
 
     name: str
     sources: tuple[SourceConfig, ...] = ()
+    splits: Literal["all", "train"] = "all"
     curate: CurateConfig = field(default_factory=CurateConfig)
     shards: ShardsConfig = field(default_factory=ShardsConfig)
     train: Deferred = field(default_factory=Deferred)
@@ -144,6 +146,7 @@ def build_config(recipe: Recipe) -> dict[str, Any]:
             ],
             "curate": dump(recipe.curate),
             "shards": dump(recipe.shards),
+            **({} if recipe.splits == "all" else {"splits": recipe.splits}),  # so that older builds stay what they are
         }
     )
     return config

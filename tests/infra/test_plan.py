@@ -23,6 +23,7 @@ from tests.worlds import toy_scene
 @dataclass(frozen=True, kw_only=True)
 class Options:
     scenes: int = 2
+    held_out: int = 0
     missing: int = 0
     notices: int = 0
     cut: bool = False
@@ -33,7 +34,8 @@ def plan(store: Store, options: Options) -> Iterator[SceneRef | Missing]:
     """Scenes by number, then whatever the options ask for."""
     list(store.walk())
     for i in range(options.scenes):
-        yield SceneRef(dataset="toy", scene_id=f"scene-{i:03d}", split="train", sequence=f"walk-{i // 4}",
+        split = "val" if i < options.held_out else "train"
+        yield SceneRef(dataset="toy", scene_id=f"scene-{i:03d}", split=split, sequence=f"walk-{i // 4}",
                        root=store.uri, files={}, details={"cut": options.cut},
                        points_estimate=1_234_567, bytes_estimate=1000)  # fmt: skip
     for i in range(options.missing):
@@ -107,6 +109,18 @@ def test_a_source_that_cannot_be_planned_costs_only_itself(folder: Path, fails: 
     ) as raised:
         planned(folder, {"scenes": 0, "fails": fails}, {"scenes": 0, "missing": 1, "fails": fails})
     assert not isinstance(raised.value, RecipeError)
+
+
+def test_one_word_leaves_all_splits_but_train_out(folder: Path) -> None:
+    path = Path(write(folder, {"scenes": 5, "held_out": 2}))
+    whole = make_plan(*load_recipe(path))
+    train = make_plan(*load_recipe(path, ["splits=train"]))
+    assert [ref.scene_id for ref in whole.refs][2:] == [ref.scene_id for ref in train.refs]
+    assert train.fingerprint["config"]["splits"] == "train" and "splits" not in whole.fingerprint["config"]
+    few = make_plan(*load_recipe(path, ["splits=train", "sources.0.limit=2"]))
+    assert [ref.scene_id for ref in few.refs] == ["scene-002", "scene-003"], "a limit counts what is taken"
+    with pytest.raises(BrickyardError, match=r'none of its 2 scenes is of the split "train"'):
+        make_plan(*load_recipe(Path(write(folder, {"scenes": 2, "held_out": 2})), ["splits=train"]))
 
 
 def test_a_mistake_of_the_recipe_is_no_loss(folder: Path) -> None:
