@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_written_is_named(home: Path) -> None:
     (home / "file").write_text("in the way")
     code, result, text = brickyard(home, "build", "recipe.yaml", "--out", "file/corpus", "--in-process")
     assert code == 1
-    assert "file/corpus" in result["error"]
+    assert "/file" in result["error"]
     assert "Traceback" not in text
 
 

@@ -23,8 +23,8 @@ from tests.infra.test_job_watched import until
 SERVER = """
 import sys
 import ray
-found = ray.init(include_dashboard=True, dashboard_host="127.0.0.1", num_cpus=2, _node_ip_address="127.0.0.1",
-                 object_store_memory=128 << 20, dashboard_port=0, log_to_driver=False,
+found = ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=0, num_cpus=2,
+                 _node_ip_address="127.0.0.1", object_store_memory=128 << 20, log_to_driver=False,
                  _system_config={"metrics_report_interval_ms": 1000})
 print(found.dashboard_url, ray.nodes()[0]["MetricsExportPort"], flush=True)
 sys.stdin.read()

@@ -126,8 +126,8 @@ def test_a_real_room_leaves_and_comes_back(tmp_path: Path, samples: Path) -> Non
     refs = [ref for ref in source.plan(store, source.options(frames_every=1)) if isinstance(ref, SceneRef)]
     scene = next(scene for scene in map(source.read, refs) if scene.points is not None and scene.points.semantic)
     start_build(Store(tmp_path / "a"), {})
-    commit_task(Store(tmp_path / "a"), 0, "x", [encode_scene(scene)], [])
-    finish_build(Store(tmp_path / "a"), 1, "x", [], {})
+    commit_task(Store(tmp_path / "a"), 0, fingerprint_digest({}), [encode_scene(scene)], [])
+    finish_build(Store(tmp_path / "a"), 1, fingerprint_digest({}), [], {})
     assert export_pointcept(Corpus.open(tmp_path / "a"), Store(tmp_path / "out"))["scenes"] == 1
     back = build(tmp_path / "b", tmp_path / "out", PointceptOptions()).scene(0)
     assert scene.points is not None and back.points is not None and len(back.points) > 50_000
