@@ -25,6 +25,7 @@ from brickyard.shards.uri import redact
 RECIPE = "recipe.yaml"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _ANSWER_S = 60.0
+_NO_AGENT = "No available agent"
 _INSTEAD = "give them to the nodes by their environment, files or role"
 
 
@@ -59,11 +60,17 @@ def submit_build(client: Any, recipe: str, out: str, flags: Sequence[str]) -> st
     words = ["python", "-m", "brickyard.infra.cli", "build", RECIPE, "--out", out, "--address", "auto", *flags]
     with distribution_folder() as folder:
         (folder / RECIPE).write_text(recipe, encoding="utf-8")
-        with _told():
-            job: str = client.submit_job(
-                entrypoint=shlex.join(words), runtime_env={"working_dir": str(folder)}, metadata={"out": out}
-            )
-    return job
+        deadline = time.monotonic() + _ANSWER_S
+        while True:
+            try:
+                with _told():
+                    job: str = client.submit_job(
+                        entrypoint=shlex.join(words), runtime_env={"working_dir": str(folder)}, metadata={"out": out}
+                    )
+                return job
+            except BrickyardError as problem:  # the server answers before the agent that starts jobs has started
+                if _NO_AGENT not in str(problem) or time.monotonic() > deadline:
+                    raise
 
 
 def connect(address: str) -> Any:

@@ -58,16 +58,17 @@ def refuse_other_code(ray: Any, code: Code, curation: CurateConfig) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0, max_retries=1)(code_here)
-    asked = {
-        node["NodeManagerHostname"]: ask.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(list(code), curation)
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    for host, answer in asked.items():
+    asked = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answer = ask.options(scheduling_strategy=there).remote(list(code), curation)
+            asked.append((node["NodeManagerHostname"], answer))
+    for host, answer in asked:
         try:
             found = ray.get(answer, timeout=_ASKED_S)
+        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+            continue  # it has died since it was listed, and will make nothing
         except ray.exceptions.RayError as problem:
             cause = getattr(problem, "cause", None) or problem
             raise BrickyardError(

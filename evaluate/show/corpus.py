@@ -37,8 +37,8 @@ _TERMS = {
     "LicenseRef-Structured3D": "Structured3D terms of use: research only, under a signed form; not to be passed on.",
     "LicenseRef-Apple-ARKitScenes": "Apple's ARKitScenes terms: non-commercial research; passed on only under the same "
     "notice. Ask before any commercial use.",
-    "LicenseRef-Aria-ASE": "Aria Synthetic Environments Dataset License: research, accepted at sign-up; not to be passed "
-    "on.",
+    "LicenseRef-Aria-ASE": "Aria Synthetic Environments Dataset License: research, accepted at sign-up; not to be "
+    "passed on.",
     "CC0-1.0": "Public domain: any use. Simulated worlds are under it.",
     "Apache-2.0": "Any use; keep notices.",
     "MIT": "Any use; keep the notice.",

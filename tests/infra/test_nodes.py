@@ -40,12 +40,22 @@ def test_what_is_brought_runs_from_its_folder_with_its_sources() -> None:
     assert int(count) >= 12
 
 
+class Unschedulable(RuntimeError):
+    """Raised by Ray where the asked node is not there any more."""
+
+
+class NodeDied(RuntimeError):
+    """Raised by Ray where it died while it was asked."""
+
+
 class FakeRay:
     """Nodes that answer with the code they are given."""
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers = answers
-        self.exceptions = SimpleNamespace(RayError=RuntimeError)
+        self.exceptions = SimpleNamespace(
+            RayError=RuntimeError, TaskUnschedulableError=Unschedulable, NodeDiedError=NodeDied
+        )
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "NodeID": f"{n:056x}", "NodeManagerHostname": n_} for n, n_ in enumerate(self.answers)]
@@ -65,6 +75,14 @@ def test_nodes_with_the_same_code_are_taken() -> None:
     pytest.importorskip("ray")
     code = code_here(KITTI, CurateConfig())
     refuse_other_code(FakeRay({"a": code, "b": code}), code, CurateConfig())
+
+
+def test_a_node_that_has_died_since_is_not_asked_again() -> None:
+    pytest.importorskip("ray")
+    code = code_here(KITTI, CurateConfig())
+    refuse_other_code(FakeRay({"a": Unschedulable("gone"), "b": NodeDied("gone"), "c": code}), code, CurateConfig())
+    with pytest.raises(BrickyardError, match="node c has other code"):
+        refuse_other_code(FakeRay({"a": Unschedulable("gone"), "c": {}}), code, CurateConfig())
 
 
 def test_a_node_with_another_library_is_named() -> None:
