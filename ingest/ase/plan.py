@@ -1,8 +1,11 @@
-"""Lists the walks of a download: folders that are numbers below the root, each with its `trajectory.csv`.
+"""Lists the walks of a download: folders that are numbers below the root, each with its `trajectory.csv`, and zips.
+
+    0/   1/   ...   train_chunk_0000012.zip   which holds the walks 120 to 129, as long as nobody unpacks it
 
 There are 100,000 walks of a thousand files each, and no list of them. So a walk's own folders are not looked into: the
-reader sees which frames are there. The release has no split; all of it is called "train". Sonata took 90,000 walks and
-10,000 for validation by a rule that was not published; `split: hashed` is ours: a tenth, by a digest of the number.
+reader sees which frames are there; nor are zips opened, so that planning ten thousand of them is one listing. The
+release has no split; all of it is called "train". Sonata took 90,000 walks and 10,000 for validation by a rule that was
+not published; `split: hashed` is ours: a tenth, by a digest of the number.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Literal
 
 import xxhash
 
+from brickyard.ingest.ase.tables import POINTS, TRAJECTORY
 from brickyard.ingest.source import Missing, Notice, SceneRef
 from brickyard.shards.errors import RawDataError, RecipeError
 from brickyard.shards.storage import Store
@@ -23,9 +27,10 @@ DATASET = "ase"
 WALKS = 100_000
 ROW_BYTES, FRAME_BYTES = 140, 260_000
 """About: a row of a trajectory; colour, depth and instances of a frame."""
-POINTS_PER_FRAME = 12_000
-"""At 2 cm, of a walk as a whole."""
-_NUMBER, _ARCHIVE = re.compile(r"0|[1-9][0-9]{0,4}"), re.compile(r".*\.zip")
+POINTS_PER_FRAME, POINTS_SEMIDENSE = 12_000, 100_000
+"""About: at 2 cm, of a walk as a whole; of the map of a walk in a zip."""
+PER_ZIP = 10
+_NUMBER, _ZIP = re.compile(r"0|[1-9][0-9]{0,4}"), re.compile(r"train_chunk_(\d{7})\.zip")
 _AT_A_TIME = 32
 
 
@@ -77,38 +82,44 @@ def plan(store: Store, options: ASEOptions) -> Iterator[SceneRef | Missing]:
     """All walks by their numbers.
 
     Yields a `Missing` for a walk without its trajectory or, if asked for, its semi-dense points, a `Notice` for zips
-    that were not unpacked. Raises `RawDataError` if there is no walk.
+    whose names do not say what they hold. Raises `RawDataError` if there is no walk.
     """
-    names = store.list()
-    folders = [name.rstrip("/") for name in names if name.endswith("/")]
-    walks = sorted((name for name in folders if _NUMBER.fullmatch(name)), key=int)
-    for name in names:
-        if _ARCHIVE.fullmatch(name):
-            yield Notice(dataset=DATASET, scene_id=name, reason="zips are not read: unpack them")
+    folders = {name[:-1] for name in store.list() if name.endswith("/") and _NUMBER.fullmatch(name[:-1])}
+    zips: dict[int, tuple[str, int]] = {}
+    for name, size in sorted(store.sizes().items()):
+        if match := _ZIP.fullmatch(name):
+            zips[int(match[1])] = name, size
+        elif name.endswith(".zip"):
+            reason = "it is not read: its name is not train_chunk_0000000.zip or the like, so unpack it"
+            yield Notice(dataset=DATASET, scene_id=name, reason=reason)
+    packed = {str(walk) for chunk in zips for walk in range(chunk * PER_ZIP, (chunk + 1) * PER_ZIP)}
+    walks = sorted(folders | packed, key=int)
     if not walks:
         raise RawDataError(
             "no walk of Aria Synthetic Environments is here", dataset=DATASET, path=store.uri,
-            hint="the root holds folders 0, 1, 2, ..., each with a trajectory.csv",
+            hint=f"the root holds folders 0, 1, 2, ..., each with a {TRAJECTORY}, or train_chunk_0000000.zip, ...",
         )  # fmt: skip
-    roles = {"trajectory": "trajectory.csv"}
-    if options.points == "semidense":
-        roles["points"] = "semidense_points.csv.gz"
+    roles = {"trajectory": TRAJECTORY} | ({"points": POINTS} if options.points == "semidense" else {})
     settings = asdict(options)
 
     def look(walk: str) -> SceneRef | Missing:
-        files = {role: f"{walk}/{name}" for role, name in roles.items()}
+        files = {role: f"{walk}/{name}" for role, name in roles.items()} if walk in folders else {}
         sizes = {role: store.size(path) for role, path in files.items()}
-        absent = [roles[role] for role, size in sizes.items() if size is None]
-        if absent:
-            return Missing(
-                dataset=DATASET, scene_id=walk, reason=f"{' and '.join(absent)} not there; download it again"
-            )
-        frames = max(1, (sizes["trajectory"] or 0) // ROW_BYTES // options.every)
-        count = (sizes["points"] or 0) // 40 if "points" in sizes else frames * POINTS_PER_FRAME
+        there = {role: size for role, size in sizes.items() if size is not None}
+        archive, packed_bytes = zips.get(int(walk) // PER_ZIP, (None, 0))
+        if archive is None and len(there) < len(roles):
+            absent = " and ".join(name for role, name in roles.items() if role not in there)
+            return Missing(dataset=DATASET, scene_id=walk, reason=f"{absent} not there; download it again")
+        share = packed_bytes // PER_ZIP
+        rows = there["trajectory"] // ROW_BYTES if "trajectory" in there else share // FRAME_BYTES
+        frames = max(1, rows // options.every)
+        dense = there["points"] // 40 if "points" in there else POINTS_SEMIDENSE
         return SceneRef(
             dataset=DATASET, scene_id=walk, split=split_of(walk, options.split), sequence=walk, root=store.uri,
-            files=files, details={"options": settings}, points_estimate=count,
-            bytes_estimate=sum(size or 0 for size in sizes.values()) + frames * FRAME_BYTES,
+            files={role: files[role] for role in there} | ({} if archive is None else {"zip": archive}),
+            details={"options": settings},
+            points_estimate=dense if options.points == "semidense" else frames * POINTS_PER_FRAME,
+            bytes_estimate=sum(there.values()) + frames * FRAME_BYTES,
         )  # fmt: skip
 
     if store.local:

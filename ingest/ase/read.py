@@ -18,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brickyard.ingest.agreement import agreement
+from brickyard.ingest.archived import ArchivedFiles
 from brickyard.ingest.ase.camera import DISTORTION, INTRINSICS, RADIUS, SIZE
 from brickyard.ingest.ase.tables import (
+    POINTS,
     TAXONOMY,
+    TRAJECTORY,
     Trajectory,
     read_names,
     read_semidense,
@@ -29,7 +32,7 @@ from brickyard.ingest.ase.tables import (
 from brickyard.ingest.ase.upright import quarter_turns
 from brickyard.ingest.clips import spread_evenly
 from brickyard.ingest.images import image_error, image_header
-from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.ingest.source import SceneRef
 from brickyard.ingest.surfaces import NORMALS, first_in_cells, surface
 from brickyard.shards.cameras import rays
 from brickyard.shards.errors import ImageError, RawDataError, SceneError
@@ -74,16 +77,19 @@ def read(ref: SceneRef) -> Scene:
     Returns a validated Scene. Points have colour, normals, classes ("ase43") and instances, unless they are the
     semi-dense ones. Raises `RawDataError` for a walk without a usable frame, and where frames contradict each other.
     """
-    files, options, dropped = RawFiles(ref), ref.details["options"], Counter[str]()
+    files, options, dropped = ArchivedFiles(ref), ref.details["options"], Counter[str]()
+    trajectory_path, points_path = (f"{ref.scene_id}/{name}" for name in (TRAJECTORY, POINTS))
     try:
-        trajectory = read_trajectory(files, ref.files["trajectory"], dropped)
+        if "zip" in ref.files:
+            files.open_zip(ref.files["zip"], within=ref.scene_id)
+        trajectory = read_trajectory(files, trajectory_path, dropped)
         classes = _classes(files, ref, dropped)
         frames = _read_frames(files, ref, trajectory, options, dropped)
         _check(files, ref, frames, options)
         place = next(iter(frames)).pose[:3, 3] if frames else np.nanmean(trajectory.world_from_camera[:, :3, 3], axis=0)
         origin = np.array([*np.rint(place[:2]), 0.0])
         if options["points"] == "semidense":
-            xyz = read_semidense(files, ref.files["points"], options, dropped)
+            xyz = read_semidense(files, points_path, options, dropped)
             points = Points(xyz=(xyz.astype(np.float64) - origin).astype(np.float32))
         else:
             points = _fused(frames, classes, origin, options, dropped)
@@ -91,7 +97,8 @@ def read(ref: SceneRef) -> Scene:
     finally:
         files.store.close()
     if not len(points):
-        raise files.error(ref.files.get("points", f"{ref.scene_id}/depth"), "no pixel of it became a point")
+        where = points_path if options["points"] == "semidense" else f"{ref.scene_id}/depth"
+        raise files.error(where, "nothing of it became a point")
     world_from_scene = np.eye(4)
     world_from_scene[:3, 3] = origin
     scene = Scene(
@@ -108,19 +115,19 @@ def read(ref: SceneRef) -> Scene:
     try:
         return scene.validate()
     except SceneError as wrong:
-        raise files.error(ref.files["trajectory"], str(wrong)) from wrong
+        raise files.error(trajectory_path, str(wrong)) from wrong
 
 
-def _classes(files: RawFiles, ref: SceneRef, dropped: Counter[str]) -> NDArray[np.int16] | None:
+def _classes(files: ArchivedFiles, ref: SceneRef, dropped: Counter[str]) -> NDArray[np.int16] | None:
     path = f"{ref.scene_id}/{NAMES}"
-    if files.store.size(path) is None:
+    if not files.has(path):
         dropped[f"walk without its {NAMES}"] += 1
         return None
     return read_names(files, path, dropped)
 
 
 def _read_frames(
-    files: RawFiles, ref: SceneRef, trajectory: Trajectory, options: dict[str, Any], dropped: Counter[str]
+    files: ArchivedFiles, ref: SceneRef, trajectory: Trajectory, options: dict[str, Any], dropped: Counter[str]
 ) -> list[_Frame]:
     """The chosen frames that are whole; raises the first problem if none is and points are to come from them."""
     names = {kind: _listed(files, ref.scene_id, kind) for kind in _FOLDERS}
@@ -145,17 +152,17 @@ def _read_frames(
     return frames
 
 
-def _listed(files: RawFiles, walk: str, kind: str) -> dict[int, str]:
+def _listed(files: ArchivedFiles, walk: str, kind: str) -> dict[int, str]:
     folder, pattern = _FOLDERS[kind]
     found = {}
-    for name in files.store.list(f"{walk}/{folder}"):
+    for name in files.listing(f"{walk}/{folder}"):
         if match := pattern.fullmatch(name):
             found[int(match[1])] = f"{walk}/{folder}/{name}"
     return found
 
 
 def _read_frame(
-    files: RawFiles, number: int, names: dict[str, dict[int, str]], trajectory: Trajectory, dropped: Counter[str]
+    files: ArchivedFiles, number: int, names: dict[str, dict[int, str]], trajectory: Trajectory, dropped: Counter[str]
 ) -> _Frame:
     path = names["rgb"][number]
     data = files.read(path, MAX_IMAGE)
@@ -184,7 +191,7 @@ def _read_frame(
     return _Frame(number, view, color, instance)
 
 
-def _square(files: RawFiles, path: str, size: tuple[int, int]) -> None:
+def _square(files: ArchivedFiles, path: str, size: tuple[int, int]) -> None:
     if size != (SIZE, SIZE):
         raise files.error(
             path, f"{size[0]}x{size[1]} pixels, the camera has {SIZE}x{SIZE}",
@@ -192,7 +199,7 @@ def _square(files: RawFiles, path: str, size: tuple[int, int]) -> None:
         )  # fmt: skip
 
 
-def _grey(files: RawFiles, path: str) -> NDArray[Any]:
+def _grey(files: ArchivedFiles, path: str) -> NDArray[Any]:
     """uint16 (704, 704)."""
     data = files.read(path, MAX_IMAGE)
     header = image_header(files, path, data, expected="png")
@@ -205,7 +212,7 @@ def _grey(files: RawFiles, path: str) -> NDArray[Any]:
         raise image_error(files, path, problem, "png") from None
 
 
-def _check(files: RawFiles, ref: SceneRef, frames: list[_Frame], options: dict[str, Any]) -> None:
+def _check(files: ArchivedFiles, ref: SceneRef, frames: list[_Frame], options: dict[str, Any]) -> None:
     """Refuse walks whose frames contradict each other, or whose colours are turned against their depth."""
     least = options["min_agreement"]
     if not least or not frames:

@@ -20,6 +20,7 @@ from brickyard.shards.scene import UNLABELLED, Float32, Float64
 from brickyard.shards.taxonomy import taxonomy
 
 TAXONOMY = "ase43"
+TRAJECTORY, POINTS = "trajectory.csv", "semidense_points.csv.gz"
 MAX_TRAJECTORY, MAX_NAMES, MAX_PACKED, MAX_POINTS_TEXT = 64 << 20, 4 << 20, 256 << 20, 2 << 30
 MAX_INSTANCE = 65535
 _POSE = ("tx_world_device", "ty_world_device", "tz_world_device",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from brickyard.ingest.images import image_error
 from brickyard.ingest.source import RawFiles, SceneRef
 from brickyard.ingest.structured3d.names import Wanted
-from brickyard.ingest.structured3d.volumes import Member, read_member
+from brickyard.ingest.zips import Member, read_member
 from brickyard.shards.errors import ImageError, RawDataError
 from brickyard.shards.images import ImageHeader, decode, inspect, load
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brickyard.ingest.structured3d.names import PLACE, Wanted
-from brickyard.ingest.structured3d.volumes import Member, VolumeError, list_members
+from brickyard.ingest.zips import Member, VolumeError, list_members
 from brickyard.shards.storage import Store
 
 PER_VOLUME = 200

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import time
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from brickyard.ingest.ase.camera import DEVICE_FROM_CAMERA
 from brickyard.ingest.ase.plan import split_of
 from brickyard.ingest.ase.upright import quarter_turns
 from brickyard.ingest.contract import assert_source_ok
+from brickyard.ingest.sameness import first_difference
 from brickyard.ingest.simulate import SimulationConfig, simulate
 from brickyard.ingest.source import Missing, Notice, SceneRef, find_source
 from brickyard.shards.errors import RawDataError, RecipeError
@@ -244,16 +246,55 @@ def test_plans(world: Path, tmp_path: Path) -> None:
     assert [ref.scene_id for ref in found] == ["0", "7"]
     (tmp_path / "12").mkdir()
     (tmp_path / "007").mkdir()
-    (tmp_path / "train_chunk_0000000.zip").write_bytes(b"PK")
+    (tmp_path / "walks.zip").write_bytes(b"PK")
     found = refs(tmp_path)
     assert [type(item) for item in found] == [Notice, Missing]
-    assert "trajectory.csv not there" in found[1].reason
+    assert "unpack it" in found[0].reason and "trajectory.csv not there" in found[1].reason
     with pytest.raises(RawDataError, match="no walk of Aria Synthetic Environments"):
         refs(world)
     with pytest.raises(RecipeError, match="grid_m"):
         SOURCE.options(grid_m=5)
     shares = Counter(split_of(str(walk), "hashed") for walk in range(20_000))
     assert 0.09 < shares["val"] / 20_000 < 0.11 and split_of("0", "published") == "train"
+
+
+@pytest.mark.parametrize("points", ["fused", "semidense"])
+@pytest.mark.parametrize("prefix", ["", "./", "train/"])
+def test_zips_stay_packed(world: Path, tmp_path: Path, points: str, prefix: str) -> None:
+    whole = SOURCE.read(next(ref for ref in refs(world / "ase", points=points) if ref.scene_id == WALK))
+    pack(world / "ase", tmp_path / "train_chunk_0000000.zip", prefix)
+    found = refs(tmp_path, points=points)
+    assert [ref.scene_id for ref in found] == [str(walk) for walk in range(10)]
+    packed = SOURCE.read(found[int(WALK)])
+    assert first_difference(whole.points, packed.points) is None and packed.dropped == whole.dropped
+    assert all(first_difference(a, b) is None for a, b in zip(whole.views, packed.views, strict=True))
+    with pytest.raises(RawDataError, match=r"1/trajectory\.csv: file is missing"):
+        SOURCE.read(found[1])
+
+
+def test_a_walk_that_was_not_unpacked_to_its_end_is_completed_from_its_zip(world: Path, tmp_path: Path) -> None:
+    pack(world / "ase", tmp_path / "train_chunk_0000000.zip")
+    shutil.copytree(world / "ase" / WALK, tmp_path / WALK)
+    shutil.rmtree(tmp_path / WALK / "depth")
+    whole, mended = (
+        SOURCE.read(next(ref for ref in refs(root) if ref.scene_id == WALK)) for root in (world / "ase", tmp_path)
+    )
+    assert first_difference(whole.points, mended.points) is None
+
+
+def test_a_cut_zip_is_refused(world: Path, tmp_path: Path) -> None:
+    path = tmp_path / "train_chunk_0000000.zip"
+    pack(world / "ase", path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(RawDataError, match=r"train_chunk_0000000\.zip: .*no directory"):
+        SOURCE.read(refs(tmp_path)[0])
+
+
+def pack(root: Path, path: Path, prefix: str = "") -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(root.rglob("*")):
+            if file.is_file() and file.relative_to(root).parts[0].isdecimal():
+                archive.write(file, prefix + str(file.relative_to(root)))
 
 
 def test_many_walks_are_planned_quickly(tmp_path: Path) -> None:

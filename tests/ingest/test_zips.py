@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brickyard.ingest.source import RawFiles, SceneRef
-from brickyard.ingest.structured3d.volumes import Member, VolumeError, list_members, read_member
+from brickyard.ingest.zips import Member, VolumeError, list_members, read_member
 from brickyard.shards.errors import RawDataError
 from brickyard.shards.storage import Store
 
