@@ -16,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brickyard.shards import codecs
+from brickyard.shards.annotations import FIELD as ANNOTATIONS
+from brickyard.shards.annotations import MAX_BYTES as MAX_ANNOTATIONS
+from brickyard.shards.annotations import annotation_bytes
 from brickyard.shards.codecs import Compressor, Spec
 from brickyard.shards.documents import Every, Maybe, OneOf, check_document, read_document
 from brickyard.shards.errors import NONSENSE, CorruptDataError, SceneError
@@ -88,6 +91,8 @@ def encode_scene(scene: Scene, compressor: Compressor = "zstd") -> EncodedScene:
     for number, view in enumerate(scene.views):
         header["views"].append(_view_header(view))
         fields.update({f"views/{number}/{k}": v for k, v in _encode_view(view, compressor).items()})
+    if scene.annotations:
+        fields[ANNOTATIONS] = codecs.encode_array(annotation_bytes(scene.annotations), compressor)
     header["fields"] = {name: spec for name, (_, spec) in fields.items()}
     return EncodedScene(
         identity=scene.identity,
@@ -313,6 +318,10 @@ def decode_scene(header: SceneHeader, read: Callable[[str], Any]) -> Scene:
             intensity_unit=header.points["intensity_unit"],
             **plain,
         )
+    annotations = {}
+    if ANNOTATIONS in header.fields:
+        text = bytes(read(ANNOTATIONS))
+        annotations = read_document(text, "its annotations", most=MAX_ANNOTATIONS, error=ValueError)
     return Scene(
         identity=header.identity,
         world_from_scene=header.world_from_scene,
@@ -320,6 +329,7 @@ def decode_scene(header: SceneHeader, read: Callable[[str], Any]) -> Scene:
         part=header.part,
         points=points,
         views=tuple(_decode_view(header, number, read) for number in range(len(header.views))),
+        annotations=annotations,
         dropped=header.dropped,
     )
 

@@ -32,7 +32,7 @@ Annotate = Callable[[int], Mapping[str, tuple[bytes, Spec]]]
 Progress = Callable[[int, int], None]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_TAKEN = ("points", "views", "header")
+_TAKEN = ("points", "views", "header", "annotations")
 
 
 def layer_store(store: Store, name: str) -> Store:

@@ -260,6 +260,7 @@ class Scene:
         part: of which larger scene this is a part; None if it is whole.
         points: None for a clip.
         views: cameras of a sweep, frames of a scan, or frames of a clip in time order.
+        annotations: name -> JSON value: boxes, layouts and the like, see `shards.annotations`.
         dropped: what the reader or curation left out and how often, such as {"invalid pose": 1}; never silent.
     """
 
@@ -269,6 +270,7 @@ class Scene:
     part: Part | None = None
     points: Points | None = None
     views: tuple[View, ...] = ()
+    annotations: Mapping[str, Any] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     def validate(self) -> Scene:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from brickyard.shards.annotations import annotation_bytes
 from brickyard.shards.errors import SceneError
 from brickyard.shards.lenses import LENSES
 from brickyard.shards.scene import (
@@ -28,6 +29,10 @@ def check_scene(scene: Scene) -> None:
     check.that(scene.identity.domain in get_args(Domain), f"unknown domain {scene.identity.domain!r}")
     check.that(_is_time(scene.identity.timestamp_ns), "timestamp_ns must be an int or None")
     check.rigid("world_from_scene", scene.world_from_scene)
+    try:
+        annotation_bytes(scene.annotations)
+    except ValueError as problem:
+        check.that(False, str(problem))
     if scene.part is not None:
         _validate_part(check, scene.part)
     if scene.points is not None:

@@ -1,4 +1,4 @@
-"""3D boxes of an annotation as labels of the points inside of them: the contract has no place for the boxes themselves.
+"""3D boxes of an annotation: kept as they are, and as labels of the points inside of them.
 
     {"data": [{"uid", "label", "segments": {"obbAligned": {"centroid", "axesLengths", "normalizedAxes"}}}, ...]}
 
@@ -31,16 +31,16 @@ SKIPPED = "annotation that its makers skipped"
 UNKNOWN = "box of a class that is not among the 17"
 EMPTY = "box without any point"
 SEVERAL = "point in several boxes: it belongs to the smallest"
-LOST = "the boxes themselves: kept as labels of the points inside of them"
 
 
 class Box(NamedTuple):
-    """centre float64 (3,), lengths float64 (3,), axes float64 (3, 3) as rows; class id."""
+    """centre float64 (3,), lengths float64 (3,), axes float64 (3, 3) as rows; class id, and what the file says."""
 
     centre: Float64
     lengths: Float64
     axes: Float64
     label: int
+    name: str
 
 
 class Labels(NamedTuple):
@@ -50,8 +50,8 @@ class Labels(NamedTuple):
     instance: NDArray[np.int32]
 
 
-def read_labels(files: RawFiles, path: str, xyz: Float32, dropped: Counter[str]) -> Labels | None:
-    """Labels of points (N, 3) by the boxes; None where the annotation was skipped.
+def read_boxes(files: RawFiles, path: str, dropped: Counter[str]) -> list[Box] | None:
+    """The boxes of a capture, in the order of the file; None where the annotation was skipped.
 
     Raises:
         RawDataError: the file is not as documented.
@@ -68,7 +68,7 @@ def read_labels(files: RawFiles, path: str, xyz: Float32, dropped: Counter[str])
     if table.get("skipped"):
         dropped[SKIPPED] += 1
         return None
-    return inside(boxes, xyz, dropped)
+    return boxes
 
 
 def _box(entry: Any) -> Box:
@@ -80,7 +80,21 @@ def _box(entry: Any) -> Box:
     if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-2) or lengths.min() < 0 or np.abs(values[:2]).max() > 1000:
         raise ValueError(f"the box of {str(label)[:40]!r} is none in metres with axes at right angles")
     classes, name = taxonomy(TAXONOMY).classes, _SEPARATOR.sub("_", str(label))
-    return Box(centre, lengths, axes, classes.index(name) if name in classes else UNLABELLED)
+    return Box(centre, lengths, axes, classes.index(name) if name in classes else UNLABELLED, str(label))
+
+
+def annotation(boxes: list[Box]) -> list[dict[str, Any]]:
+    """As in `shards.annotations`; `instance` is the place in the file + 1."""
+    return [
+        {
+            "label": box.name,
+            "instance": number + 1,
+            "center": box.centre.tolist(),
+            "size": box.lengths.tolist(),
+            "rotation": box.axes.T.tolist(),
+        }
+        for number, box in enumerate(boxes)
+    ]
 
 
 def inside(boxes: list[Box], xyz: Float32, dropped: Counter[str]) -> Labels:
@@ -98,8 +112,6 @@ def inside(boxes: list[Box], xyz: Float32, dropped: Counter[str]) -> Labels:
             dropped[EMPTY] += 1
         if box.label == UNLABELLED:
             dropped[UNKNOWN] += 1
-    if boxes:
-        dropped[LOST] += len(boxes)
     if several := int((held > 1).sum()):
         dropped[SEVERAL] += several
     return Labels(semantic, instance)

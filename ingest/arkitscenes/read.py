@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from brickyard.ingest.arkitscenes.boxes import read_labels
+from brickyard.ingest.arkitscenes.boxes import Box, annotation, inside, read_boxes
 from brickyard.ingest.arkitscenes.files import REPORT, CaptureFiles
 from brickyard.ingest.arkitscenes.frames import capture_views, clip_views
 from brickyard.ingest.arkitscenes.table import DATASET
@@ -34,11 +34,12 @@ def read(ref: SceneRef) -> Scene:
     """The Scene of a reference made by `plan`; raises `RawDataError` for whatever is wrong with its files."""
     files, dropped = CaptureFiles(ref), Counter[str]()
     if ref.details["clips"] is None:
-        points = _points(files, dropped)
+        boxes = _boxes(files, dropped)
+        points = _points(files, boxes, dropped)
         views = capture_views(files, points.xyz, dropped)
         _check_up(points, views, dropped)
     else:
-        points, views = None, clip_views(files, dropped)
+        points, boxes, views = None, None, clip_views(files, dropped)
     scene = Scene(
         identity=Identity(
             dataset=DATASET, version=f"{VERSION} ({ref.details['subset']})", split=ref.split, sequence=ref.sequence,
@@ -48,6 +49,7 @@ def read(ref: SceneRef) -> Scene:
         world_from_scene=np.eye(4),
         points=points,
         views=tuple(views),
+        annotations={"boxes": annotation(boxes)} if boxes else {},
         dropped=dict(dropped),
     )  # fmt: skip
     try:
@@ -56,7 +58,17 @@ def read(ref: SceneRef) -> Scene:
         raise files.error(files.folder, str(problem)) from problem
 
 
-def _points(files: CaptureFiles, dropped: Counter[str]) -> Points:
+def _boxes(files: CaptureFiles, dropped: Counter[str]) -> list[Box] | None:
+    """None where there are none, or nobody asked for them."""
+    if not files.ref.details["boxes"]:
+        return None
+    if not files.has(files.annotation):
+        dropped[NO_ANNOTATION] += 1
+        return None
+    return read_boxes(files, files.annotation, dropped)
+
+
+def _points(files: CaptureFiles, boxes: list[Box] | None, dropped: Counter[str]) -> Points:
     if not files.has(files.mesh):
         raise files.error(files.mesh, "it is not there, without which there are no points", hint="download it again")
     surface = read_mesh(files, files.mesh)
@@ -68,12 +80,7 @@ def _points(files: CaptureFiles, dropped: Counter[str]) -> Points:
         raise files.error(files.mesh, what, hint=REPORT)
     if (far := float(np.abs(surface.xyz).max())) > MAX_COORDINATE_M:
         raise files.error(files.mesh, f"a vertex lies {far:.0f} m from the origin", hint=REPORT)
-    labels = None
-    if files.ref.details["boxes"]:
-        if files.has(files.annotation):
-            labels = read_labels(files, files.annotation, surface.xyz, dropped)
-        else:
-            dropped[NO_ANNOTATION] += 1
+    labels = None if boxes is None else inside(boxes, surface.xyz, dropped)
     return Points(
         xyz=surface.xyz,
         color=color,

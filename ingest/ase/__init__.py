@@ -4,7 +4,7 @@ A scene is a walk: points fused from the depth of every tenth frame (one point i
 or the semi-dense map of the walk's (unreleased) tracking cameras; views are frames with pose, depth along the ray,
 classes and instances. Planning lists the root and asks for one file of each walk, so a partial download of the 100,000
 is no trouble; reading a walk of 35 s decodes 35 frames (9 MB). The walls, doors and windows of `ase_scene_language.txt`
-have no place in the contract and are not kept.
+are kept as annotation.
 """
 
 from __future__ import annotations

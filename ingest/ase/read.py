@@ -21,10 +21,12 @@ from brickyard.ingest.agreement import agreement
 from brickyard.ingest.archived import ArchivedFiles
 from brickyard.ingest.ase.camera import DISTORTION, INTRINSICS, RADIUS, SIZE
 from brickyard.ingest.ase.tables import (
+    LANGUAGE,
     POINTS,
     TAXONOMY,
     TRAJECTORY,
     Trajectory,
+    read_language,
     read_names,
     read_semidense,
     read_trajectory,
@@ -93,6 +95,7 @@ def read(ref: SceneRef) -> Scene:
             points = Points(xyz=(xyz.astype(np.float64) - origin).astype(np.float32))
         else:
             points = _fused(frames, classes, origin, options, dropped)
+        commands = _commands(files, ref, origin, dropped)
         sources = files.sources()
     finally:
         files.store.close()
@@ -110,6 +113,7 @@ def read(ref: SceneRef) -> Scene:
         world_from_scene=world_from_scene,
         points=points,
         views=tuple(_views(frames, classes, origin, options)),
+        annotations={"scene_language": commands} if commands else {},
         dropped=dict(+dropped),
     )  # fmt: skip
     try:
@@ -124,6 +128,19 @@ def _classes(files: ArchivedFiles, ref: SceneRef, dropped: Counter[str]) -> NDAr
         dropped[f"walk without its {NAMES}"] += 1
         return None
     return read_names(files, path, dropped)
+
+
+def _commands(files: ArchivedFiles, ref: SceneRef, origin: Float64, dropped: Counter[str]) -> list[dict[str, Any]]:
+    """Of the scene language; none, counted, where it is damaged or not there: points and views do without."""
+    path = f"{ref.scene_id}/{LANGUAGE}"
+    if not files.has(path):
+        dropped[f"walk without its {LANGUAGE}"] += 1
+        return []
+    try:
+        return read_language(files, path, origin)
+    except RawDataError:
+        dropped[f"walk whose {LANGUAGE} is damaged"] += 1
+        return []
 
 
 def _read_frames(

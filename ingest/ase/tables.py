@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from brickyard.shards.taxonomy import taxonomy
 
 TAXONOMY = "ase43"
 TRAJECTORY, POINTS = "trajectory.csv", "semidense_points.csv.gz"
+LANGUAGE = "ase_scene_language.txt"
+MAX_LANGUAGE = 4 << 20
 MAX_TRAJECTORY, MAX_NAMES, MAX_PACKED, MAX_POINTS_TEXT = 64 << 20, 4 << 20, 256 << 20, 2 << 30
 MAX_INSTANCE = 65535
+_COMMAND, _COORDINATE = re.compile(r"make_[a-z_]{1,30}"), re.compile(r"(?:a|b|position)_([xyz])")
 _POSE = ("tx_world_device", "ty_world_device", "tz_world_device",
          "qx_world_device", "qy_world_device", "qz_world_device", "qw_world_device")  # fmt: skip
 
@@ -87,6 +91,30 @@ def read_names(files: RawFiles, path: str, dropped: Counter[str]) -> NDArray[np.
         elif name != "empty_space":
             dropped[f"instance of the unknown class {name[:40]!r}"] += 1
     return found
+
+
+def read_language(files: RawFiles, path: str, origin: Float64) -> list[dict[str, Any]]:
+    """The commands that build the walls, doors and windows: [{"command": "make_wall", "id": 0.0, "a_x": ...}, ...].
+
+    Coordinates are turned from the world's to those of the frame whose origin lies at (3,) of it; all else is as it
+    stands there, in metres. Raises `RawDataError` for lines that are no commands.
+    """
+    text, commands = files.read(path, MAX_LANGUAGE).decode("utf-8", "replace"), []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        command, *settings = (word.strip() for word in line.split(","))
+        try:
+            values = {name.strip(): float(value) for name, value in (word.split("=") for word in settings)}
+            if not _COMMAND.fullmatch(command) or not np.isfinite(list(values.values())).all():
+                raise ValueError("no command")
+        except ValueError:
+            raise files.error(path, f"is no command: {line[:80]!r}", line=number, hint="download it again") from None
+        for name in values:
+            if (axis := _COORDINATE.fullmatch(name)) is not None:
+                values[name] -= float(origin["xyz".index(axis[1])])
+        commands.append({"command": command, **values})
+    return commands
 
 
 def _table(files: RawFiles, path: str, data: bytes, wanted: tuple[str, ...]) -> pa.Table:

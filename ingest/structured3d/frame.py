@@ -20,6 +20,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,9 +85,34 @@ class Structure:
     normal: Float64
     offset: Float64
 
+    def annotation(self, origin: Float64) -> dict[str, Any]:
+        """As "layout" in `shards.annotations`, in the frame whose origin lies at (3,) of the world."""
+        known = np.isfinite(self.offset)
+        planes = zip(self.normal[known], self.offset[known] + self.normal[known] @ origin, strict=True)
+        return {
+            "floor": (self.floor - origin).tolist(),
+            "ceiling": (self.ceiling - origin).tolist(),
+            "planes": [{"normal": normal.tolist(), "offset": float(offset)} for normal, offset in planes],
+        }
 
-def read_structure(files: RoomFiles, room: str) -> Structure | None:
-    """The shell of a room; None where the annotation has no planes of it. Raises `RawDataError` if it is damaged."""
+
+def read_structure(files: RoomFiles, dropped: Counter[str]) -> Structure | None:
+    """The shell of the room; None, counted, where there is none."""
+    if not files.has("annotation"):
+        dropped[f"{LAYOUT}: there is none"] += 1
+        return None
+    try:
+        structure = _structure(files, files.raw.ref.details["room"])
+    except RawDataError:
+        dropped[f"{LAYOUT}: the annotation is damaged"] += 1
+        return None
+    if structure is None:
+        dropped[f"{LAYOUT}: it does not have this room"] += 1
+    return structure
+
+
+def _structure(files: RoomFiles, room: str) -> Structure | None:
+    """None where the annotation has no planes of the room. Raises `RawDataError` if it is damaged."""
     data = files.read("annotation", MAX_ANNOTATION)
     try:
         table = json.loads(data)
@@ -127,12 +153,16 @@ def read_layout(files: RoomFiles) -> tuple[Float64, Float64]:
 
 
 def check_panorama(
-    files: RoomFiles, view: View, place: Float64, world: tuple[Float32, NDArray[np.uint8] | None], dropped: Counter[str]
+    files: RoomFiles,
+    structure: Structure | None,
+    panorama: tuple[View, Float64],
+    world: tuple[Float32, NDArray[np.uint8] | None],
+    dropped: Counter[str],
 ) -> bool:
-    """Hold the panorama against the annotation.
+    """Hold the panorama against the annotated shell of its room, where there is one.
 
     Args:
-        place: (3,), where it was taken from, in metres of the world.
+        panorama: its view, and where it was taken from, (3,) in metres of the world.
         world: points (N, 3) that it measured, in the world, and their NYU40 ids, None without labels.
 
     Returns:
@@ -141,21 +171,10 @@ def check_panorama(
     Raises:
         RawDataError: only another reading fits its layout.
     """
-    ref = files.raw.ref
-    if not files.has("annotation"):
-        dropped[f"{LAYOUT}: there is none"] += 1
-        return True
-    try:
-        structure = read_structure(files, ref.details["room"])
-    except RawDataError:
-        structure = None
-        dropped[f"{LAYOUT}: the annotation is damaged"] += 1
-    else:
-        if structure is None:
-            dropped[f"{LAYOUT}: it does not have this room"] += 1
+    view, place = panorama
     if structure is None:
         return True
-    if ref.scene_id in errata()["wrong layouts"]:
+    if files.raw.ref.scene_id in errata()["wrong layouts"]:
         dropped[f"{LAYOUT}: the errata call it wrong"] += 1
     elif not files.has("panorama/layout"):
         dropped[f"{LAYOUT}: there is no layout"] += 1

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from brickyard.ingest.source import SceneRef
 from brickyard.ingest.structured3d.cameras import MILLIMETRE, Camera, read_camera
 from brickyard.ingest.structured3d.files import REPORT, RoomFiles, is_surprise
-from brickyard.ingest.structured3d.frame import CONTRADICTED, check_panorama, contradicts
+from brickyard.ingest.structured3d.frame import CONTRADICTED, Structure, check_panorama, contradicts, read_structure
 from brickyard.ingest.surfaces import NORMALS, Surface, first_in_cells, surface
 from brickyard.shards.cameras import depth_places
 from brickyard.shards.errors import RawDataError, SceneError
@@ -69,7 +69,8 @@ def read(ref: SceneRef) -> Scene:
     files, options, dropped = RoomFiles(ref), ref.details["options"], Counter[str](ref.details["dropped"])
     try:
         pictures, problem = _read_pictures(files, dropped)
-        pictures = _checked(files, pictures, options, dropped)
+        structure = read_structure(files, dropped)
+        pictures = _checked(files, structure, pictures, options, dropped)
     finally:
         files.raw.store.close()
     used = [picture for picture in pictures if options["points"] in ("both", picture.kind)]
@@ -90,6 +91,7 @@ def read(ref: SceneRef) -> Scene:
         world_from_scene=world_from_scene,
         points=points,
         views=tuple(_views(pictures, origin, options)),
+        annotations={} if structure is None else {"layout": structure.annotation(origin)},
         dropped=dict(+dropped),
     )  # fmt: skip
     try:
@@ -153,7 +155,11 @@ def _view(name: str, camera: Camera, data: bytes, size: tuple[int, int], depth: 
 
 
 def _checked(
-    files: RoomFiles, pictures: list[_Picture], options: dict[str, Any], dropped: Counter[str]
+    files: RoomFiles,
+    structure: Structure | None,
+    pictures: list[_Picture],
+    options: dict[str, Any],
+    dropped: Counter[str],
 ) -> list[_Picture]:
     """The pictures without those that contradict the panorama; see `frame`."""
     panorama = next((picture for picture in pictures if picture.name == "panorama"), None)
@@ -168,7 +174,7 @@ def _checked(
     seen = depth_places(pixels, metres, panorama.view, panorama.depth)
     xyz = (seen @ panorama.pose[:3, :3].T + place).astype(np.float32)
     labels = None if panorama.nyu40 is None else panorama.nyu40[rows, columns]
-    on_planes = check_panorama(files, panorama.view, place, (xyz, labels), dropped)
+    on_planes = check_panorama(files, structure, (panorama.view, place), (xyz, labels), dropped)
     others, least = [picture for picture in pictures if picture is not panorama], options["min_agreement"]
     wrong = [picture for picture in others if least and contradicts(files, picture.view, xyz, place, least)]
     if len(wrong) < 2 or len(wrong) < len(others):

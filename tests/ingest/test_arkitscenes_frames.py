@@ -228,6 +228,21 @@ def _annotation(root: Path, change: Any) -> None:
     path.write_text(json.dumps(table))
 
 
+def test_boxes_are_kept_as_they_are_annotated(root: Path) -> None:
+    found = scene(root)
+    assert found.points is not None and found.points.instance is not None
+    boxes = found.annotations["boxes"]
+    table = json.loads((folder(root) / f"{FIRST}_3dod_annotation.json").read_text())["data"]
+    assert len(boxes) == len(table) > 1
+    for box, entry in zip(boxes, table, strict=True):
+        known = entry["segments"]["obbAligned"]
+        assert box["label"] == entry["label"] and box["size"] == known["axesLengths"]
+        assert np.ravel(np.transpose(box["rotation"])).tolist() == np.ravel(known["normalizedAxes"]).tolist()
+        mine = found.points.xyz[found.points.instance == box["instance"]].astype(np.float64)
+        local = (mine - box["center"]) @ np.array(box["rotation"])
+        assert (np.abs(local) <= np.array(box["size"]) / 2 + 1e-9).all()
+
+
 def test_an_annotation_that_was_skipped_gives_no_labels(root: Path) -> None:
     _annotation(root, lambda table: table.update(skipped=True))
     found = scene(root)
@@ -273,7 +288,13 @@ def test_the_smallest_box_has_the_point(seed: int, count: int) -> None:
     """Against corners, point by point, with whole lengths and axes as rows."""
     rng = np.random.default_rng(seed)
     boxes = [
-        Box(rng.uniform(-1, 1, 3), rng.uniform(0.2, 2, 3), Rotation.random(random_state=seed % 99 + k).as_matrix(), k)
+        Box(
+            rng.uniform(-1, 1, 3),
+            rng.uniform(0.2, 2, 3),
+            Rotation.random(random_state=seed % 99 + k).as_matrix(),
+            k,
+            "x",
+        )
         for k in range(count)
     ]
     xyz = rng.uniform(-1.5, 1.5, (40, 3)).astype(np.float32)
@@ -289,4 +310,3 @@ def test_the_smallest_box_has_the_point(seed: int, count: int) -> None:
                 holders.append((float(np.prod(box.lengths)), number))
         expected = min(holders)[1] if holders else -1
         assert found.semantic[k] == expected and found.instance[k] == expected + 1
-    assert dropped["the boxes themselves: kept as labels of the points inside of them"] == count

@@ -113,6 +113,21 @@ def test_classes_come_by_their_names(world: Path, scene: Scene) -> None:
         assert found == {CLASSES.index(names[str(ident)])}
 
 
+def test_the_scene_language_is_kept_in_the_frame_of_the_scene(world: Path, raw: Path, scene: Scene) -> None:
+    path = raw / WALK / "ase_scene_language.txt"
+    first, *_ = path.read_text().splitlines()
+    wall, origin = scene.annotations["scene_language"][0], scene.world_from_scene[:3, 3]
+    words = dict(word.split("=") for word in first.split(", ")[1:])
+    assert wall["command"] == "make_wall" and wall.keys() - {"command"} == words.keys()
+    assert wall["height"] == float(words["height"]) and wall["a_x"] == float(words["a_x"]) - origin[0]
+    assert wall["b_y"] == float(words["b_y"]) - origin[1]
+    path.write_text(f"{first}\nmake_wall, id=one\n")
+    damaged = read(raw)
+    assert damaged.annotations == {} and damaged.dropped["walk whose ase_scene_language.txt is damaged"] == 1
+    path.unlink()
+    assert read(raw).dropped["walk without its ase_scene_language.txt"] == 1
+
+
 def test_semidense_points_have_no_colour(world: Path) -> None:
     found = read(world / "ase", points="semidense")
     text = gzip.decompress((world / "ase" / WALK / "semidense_points.csv.gz").read_bytes()).decode()

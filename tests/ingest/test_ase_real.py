@@ -58,6 +58,22 @@ def test_points_stand_on_the_floor(scene: Scene) -> None:
     assert scene.dropped["pixel nearer than the near plane"] > 1000, "a frame walks into a wall"
 
 
+def test_walls_of_the_scene_language_stand_where_points_do(scene: Scene) -> None:
+    """Of the points labelled wall that are beside a wall of the file, nearly all lie on one."""
+    assert scene.points is not None
+    commands = scene.annotations["scene_language"]
+    walls = [c for c in commands if c["command"] == "make_wall"]
+    assert len(walls) == 8 and {c["command"] for c in commands} == {"make_wall", "make_door", "make_window"}
+    labels = scene.points.semantic["ase43"]
+    xy = scene.points.xyz[labels == taxonomy("ase43").classes.index("wall"), :2].astype(np.float64)[::50]
+    ends = np.array([[[w["a_x"], w["a_y"]], [w["b_x"], w["b_y"]]] for w in walls])
+    along = ends[:, 1] - ends[:, 0]
+    length = np.linalg.norm(along, axis=1)
+    place = np.einsum("nwk,wk->nw", xy[:, None] - ends[:, 0], along / length[:, None]).clip(0, length)
+    off = np.linalg.norm(xy[:, None] - (ends[:, 0] + place[..., None] * (along / length[:, None])), axis=2).min(axis=1)
+    assert np.median(off) < 0.01 and (off < 0.05).mean() > 0.9
+
+
 def test_against_a_plain_reading(samples: Path, scene: Scene) -> None:
     """One frame, written out from the published formula: fixed-point steps, quaternion by hand."""
     text = (samples / "ase/0/trajectory.csv").read_text().splitlines()

@@ -243,6 +243,19 @@ def test_pixels_without_depth_or_class_are_no_points(loose: Path) -> None:
     assert (all_.points.semantic["nyu40"] == -1).sum() == few.dropped["pixel without a class"]
 
 
+def test_walls_lie_on_the_planes_of_the_layout_that_is_kept(loose: Path) -> None:
+    room = toy.read(loose)
+    assert room.points is not None
+    layout = room.annotations["layout"]
+    xyz = room.points.xyz[np.isin(room.points.semantic["nyu40"], (1, 2, 22))].astype(np.float64)
+    off = np.abs([xyz @ plane["normal"] + plane["offset"] for plane in layout["planes"]]).min(axis=0)
+    assert np.median(off) < 0.002 and (off < 0.02).mean() > 0.7
+    floor, ceiling = np.array(layout["floor"]), np.array(layout["ceiling"])
+    low, high = room.points.xyz.min(axis=0), room.points.xyz.max(axis=0)
+    np.testing.assert_allclose(floor.min(axis=0), low, atol=0.05)
+    np.testing.assert_allclose(ceiling.max(axis=0), high, atol=0.05)
+
+
 def test_blended_pixels_at_edges_are_left_out(loose: Path) -> None:
     """A stripe half way between two depths, as the renderer makes at the edge of an object."""
     room = toy.room_folder(loose)
