@@ -20,14 +20,19 @@ from brickyard.shards.errors import BrickyardError, RecipeError
 from tests.infra.test_build import RECIPE, brickyard, files, write_kitti
 from tests.infra.test_job_watched import until
 
+# The agent that starts jobs takes any port: with its usual one, two clusters on a machine would stand in each other's way.
 SERVER = """
 import sys
-import ray
-found = ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=0, num_cpus=2,
-                 _node_ip_address="127.0.0.1", object_store_memory=128 << 20, log_to_driver=False,
-                 _system_config={"metrics_report_interval_ms": 1000})
-print(found.dashboard_url, ray.nodes()[0]["MetricsExportPort"], flush=True)
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={
+    "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": 0, "dashboard_agent_listen_port": 0,
+    "num_cpus": 2, "object_store_memory": 128 << 20,
+    "_system_config": {"metrics_report_interval_ms": 1000},
+})
+head = cluster.head_node
+print(head.webui_url, f"http://{head.node_ip_address}:{head.metrics_export_port}/metrics", flush=True)
 sys.stdin.read()
+cluster.shutdown()
 """
 
 
@@ -44,8 +49,8 @@ def server() -> Iterator[dict[str, str]]:
     )  # fmt: skip
     assert process.stdout is not None and process.stdin is not None
     try:
-        address, port = process.stdout.readline().split()
-        yield mode | {"ADDRESS": f"http://{address}", "METRICS": f"http://127.0.0.1:{port}/metrics"}
+        address, metrics = process.stdout.readline().split()
+        yield mode | {"ADDRESS": f"http://{address}", "METRICS": metrics}
     finally:
         process.stdin.close()
         process.wait(60)
