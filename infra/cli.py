@@ -299,6 +299,8 @@ def _add_worlds(verbs: Any) -> None:
     simulate.add_argument("--datasets", default="scannet,nuscenes,kitti", help="comma-separated, or all")
     simulate.add_argument("--seed", type=_natural, default=0)
     simulate.add_argument("--config", type=Path, default=None, help="YAML with sizes of the worlds")
+    simulate.add_argument("--listings", nargs="?", type=float, const=1.0, default=None, metavar="SHARE",
+                          help="not worlds, but all files of whole releases (or a share), empty, to plan")  # fmt: skip
 
     demo = _verb(verbs, "demo", "simulate, build, verify, train, evaluate and show, in a few minutes",
                  "brickyard demo --out demo")  # fmt: skip
