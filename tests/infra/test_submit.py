@@ -20,7 +20,7 @@ from brickyard.shards.errors import BrickyardError, RecipeError
 from tests.infra.test_build import RECIPE, brickyard, files, write_kitti
 from tests.infra.test_job_watched import until
 
-# The agent that starts jobs takes any port: with its usual one, two clusters on a machine would stand in each other's way.
+# The agent that starts jobs takes any port: with its usual one, two clusters on a machine are in each other's way.
 SERVER = """
 import sys
 from ray.cluster_utils import Cluster
