@@ -39,6 +39,8 @@ _TERMS = {
     "notice. Ask before any commercial use.",
     "LicenseRef-Aria-ASE": "Aria Synthetic Environments Dataset License: research, accepted at sign-up; not to be "
     "passed on.",
+    "LicenseRef-Matterport-Academic": "Matterport's End User License Agreement for Academic Use of Model Data: "
+    "academic, non-commercial; the data may not be passed on.",
     "CC0-1.0": "Public domain: any use. Simulated worlds are under it.",
     "Apache-2.0": "Any use; keep notices.",
     "MIT": "Any use; keep the notice.",

@@ -34,6 +34,7 @@ ALL_DATASETS = (
     "structured3d",
     "arkitscenes",
     "ase",
+    "hm3d",
 )
 _ROOTS = {"kitti": ("object", "raw"), "waymo": ("v1", "v2")}
 """The roots of sources in the folder of a dataset, where they are not the folder itself."""
@@ -110,6 +111,10 @@ def _writer(dataset: str) -> Callable[..., dict[str, int]]:
         from brickyard.ingest.simulate.ase import write_ase
 
         return write_ase
+    if dataset == "hm3d":
+        from brickyard.ingest.simulate.hm3d import write_hm3d
+
+        return write_hm3d
     if dataset == "video":
         from brickyard.ingest.simulate.video import write_video
 

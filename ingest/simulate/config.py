@@ -37,6 +37,8 @@ class SimulationConfig:
             many without; arkitscenes_size: of the frames of both subsets, arkitscenes_wide_size of the largest of raw;
             arkitscenes_spacing: metres between mesh vertices.
         ase_walks, ase_frames: walks of Aria Synthetic Environments, and frames of each; their size is the camera's.
+        hm3d_buildings: of Habitat-Matterport 3D, splits take turns, every other one annotated; hm3d_rooms of each, the
+            last one upstairs; hm3d_spacing: metres between mesh vertices.
         shapes_scenes, shapes_frames: scenes of random solids, every tenth for validation, and frames of each.
     """
 
@@ -99,6 +101,9 @@ class SimulationConfig:
     arkitscenes_wide_size: tuple[int, int] = (384, 288)
     ase_walks: int = 3
     ase_frames: int = 8
+    hm3d_buildings: int = 3
+    hm3d_rooms: int = 2
+    hm3d_spacing: float = 0.4
     shapes_scenes: int = 10
     shapes_frames: int = 24
     shapes_size: tuple[int, int] = (128, 128)

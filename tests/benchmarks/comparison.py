@@ -24,6 +24,7 @@ from tests.benchmarks import (
     comparison_rayzer,
     comparison_sonata,
     comparison_speed,
+    planning,
     raw_damage,
 )
 from tests.benchmarks.report import RESULTS, markdown
@@ -73,6 +74,12 @@ def damage(found: Records) -> str:
     return f"`python -m tests.benchmarks.raw_damage`, {place(record)}:\n\n" + raw_damage.pivot(record["rows"])
 
 
+def plan(found: Records) -> str:
+    """The newest record."""
+    record = found["planning"][-1]
+    return f"{place(record)}:\n\n" + markdown(record["rows"], planning.COLUMNS)
+
+
 def place(record: dict[str, Any]) -> str:
     """Date, commit and machine of a record."""
     return f"{record['date'][:10]}, commit {record['commit'][:7]}, {record['cores']} cores of an {record['cpu']}"
@@ -87,6 +94,7 @@ PAGES: dict[str, dict[str, Section]] = {
         **comparison_speed.SECTIONS,
     },
     "datasets.md": {"damage": damage, "readers": readers},
+    "recipes.md": {"planning": plan},
     "distillation.md": comparison_distillation.SECTIONS,
     "ponder.md": comparison_ponder.SECTIONS,
     "rayzer.md": comparison_rayzer.SECTIONS,

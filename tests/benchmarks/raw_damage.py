@@ -41,7 +41,7 @@ SMALL = SimulationConfig(
     structured3d_rooms=1, structured3d_views=2, structured3d_panorama_size=(256, 128),
     structured3d_image_size=(128, 72), structured3d_packed=False,
     arkitscenes_captures=2, arkitscenes_frames=3, arkitscenes_spacing=0.2, arkitscenes_wide_size=(96, 72),
-    ase_walks=2, ase_frames=2,
+    ase_walks=2, ase_frames=2, hm3d_buildings=2, hm3d_rooms=1, hm3d_spacing=1.5,
 )  # fmt: skip
 PLACES = 10
 WORDS = {"undetectable": "*cannot be told*", "UNNOTICED": "**not noticed**", "quarantined": "refused"}
@@ -61,6 +61,7 @@ CASES = {
     "scannetpp": Case("scannetpp", "scannetpp", {"iphone_views": 6}),
     "arkitscenes": Case("arkitscenes", "arkitscenes", {}),
     "ase": Case("ase", "ase", {"every": 1, "points": "semidense"}),
+    "hm3d": Case("hm3d", "hm3d", {"density_m": 0.1}),
     "s3dis": Case("s3dis", "s3dis", {"rooms": "Stanford3dDataset_v1.2", "views": "2D-3D-S"}),
     "structured3d": Case("structured3d", "structured3d", {}),
     "nuscenes": Case("nuscenes", "nuscenes", {"sweeps": 2}),

@@ -219,6 +219,7 @@ TINY = SimulationConfig(
     scannetpp_photographs=1, scannetpp_frames=2, scannetpp_spacing=0.4, scannetpp_size=(60, 40),
     scannetpp_frame_size=(64, 48), arkitscenes_captures=1, arkitscenes_frames=1, arkitscenes_spacing=0.4,
     arkitscenes_size=(32, 24), arkitscenes_wide_size=(48, 36), ase_walks=1, ase_frames=1,
+    hm3d_buildings=1, hm3d_rooms=1, hm3d_spacing=2.0,
 )  # fmt: skip
 ROOTS = {"kitti_object": "kitti/object", "kitti_raw": "kitti/raw", "waymo_v1": "waymo/v1", "waymo_v2": "waymo/v2",
          "s3dis": "s3dis/Stanford3dDataset_v1.2"}  # fmt: skip

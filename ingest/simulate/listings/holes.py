@@ -36,7 +36,8 @@ class Tree:
 def sizes(dataset: str, count: int, mean: float, spread: float = 0.5) -> list[float]:
     """`count` sizes with this mean, drawn for the dataset from a log-normal distribution with `spread` as its sigma."""
     rng = np.random.default_rng(int.from_bytes(dataset.encode()[:8], "little"))
-    return (mean * rng.lognormal(-spread * spread / 2, spread, count)).tolist()
+    found: list[float] = (mean * rng.lognormal(-spread * spread / 2, spread, count)).tolist()
+    return found
 
 
 def part(count: int, share: float) -> int:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from brickyard.ingest.simulate.listings.holes import Tree, part, sizes
 
@@ -85,14 +90,35 @@ def list_arkitscenes(out: Path, share: float) -> dict[str, int]:
 
 
 def list_hm3d(out: Path, share: float) -> dict[str, int]:
-    """8,881 pieces of buildings for training, 1,119 for validation, in the folders that Pointcept makes of them."""
-    tree, scenes = Tree(out), 0
-    for split, count in (("train", 8881), ("val", 1119)):
-        for number, points in enumerate(sizes(f"hm3d-{split}", part(count, share), 4e5)):
-            for name, width in (("coord", 12), ("color", 3), ("normal", 12)):
-                tree.hole(f"{split}/{number // 11:05d}_{number % 11:03d}/{name}.npy", 128 + width * int(points))
-            scenes += 1
-    return {"scenes": scenes, "bytes": tree.bytes}
+    """800 buildings for training, 100 for validation, of some 14 pieces each, without annotations."""
+    tree, pieces, rng = Tree(out), 0, np.random.default_rng(7)
+    for split, first, count in (("train", 0, 800), ("val", 800, 100)):
+        for number, size in enumerate(sizes(f"hm3d-{split}", part(count, share), 4e7), first):
+            rooms = int(rng.integers(8, 21))
+            boxes = [(room // 8, room, rng.lognormal(1.3, 0.45, 2).tolist()) for room in range(rooms)]
+            head = _glb_head(boxes, int(size))
+            tree.hole(f"hm3d-{split}-glb/{number:05d}-listed{number:05d}/listed{number:05d}.glb", int(size), head)
+            pieces += rooms
+    return {"scenes": pieces, "bytes": tree.bytes}
+
+
+def _glb_head(pieces: list[tuple[int, int, list[float]]], size: int) -> bytes:
+    """The table of contents of a building: six chunks of each piece, whose arrays share what is left of the file."""
+    nodes: list[dict[str, Any]] = []
+    meshes: list[dict[str, Any]] = []
+    accessors: list[dict[str, Any]] = []
+    for storey, room, (width, depth) in pieces:
+        for _ in range(6):
+            name = f"chunk{len(nodes):03d}_group{storey:03d}_sub{room:03d}"
+            nodes.append({"mesh": len(meshes), "name": name})
+            chunk = {"attributes": {"POSITION": len(accessors)}}
+            meshes.append({"primitives": [chunk]})
+            high = [round(width / 2, 2), round(depth / 3, 2), 2.6]
+            accessors.append({"componentType": 5126, "count": 9000, "type": "VEC3", "min": [0, 0, 0], "max": high})
+    table = {"asset": {"version": "2.0"}, "scenes": [{"nodes": list(range(len(nodes)))}], "nodes": nodes,
+             "meshes": meshes, "accessors": accessors, "buffers": [], "bufferViews": []}  # fmt: skip
+    text = json.dumps(table, separators=(",", ":")).encode()
+    return struct.pack("<4sIII4s", b"glTF", 2, size, len(text), b"JSON") + text
 
 
 def list_ase(out: Path, share: float) -> dict[str, int]:
