@@ -316,6 +316,6 @@ def test_the_command_line_changes_only_on_purpose() -> None:
             ]
         ),
         "features": sorted([*always, "--corpus", "--out", "--query", "--scene", "run"]),
-        "simulate": sorted([*always, "--config", "--datasets", "--out", "--seed"]),
+        "simulate": sorted([*always, "--config", "--datasets", "--listings", "--out", "--seed"]),
         "demo": sorted([*always, "--out", "--seeds"]),
     }

@@ -33,6 +33,8 @@ UNTEXTURED = "chunk without a texture: its surface became no points"
 UNPAIRED = "chunk without its semantic mesh: its points are unlabelled"
 ELSEWHERE = "chunk whose semantic mesh has other triangles, perhaps of another release: its points are unlabelled"
 UNKNOWN = "point whose semantic colour is not in the list: unlabelled"
+LOST = "chunk of which a block reads as zeros: its surface became no points"
+LOST_LABELS = "chunk of whose semantic mesh a block reads as zeros: its points are unlabelled"
 MOVED = "chunk that its node moves"
 
 
@@ -67,8 +69,8 @@ class _Semantics:
             return None
         texture = read_texture(self._glb, self._glb.part(other), self._textures)
         theirs = read_mesh(self._glb, other)
-        if texture is None or theirs.uv is None:
-            dropped[UNPAIRED] += 1
+        if texture is None or theirs.uv is None or theirs.lost:
+            dropped[LOST_LABELS if theirs.lost else UNPAIRED] += 1
             return None
         mine, same = mesh.xyz[mesh.faces], theirs.xyz[theirs.faces]
         if mine.shape != same.shape or not np.allclose(mine, same, rtol=0, atol=SAME_M):
@@ -137,8 +139,8 @@ def _part(
     mesh = read_mesh(glb, primitive)
     dropped[MOVED] += not np.array_equal(primitive.world_from_mesh, np.eye(4))
     texture = read_texture(glb, glb.part(primitive), textures)
-    if texture is None or mesh.uv is None:
-        dropped[UNTEXTURED] += 1
+    if texture is None or mesh.uv is None or mesh.lost:
+        dropped[LOST if mesh.lost else UNTEXTURED] += 1
         return None
     if (area := float(areas(mesh).sum())) / options["density_m"] ** 2 > MAX_POINTS:
         raise glb.wrong(f"mesh {primitive.name!r} has {area:.0f} square metres: more than {MAX_POINTS} points")

@@ -9,6 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from brickyard.ingest.blank import SECTOR, zero_runs
 from brickyard.ingest.hm3d.glb import Glb, Primitive
 from brickyard.ingest.mesh import vertex_normals
 from brickyard.shards.scene import Float32, Float64
@@ -19,12 +20,13 @@ MAX_COORDINATE_M = 1e4
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """xyz float64 (V, 3) in the frame of the file, faces int32 (F, 3), uv float64 (V, 2) or None, unit normals float32
-    (V, 3)."""
+    (V, 3); whether a block of one of its arrays reads as zeros, as if it had been lost."""
 
     xyz: Float64
     faces: NDArray[np.int32]
     uv: Float64 | None
     normal: Float32
+    lost: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,33 +47,38 @@ def read_mesh(glb: Glb, primitive: Primitive) -> Mesh:
     """A primitive where it stands; raises `RawDataError` for arrays that do not make a mesh."""
     entry = glb.part(primitive)
     attributes = entry["attributes"]
-    local = glb.array(attributes.get("POSITION"), "VEC3", "f").astype(np.float64)
+    local = glb.array(attributes.get("POSITION"), "VEC3", "f")
+    flat = glb.array(entry["indices"], "SCALAR", "u") if "indices" in entry else np.arange(len(local), dtype="<u4")
+    uv = glb.array(attributes["TEXCOORD_0"], "VEC2", "f") if "TEXCOORD_0" in attributes else None
+    normal = glb.array(attributes["NORMAL"], "VEC3", "f") if "NORMAL" in attributes else None
     pose = primitive.world_from_mesh
-    xyz = local @ pose[:3, :3].T + pose[:3, 3]
+    xyz = local.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
     if not np.isfinite(xyz).all() or (len(xyz) and np.abs(xyz).max() > MAX_COORDINATE_M):
         raise glb.wrong(f"mesh {primitive.name!r} has coordinates beyond {MAX_COORDINATE_M:.0f} m, or none")
-    flat = glb.array(entry["indices"], "SCALAR", "u") if "indices" in entry else np.arange(len(xyz))
     if len(flat) % 3 or (len(flat) and int(flat.max()) >= len(xyz)):
         raise glb.wrong(f"mesh {primitive.name!r} has faces that leave its {len(xyz)} vertices")
     faces = flat.reshape(-1, 3).astype(np.int32)
     if np.linalg.det(pose[:3, :3]) < 0:
         faces = faces[:, ::-1]
-    uv = glb.array(attributes["TEXCOORD_0"], "VEC2", "f").astype(np.float64) if "TEXCOORD_0" in attributes else None
-    if uv is not None and (len(uv) != len(xyz) or not np.isfinite(uv).all()):
-        raise glb.wrong(
-            f"mesh {primitive.name!r} has {len(uv)} texture coordinates for {len(xyz)} vertices, or nonsense"
-        )
-    return Mesh(xyz, faces, uv, _normals(glb, attributes, pose, xyz, faces))
+    for what, values in (("texture coordinates", uv), ("normals", normal)):
+        if values is not None and (len(values) != len(xyz) or not np.isfinite(values).all()):
+            found = f"{len(values)} {what} for {len(xyz)} vertices, or some that are not finite"
+            raise glb.wrong(f"mesh {primitive.name!r} has {found}")
+    arrays = [values for values in (local, flat, uv, normal) if values is not None and len(values)]
+    return Mesh(
+        xyz=xyz,
+        faces=faces,
+        uv=None if uv is None else uv.astype(np.float64),
+        normal=_unit_normals(normal, pose, xyz, faces),
+        lost=any(len(zero_runs(values, SECTOR)) for values in arrays),
+    )
 
 
-def _normals(glb: Glb, attributes: dict[str, object], pose: Float64, xyz: Float64, faces: NDArray[np.int32]) -> Float32:
-    """Those of the file, or, where it has none, area-weighted ones."""
-    if "NORMAL" not in attributes:
+def _unit_normals(normal: Float32 | None, pose: Float64, xyz: Float64, faces: NDArray[np.int32]) -> Float32:
+    """Those of the file, turned as the mesh is, or, where it has none, area-weighted ones."""
+    if normal is None:
         return vertex_normals((xyz - xyz.min(axis=0, initial=np.inf)).astype(np.float32), faces)
-    normal = glb.array(attributes["NORMAL"], "VEC3", "f").astype(np.float64) @ np.linalg.pinv(pose[:3, :3])
-    if len(normal) != len(xyz):
-        raise glb.wrong(f"{len(normal)} normals for {len(xyz)} vertices")
-    return unit(normal)
+    return unit(normal.astype(np.float64) @ np.linalg.pinv(pose[:3, :3]))
 
 
 def unit(vectors: Float64) -> Float32:
