@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+
+from brickyard.shards.errors import RecipeError
+
+_FROM_ZERO = frozenset((
+    "nuscenes_sweeps", "nuscenes_camera_sweeps", "kitti_drives", "video_val_walks", "s3dis_views", "pointfiles_images",
+    "structured3d_views", "scannetpp_photographs", "scannetpp_frames",
+))  # fmt: skip
+"""Counts of what may be left out; of all others there is at least one."""
+_MOST = {"nuscenes_scenes": 10, "nuscenes_sweeps": 9, "nuscenes_camera_sweeps": 5, "kitti_odometry_sequences": 3,
+         "kitti360_drives": 3}  # fmt: skip
+_COUNTS, _SIDES, _REALS = 1_000_000, (8, 16_384), (0.001, 1000.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +31,8 @@ class SimulationConfig:
         nuscenes_panoptic: whether panoptic labels are written too.
         nuscenes_columns, kitti_columns: firings of the lidar per turn (times 32, 64 beams).
         kitti_frames: frames of the object benchmark; kitti_drives, kitti_drive_frames: of raw.
-        video_walks, video_frames: walks through two rooms, and frames in each room; `video_size` must be even.
+        video_walks, video_val_walks: walks through two rooms, of the splits train and val; video_frames in each room;
+            `video_size` must be even.
         kitti_missing_scan: leave one scan of the first drive out, as happens in the original.
         kitti_odometry_sequences: at most 3 (train, validation, test), of kitti_odometry_frames scans each.
         kitti360_drives: at most 3, the second one of the test split; kitti360_fisheye_size: pixels of a side.
@@ -67,6 +80,7 @@ class SimulationConfig:
     kitti360_image_size: tuple[int, int] = (704, 188)
     kitti360_fisheye_size: int = 350
     video_walks: int = 1
+    video_val_walks: int = 0
     video_frames: int = 40
     video_size: tuple[int, int] = (256, 192)
     s3dis_rooms: int = 4
@@ -107,3 +121,26 @@ class SimulationConfig:
     shapes_scenes: int = 10
     shapes_frames: int = 24
     shapes_size: tuple[int, int] = (128, 128)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if problem := _problem(field.name, getattr(self, field.name)):
+                raise RecipeError(f"simulation: {field.name} {problem}")
+
+
+def _problem(name: str, value: object) -> str | None:
+    """What is wrong with a value of the right type; None where nothing is."""
+    low, high = (0 if name in _FROM_ZERO else 1), _MOST.get(name, _COUNTS)
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return None if low <= value <= high else f"must be {low} to {high}, found {value}"
+    if isinstance(value, float):
+        fits = math.isfinite(value) and _REALS[0] <= value <= _REALS[1]
+        return None if fits else f"must be {_REALS[0]:g} to {_REALS[1]:g}, found {value}"
+    assert isinstance(value, tuple)
+    if len(value) != 2 or not all(_SIDES[0] <= side <= _SIDES[1] for side in value):
+        return f"must be two sides of {_SIDES[0]} to {_SIDES[1]} pixels, found {list(value)}"
+    if name == "video_size" and any(side % 2 for side in value):
+        return f"must be even, as H.264 wants it, found {list(value)}"
+    return None

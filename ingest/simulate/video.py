@@ -28,40 +28,48 @@ from brickyard.shards.scene import Float64
 Rng = np.random.Generator
 SPACING = 0.12
 LINK = "https://www.youtube.com/watch?v="
+VAL_FROM = 1000
+"""Number of the first walk of the split val."""
 STEPS_MS = (33, 40, 50, 66)
 
 
 def write_video(
     out: Path, truth: Path, seed: int, config: SimulationConfig, tick: Callable[[int, int], None]
 ) -> dict[str, int]:
-    """Write the folder and the videos of `config.video_walks` walks below `out/train`; returns counts."""
-    kinds = list(ROOMS)
+    """Write the folder and the videos of all walks below `out/train` and `out/val`; returns counts."""
     counts = {"clips": 0, "frames": 0}
-    camera = _camera(config.video_size)
-    for number in range(config.video_walks):
-        rng = np.random.default_rng((seed, 4, number))
-        shots = []
-        for half in range(2):
-            room = build_room(rng, kinds[(2 * number + half) % len(kinds)], spacing=SPACING)
-            path = _walk(room, config.video_frames, rng)
-            pictures = [render(room.world, camera, view, 0.0, rng) for view in path]
-            shots.append((path, [p.color for p in pictures], [p.depth for p in pictures]))
-        times = np.concatenate([[0], np.cumsum(rng.choice(STEPS_MS, 2 * config.video_frames - 1))]).astype(np.int64)
-        path, colors, depths = shots[0]
-        _write_folder(out / "train" / f"walk{number:04d}", camera, path, colors)
-        film = [color for shot in shots for color in shot[1]]
-        poses = np.array([view for shot in shots for view in shot[0]])
-        for name in (f"tour-{number:04d}", f"posed{number:04d}"):
-            target = out / "train" / f"{name}.mp4"
-            target.write_bytes(encode(film, times))
-            write_json(truth / f"{name}.json", {"cut": config.video_frames, "times_ms": times.tolist()})
-            write_arrays(truth / name, {"world_from_camera": poses, "intrinsics": camera.intrinsics})
-        write_arrays(truth / f"walk{number:04d}", {"world_from_camera": np.array(path), "depth": np.array(depths)})
-        _write_cameras(out / "cameras", f"posed{number:04d}", camera, poses, times)
+    total = config.video_walks + config.video_val_walks
+    for done in range(total):
+        split = "train" if done < config.video_walks else "val"
+        number = done if split == "train" else VAL_FROM + done - config.video_walks
+        _write_walk((out, truth), split, number, config, np.random.default_rng((seed, 4, number)))
         counts["clips"] += 3
-        counts["frames"] += 2 * len(film) + len(path)
-        tick(number + 1, config.video_walks)
+        counts["frames"] += 5 * config.video_frames
+        tick(done + 1, total)
     return counts
+
+
+def _write_walk(folders: tuple[Path, Path], split: str, number: int, config: SimulationConfig, rng: Rng) -> None:
+    out, truth = folders
+    kinds, camera = list(ROOMS), _camera(config.video_size)
+    shots = []
+    for half in range(2):
+        room = build_room(rng, kinds[(2 * number + half) % len(kinds)], spacing=SPACING)
+        path = _walk(room, config.video_frames, rng)
+        pictures = [render(room.world, camera, view, 0.0, rng) for view in path]
+        shots.append((path, [p.color for p in pictures], [p.depth for p in pictures]))
+    times = np.concatenate([[0], np.cumsum(rng.choice(STEPS_MS, 2 * config.video_frames - 1))]).astype(np.int64)
+    path, colors, depths = shots[0]
+    _write_folder(out / split / f"walk{number:04d}", camera, path, colors)
+    film = [color for shot in shots for color in shot[1]]
+    poses = np.array([view for shot in shots for view in shot[0]])
+    for name in (f"tour-{number:04d}", f"posed{number:04d}"):
+        target = out / split / f"{name}.mp4"
+        target.write_bytes(encode(film, times))
+        write_json(truth / f"{name}.json", {"cut": config.video_frames, "times_ms": times.tolist()})
+        write_arrays(truth / name, {"world_from_camera": poses, "intrinsics": camera.intrinsics})
+    write_arrays(truth / f"walk{number:04d}", {"world_from_camera": np.array(path), "depth": np.array(depths)})
+    _write_cameras(out / "cameras", f"posed{number:04d}", camera, poses, times)
 
 
 def _camera(size: tuple[int, int]) -> Camera:

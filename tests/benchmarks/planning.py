@@ -27,7 +27,8 @@ from brickyard.infra.cli import main
 begin = time.perf_counter()
 code = main(["plan", *sys.argv[1:], "--samples", "0", "--json"])
 usage = resource.getrusage(resource.RUSAGE_SELF)
-taken = {"seconds": time.perf_counter() - begin, "processor": usage.ru_utime + usage.ru_stime, "kib": usage.ru_maxrss}
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))  # not the parent's
+taken = {"seconds": time.perf_counter() - begin, "processor": usage.ru_utime + usage.ru_stime, "kib": peak}
 print(json.dumps(taken), file=sys.stderr)
 sys.exit(code)
 """

@@ -94,7 +94,7 @@ def test_boxes_are_those_of_a_plain_reading_of_the_file(root: Path) -> None:
     found = scene(root, THIRD)
     assert found.points is not None and found.points.instance is not None
     data = json.loads((folder(root, THIRD) / f"{THIRD}_3dod_annotation.json").read_text())["data"]
-    assert found.dropped["the boxes themselves: kept as labels of the points inside of them"] == len(data)
+    assert len(found.annotations["boxes"]) == len(data)
     for number, entry in enumerate(data, 1):
         box = entry["segments"]["obbAligned"]
         axes = np.array(box["normalizedAxes"]).reshape(3, 3)
