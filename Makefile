@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed
 NUMPY2 := $(VENV)/numpy2
 NUMPY2_STAMP := $(NUMPY2)/installed
 
-.PHONY: demo test test-numpy2 check bench kill-matrix clean
+.PHONY: demo test test-numpy2 check bench kill-matrix mutants clean
 
 demo: $(STAMP)
 	$(BIN)/brickyard demo --out demo --seeds $(SEEDS)
@@ -32,6 +32,10 @@ check: $(STAMP)
 # The plug is pulled at every operation on files of builds, layers, repairs ...; the suite does so at a sample of them.
 kill-matrix: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kill_matrix
+
+# All mutated files of every reader; the suite reads one in four of them.
+mutants: $(STAMP)
+	BRICKYARD_MUTANTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/ingest -k 'damaged or mutated'
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -47,7 +47,7 @@ NAMES = {
     "ceiling": "ceiling",
 }  # fmt: skip
 """Label of the simulated world -> class; all else is a "container"."""
-WALKS = (0, 7, 11, 80920, 42, 99999)
+WALKS = (0, 7, 11, 80920, 42, 99900)
 TRUTH_EVERY = 8
 
 

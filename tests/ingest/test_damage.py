@@ -162,7 +162,10 @@ def test_blocks_are_those_of_a_disk_and_every_place_is_tried(pile: str) -> None:
     assert seen == {0, BLOCK}, "12,000 bytes have two whole blocks that can be lost"
 
 
-SMALLER = replace(raw_damage.SMALL, waymo_image_size=(240, 160))
+SMALLER = replace(
+    raw_damage.SMALL, waymo_image_size=(240, 160), scannetpp_scenes=2, scannetpp_photographs=3, scannetpp_frames=4,
+    scannetpp_spacing=0.4, video_frames=16,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("world", sorted({case.world for case in raw_damage.CASES.values()}))
