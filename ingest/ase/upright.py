@@ -16,8 +16,8 @@ from brickyard.shards.scene import Float64
 _BLOCK = 4
 _SURE, _LEAST = 1.25, 0.15
 """By how much another turn must fit better before it is believed, and the least correlation of edges that says
-something: a real walk and all simulated ones but one have 0.18 to 0.48, under any other turn at most 0.06. A wall before
-the lens has no edges, and says nothing."""
+something: a real walk and all simulated ones but one have 0.18 to 0.48, under any other turn at most 0.06. A wall
+before the lens has no edges, and says nothing."""
 
 
 def quarter_turns(frames: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint16]]]) -> int:
