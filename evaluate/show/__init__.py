@@ -1,6 +1,6 @@
 """Pages that show what a corpus holds and what a run was worth: single HTML files, for eyes."""
 
-from brickyard.evaluate.show.corpus import corpus_page
+from brickyard.evaluate.show.corpus import MAX_SCENES, corpus_page
 from brickyard.evaluate.show.run import run_page
 from brickyard.evaluate.show.summary import (
     CorpusSummary,
@@ -18,6 +18,7 @@ from brickyard.evaluate.show.summary import (
 )
 
 __all__ = [
+    "MAX_SCENES",
     "CorpusSummary",
     "Curve",
     "FeatureScene",

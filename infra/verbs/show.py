@@ -10,6 +10,7 @@ from typing import Any
 from brickyard.evaluate.pictured import PICTURES
 from brickyard.evaluate.records import FEATURES, FEATURES_MANIFEST, probe_of, read_results
 from brickyard.evaluate.show import (
+    MAX_SCENES,
     FeatureScene,
     RunSummary,
     corpus_page,
@@ -60,11 +61,13 @@ def _show_corpus(corpus: Corpus, scene: str | None, out: Path) -> int:
 
 
 def _spread(corpus: Corpus) -> list[int]:
-    """A few scenes of every dataset, evenly over its rows."""
+    """A few scenes of every dataset, evenly over its rows; fewer where there are many, as a page has its limits."""
+    datasets = list(dict.fromkeys(corpus.index.column("dataset").to_pylist()))
+    most = min(_PER_DATASET, max(1, MAX_SCENES // max(1, len(datasets))))
     rows = []
-    for dataset in dict.fromkeys(corpus.index.column("dataset").to_pylist()):
+    for dataset in datasets:
         own = corpus.select(dataset=dataset).tolist()
-        rows += own[:: max(1, -(-len(own) // _PER_DATASET))][:_PER_DATASET]
+        rows += own[:: max(1, -(-len(own) // most))][:most]
     return rows
 
 
