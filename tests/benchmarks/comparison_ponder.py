@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from typing import Any
 
 from tests.benchmarks import ponder_real
@@ -58,11 +59,16 @@ def _spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def real(found: Records) -> str:
+def real(found: Records, name: str = "ponder_real") -> str:
     """The newest record."""
-    record = found["ponder_real"][-1]
+    record = found[name][-1]
     where = f"{record['settings']['steps']} steps; {record['date'][:10]}, {record['cpu']}"
     return f"{where}:\n\n" + markdown(record["rows"], ponder_real.COLUMNS)
 
 
-SECTIONS = {"ponder_learning": learning, "ponder_room": room, "ponder_real": real}
+SECTIONS = {
+    "ponder_learning": learning,
+    "ponder_room": room,
+    "ponder_real": real,
+    "ponder_clip": partial(real, name="ponder_clip"),
+}

@@ -29,7 +29,7 @@ from brickyard.shards.scene import Scene
 from brickyard.shards.stream import Stream
 from brickyard.train.objectives.ponder import Ponder
 from brickyard.train.objectives.view_rays import RaysConfig, usable_views
-from brickyard.train.rendering.network import RenderingNetwork
+from brickyard.train.rendering.network import SceneRenderer
 from brickyard.train.rendering.renderer import RendererConfig
 from brickyard.train.students.unet import UNetConfig
 from brickyard.train.voxels import VoxelConfig
@@ -74,18 +74,25 @@ def real_scene(folder: Path, scannet: Path) -> Scene:
     return Corpus.open(folder / "corpus").scene(SCENE)
 
 
-def held_out(folder: Path, scene: Scene, number: int, steps: int) -> dict[str, Any]:
-    """Train without a view, then render it."""
+def held_out(folder: Path, scene: Scene, number: int, config: Ponder, training: tuple[int, float]) -> dict[str, Any]:
+    """Train without a view, for so many steps at this rate, then render it."""
+    steps, rate = training
+    others = tuple(view for n, view in enumerate(scene.views) if n != number)
+    begun = time.perf_counter()
+    network = learned(corpus_of(folder / f"known-{number}", [replace(scene, views=others)]), config, steps, rate)
+    row = {"view": scene.views[number].name, "seconds": time.perf_counter() - begun, "steps": steps}
+    whole = corpus_of(folder / f"whole-{number}", [replace(scene, views=(scene.views[number], *others))])
+    return row | beside_warped(whole, network)
+
+
+def learned(known: Corpus, config: Ponder, steps: int, rate: float) -> SceneRenderer:
+    """What renders, after so many steps on a corpus of one scene."""
     torch.manual_seed(0)
-    config = settings()
     objective = config.build()
     network = objective.companions["rendering"]
-    assert isinstance(network, RenderingNetwork)
-    others = replace(scene, views=tuple(view for n, view in enumerate(scene.views) if n != number))
-    known = corpus_of(folder / f"known-{number}", [others])
-    optimiser = torch.optim.AdamW(objective.parameters(), 0.006, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.006, steps, pct_start=0.2)
-    begun = time.perf_counter()
+    assert isinstance(network, SceneRenderer)
+    optimiser = torch.optim.AdamW(objective.parameters(), rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.2)
     stream = iter(
         Stream(known, objective.fields, batch=1, threads=1, prepare=objective.prepare, choose=objective.choose)
     )
@@ -96,16 +103,18 @@ def held_out(folder: Path, scene: Scene, number: int, steps: int) -> dict[str, A
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-    seconds = time.perf_counter() - begun
-    whole = corpus_of(folder / f"whole-{number}", [replace(scene, views=(scene.views[number], *others.views))])
+    return network
+
+
+def beside_warped(whole: Corpus, network: SceneRenderer) -> dict[str, Any]:
+    """The first view of a corpus of one scene, rendered from what else there is, and from another view by its depth."""
     (sample,) = next(iter(Stream(whole, ["*"], batch=1, threads=1, shuffle=False)))
     views = tuple(read_posed_view(sample, n, SIDE) for n in usable_views(sample.header, "depth"))
     warped = best_warp(views, 0)
     network.eval()
     with torch.no_grad():
-        shown = rendered_view(network, network([network.read(sample, ())]), views[0], 8192)
-    covered = 0.0 if warped is None else 100 * float(warped.covered.mean())
-    row = {"view": scene.views[number].name, "covered": covered, "seconds": seconds, "steps": steps}
+        shown = rendered_view(network, network([network.read(sample, (0,))]), views[0], 8192)
+    row = {"covered": 0.0 if warped is None else 100 * float(warped.covered.mean())}
     if warped is not None and shown.color is not None and warped.covered.any():
         real, both = torch.from_numpy(views[0].color), torch.from_numpy(views[0].shown & warped.covered)
         row |= {"psnr_there": float(psnr(shown.color, real, both))}
@@ -123,7 +132,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         scene = real_scene(Path(name), options.scannet)
-        rows = [held_out(Path(name), scene, number, options.steps) for number in range(len(scene.views))]
+        rows = [held_out(Path(name), scene, n, settings(), (options.steps, 0.006)) for n in range(len(scene.views))]
     table(f"{SCENE}, {len(scene.views)} frames", rows, COLUMNS)
     if not options.dry:
         append("ponder_real", {"steps": options.steps, "views": len(scene.views)}, rows)
