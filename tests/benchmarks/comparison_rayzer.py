@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from tests.benchmarks import rayzer_count
 from tests.benchmarks.report import markdown
 
 Records = dict[str, list[dict[str, Any]]]
@@ -31,4 +32,11 @@ _COLUMNS = {
     "variant": "s trained with", "mean": ".2f PSNR dB", "all": "s each seed", "gap": ".2f beside RayZer, dB",
     "better": ".0f views better than the mean of both neighbours, %",
 }  # fmt: skip
-SECTIONS = {"rayzer_learning": learning}
+
+
+def cost(found: Records) -> str:
+    """The newest record."""
+    return markdown(found["rayzer_count"][-1]["rows"], rayzer_count.COLUMNS)
+
+
+SECTIONS = {"rayzer_learning": learning, "rayzer_count": cost}
