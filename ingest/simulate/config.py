@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from brickyard.shards.errors import RecipeError
 
 _FROM_ZERO = frozenset((
-    "nuscenes_sweeps", "nuscenes_camera_sweeps", "kitti_frames", "kitti_drives", "video_val_walks", "s3dis_views",
-    "pointfiles_images", "structured3d_views", "scannetpp_photographs", "scannetpp_frames",
+    "scannet_frames", "nuscenes_sweeps", "nuscenes_camera_sweeps", "kitti_frames", "kitti_drives", "video_val_walks",
+    "s3dis_views", "pointfiles_images", "structured3d_views", "scannetpp_photographs", "scannetpp_frames",
 ))  # fmt: skip
 """Counts of what may be left out; of all others there is at least one."""
 _MOST = {"nuscenes_scenes": 10, "nuscenes_sweeps": 9, "nuscenes_camera_sweeps": 5, "kitti_odometry_sequences": 3,
