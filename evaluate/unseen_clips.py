@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from brickyard.shards.stream import Sample
 
 Views = Literal["even", "random"]
-Timed: TypeAlias = "tuple[Clip, tuple[int, ...]]"
+Timed: TypeAlias = "tuple[Clip, tuple[int, ...], Any]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ class UnseenClip:
 
     Attributes:
         sequence: that it was cut from. times: frames of the views, counted from the window's first.
+        beside: what was asked for beside the images.
     """
 
     key: str
@@ -80,6 +81,7 @@ class UnseenClip:
     times: tuple[int, ...]
     batch: ClipBatch
     inputs: int
+    beside: Any = None
 
     @property
     def given(self) -> Given | None:
@@ -103,12 +105,17 @@ class UnseenClips:
     Args:
         posed: whether cameras are needed.
         what: asks, for messages.
+        fields: that are read beside the images, and what `beside` makes of them and of the views of a window.
 
     Attributes:
         left_out: key -> why, of the clips that would not do, once they were met.
     """
 
-    def __init__(self, corpus: Corpus, network: ViewNetwork, config: ClipsConfig, *, posed: bool, what: str) -> None:
+    def __init__(
+        self, corpus: Corpus, network: ViewNetwork, config: ClipsConfig, *, posed: bool, what: str,
+        fields: tuple[str, ...] = (), beside: Callable[[Sample, Draw], Any] = lambda sample, drawn: None,
+    ) -> None:  # fmt: skip
+        self._fields, self._beside = fields, beside
         self._corpus, self._config, self._what = corpus, config, what
         self._size, self._device = int(network.config.size), network.device
         self._posed = posed or config.posed or network.posed
@@ -124,7 +131,7 @@ class UnseenClips:
         sequences = self._corpus.index.column("sequence").to_pylist()
         stream = Stream(
             self._corpus,
-            ("views/*/image",),
+            ("views/*/image", *self._fields),
             batch=1,
             rows=rows,
             threads=self._config.threads,
@@ -137,12 +144,12 @@ class UnseenClips:
                 if isinstance(read, str):
                     self.left_out[key] = read
                     continue
-                for clip, times in read:
+                for clip, times, beside in read:
                     found += 1
                     batch = join_clips([clip], self._size, self._device)
                     sequence = sequences[self._corpus.row(key)]
                     yield UnseenClip(
-                        key=key, sequence=sequence, times=times, batch=batch, inputs=self._config.inputs
+                        key=key, sequence=sequence, times=times, batch=batch, inputs=self._config.inputs, beside=beside
                     )  # fmt: skip
         self._tell()
         if not found:
@@ -157,7 +164,8 @@ class UnseenClips:
             clips = []
             for number in range(self._config.windows):
                 drawn, times = views_of(sample.header, sample.key, self._config, number, posed=self._posed)
-                clips.append((read_clip(sample, drawn, self._size, posed=self._posed), times))
+                clip = read_clip(sample, drawn, self._size, posed=self._posed)
+                clips.append((clip, times, self._beside(sample, drawn)))
         except UnfitSceneError as problem:
             return sample.key, str(problem)
         return sample.key, clips

@@ -99,11 +99,16 @@ class ViewNetwork(Exported):
 
     def render(self, scene: Tensor, told: Tensor) -> Tensor:
         """(B, T, 3, size, size) in [0, 1]: what T cameras see of a scene, each on its own beside all its tokens."""
-        targets = self.target_rays(told)
-        scenes, views, patches, _ = targets.shape
-        repeated = scene[:, None].expand(-1, views, -1, -1).flatten(0, 1)
-        tokens = torch.cat((targets.flatten(0, 1), repeated), 1)
-        found = self.render_blocks(self.render_norm(tokens))[:, :patches]
-        pixels = self.pixels(self.pixel_norm(found)).float().sigmoid()
+        scenes, views = told.shape[:2]
+        pixels = self.pixels(self.pixel_norm(self.patch_tokens(scene, told))).float().sigmoid()
         size = self.config.size
         return unpatchify(pixels, self.config.patch, (size, size)).view(scenes, views, 3, size, size)
+
+    def patch_tokens(self, scene: Tensor, told: Tensor) -> Tensor:
+        """(B T, N, d): of the patches of T views, what their pixels are painted from."""
+        targets = self.target_rays(told)
+        _, views, patches, _ = targets.shape
+        repeated = scene[:, None].expand(-1, views, -1, -1).flatten(0, 1)
+        tokens = torch.cat((targets.flatten(0, 1), repeated), 1)
+        found: Tensor = self.render_blocks(self.render_norm(tokens))[:, :patches]
+        return found
