@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from tests.benchmarks import rayzer_count
+from tests.benchmarks import rayzer_count, rayzer_tokens
 from tests.benchmarks.report import markdown
 
 Records = dict[str, list[dict[str, Any]]]
@@ -39,4 +39,9 @@ def cost(found: Records) -> str:
     return markdown(found["rayzer_count"][-1]["rows"], rayzer_count.COLUMNS)
 
 
-SECTIONS = {"rayzer_learning": learning, "rayzer_count": cost}
+def tokens(found: Records) -> str:
+    """The newest record."""
+    return markdown(found["rayzer_tokens"][-1]["rows"], rayzer_tokens.COLUMNS)
+
+
+SECTIONS = {"rayzer_learning": learning, "rayzer_count": cost, "rayzer_tokens": tokens}
