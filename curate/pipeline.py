@@ -1,4 +1,4 @@
-"""The curation of one scene: normals, superpixels, then correspondences; each step can be left out."""
+"""The curation of one scene: normals, superpixels, correspondences, figures of clips; each step can be left out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+from brickyard.curate.clip_figures import ClipFiguresConfig, add_clip_figures
 from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
 from brickyard.curate.normals import NormalsConfig, add_normals
 from brickyard.curate.superpixels import SlicConfig, add_superpixels
@@ -19,6 +20,7 @@ class CurateConfig:
     normals: NormalsConfig | None = None
     superpixels: SlicConfig | None = field(default_factory=SlicConfig)
     correspondences: CorrespondenceConfig | None = field(default_factory=CorrespondenceConfig)
+    clip_figures: ClipFiguresConfig | None = field(default_factory=ClipFiguresConfig)
 
 
 def curate(
@@ -40,4 +42,7 @@ def curate(
     if config.correspondences is not None:
         with stage("correspondences"):
             scene = add_correspondences(scene, config.correspondences)
+    if config.clip_figures is not None:
+        with stage("clip_figures"):
+            scene = add_clip_figures(scene, config.clip_figures)
     return scene

@@ -14,7 +14,7 @@ from brickyard.shards.containers import ContainerName
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.encode import HEADER, EncodedScene, SceneHeader
 from brickyard.shards.errors import CorpusError
-from brickyard.shards.index import METADATA
+from brickyard.shards.index import FIGURES, METADATA
 from brickyard.shards.lock import only_writer
 from brickyard.shards.parts import read_part
 from brickyard.shards.scene import Identity
@@ -72,6 +72,7 @@ def summary_of(corpus: Corpus, row: int) -> dict[str, Any]:
 def summary_entries(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Of a row of the index, as `summary_of`."""
     mine = [name for name in METADATA.names if name != "key" and name not in Identity.__dataclass_fields__]
+    mine.append(FIGURES.name)
     return {name: entry[name] for name in mine}
 
 

@@ -81,6 +81,8 @@ def encode_scene(scene: Scene, compressor: Compressor = "zstd") -> EncodedScene:
         "views": [],
         "dropped": dict(sorted(scene.dropped.items())),
     }
+    if scene.figures:
+        header["figures"] = dict(sorted(scene.figures.items()))
     if scene.points is not None:
         header["points"] = {
             "count": len(scene.points),
@@ -189,6 +191,7 @@ def summarise(scene: Scene) -> dict[str, Any]:
         "whole": None if scene.part is None else scene.part.whole,
         "raw_bytes": sum(source.size for source in scene.identity.sources),
         "dropped": json.dumps(dict(sorted(scene.dropped.items()))),
+        "figures": sorted(scene.figures.items()) or None,
     }
 
 
@@ -219,6 +222,7 @@ _SHAPE = {
         }
     ],
     "dropped": Every(int),
+    "figures": Maybe(Every(float)),
     "fields": Every(dict),
 }
 
@@ -232,7 +236,7 @@ class SceneHeader:
         world_crs, part: as in `Scene`.
         points: {"count", "normal_source", "intensity_unit"} or None.
         views: one `View` each, with an empty image and without arrays.
-        dropped: as in `Scene`.
+        figures, dropped: as in `Scene`.
         fields: field name -> spec.
     """
 
@@ -252,6 +256,7 @@ class SceneHeader:
         self.part = _decode_part(table.get("part"))
         self.points: dict[str, Any] | None = table["points"]
         self.views: tuple[dict[str, Any], ...] = tuple(table["views"])
+        self.figures: dict[str, float] = table.get("figures") or {}
         self.dropped: dict[str, int] = table["dropped"]
         self.fields: dict[str, Spec] = table["fields"]
 
@@ -330,6 +335,7 @@ def decode_scene(header: SceneHeader, read: Callable[[str], Any]) -> Scene:
         points=points,
         views=tuple(_decode_view(header, number, read) for number in range(len(header.views))),
         annotations=annotations,
+        figures=header.figures,
         dropped=header.dropped,
     )
 

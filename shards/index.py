@@ -70,9 +70,12 @@ BLOBS = pa.list_(
     )
 )
 
-SCHEMA = METADATA.append(pa.field("shard", pa.string(), nullable=False)).append(
-    pa.field("blobs", BLOBS, nullable=False)
-)
+FIGURES = pa.field("figures", pa.map_(pa.string(), pa.float64()))
+"""Numbers by which scenes are chosen; null where there are none."""
+
+SCHEMA = pa.schema([
+    *METADATA, FIGURES, pa.field("shard", pa.string(), nullable=False), pa.field("blobs", BLOBS, nullable=False)
+])  # fmt: skip
 
 MAX_INDEX_BYTES = 4 << 30
 

@@ -261,6 +261,7 @@ class Scene:
         points: None for a clip.
         views: cameras of a sweep, frames of a scan, or frames of a clip in time order.
         annotations: name -> JSON value: boxes, layouts and the like, see `shards.annotations`.
+        figures: name -> number, by which scenes are chosen, such as {"motion": 0.02}; see `curate.clip_figures`.
         dropped: what the reader or curation left out and how often, such as {"invalid pose": 1}; never silent.
     """
 
@@ -271,6 +272,7 @@ class Scene:
     points: Points | None = None
     views: tuple[View, ...] = ()
     annotations: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     def validate(self) -> Scene:

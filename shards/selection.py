@@ -21,6 +21,7 @@ from brickyard.shards.corpus import Corpus
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.errors import NONSENSE, CorpusError
 from brickyard.shards.guard import open_parquet
+from brickyard.shards.index import FIGURES
 from brickyard.shards.scene_list import SceneList
 from brickyard.shards.seal import is_whole, write_sealed
 from brickyard.shards.storage import Store
@@ -144,10 +145,13 @@ def _weights(corpus: Corpus, mask: NDArray[np.bool_], weights: Mapping[str, floa
     return result
 
 
-def _numbers(corpus: Corpus, column: str) -> pa.ChunkedArray:
+def _numbers(corpus: Corpus, column: str) -> pa.ChunkedArray | pa.Array:
+    figures = corpus.index.column(FIGURES.name).combine_chunks()
+    if column in (names := pc.unique(figures.keys).to_pylist()):
+        return pc.map_lookup(figures, column, "first")
     numeric = [f.name for f in corpus.index.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
     if column not in numeric:
-        raise CorpusError(f"no number {column!r} in the index; there are {', '.join(numeric)}")
+        raise CorpusError(f"no number {column!r} in the index; there are {', '.join([*numeric, *sorted(names)])}")
     return corpus.index.column(column)
 
 

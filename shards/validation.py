@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, get_args
 
 import numpy as np
@@ -22,6 +23,8 @@ from brickyard.shards.scene import (
     View,
 )
 
+_FIGURE = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
 
 def check_scene(scene: Scene) -> None:
     """Raise `SceneError` naming the first broken promise of the contract in `shards.scene`."""
@@ -33,6 +36,11 @@ def check_scene(scene: Scene) -> None:
         annotation_bytes(scene.annotations)
     except ValueError as problem:
         check.that(False, str(problem))
+    for name, value in scene.figures.items():
+        check.that(isinstance(name, str) and bool(_FIGURE.fullmatch(name)), f"a figure cannot be called {name!r}")
+        check.that(
+            type(value) is float and math.isfinite(value), f"figure {name} must be a finite float, found {value!r}"
+        )
     if scene.part is not None:
         _validate_part(check, scene.part)
     if scene.points is not None:

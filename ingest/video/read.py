@@ -16,9 +16,9 @@ from brickyard.ingest.bounded import BoundedError, Limits, run_bounded
 from brickyard.ingest.clips import thin
 from brickyard.ingest.source import RawFiles, SceneRef
 from brickyard.ingest.video import cameras, images
-from brickyard.ingest.video.shots import SIDE, find_shots, motion
 from brickyard.shards.errors import NONSENSE
 from brickyard.shards.scene import Identity, Scene, View
+from brickyard.shards.shots import SIDE, find_shots, motion
 
 DECODER = Path(__file__).with_name("decode.py")
 FRAME = struct.Struct("<qII")

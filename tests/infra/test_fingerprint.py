@@ -22,7 +22,7 @@ from brickyard.ingest.source import source_names
 
 ROOT = Path(__file__).parents[2]
 OURS = [name for name in source_names() if name != "toy"]
-PLAIN = CurateConfig(superpixels=None, correspondences=None)
+PLAIN = CurateConfig(superpixels=None, correspondences=None, clip_figures=None)
 FULL = CurateConfig(normals=NormalsConfig())
 KITTI = {name for name in OURS if name.startswith("kitti")}
 

@@ -40,6 +40,8 @@ def expected(scene: Scene) -> tuple[dict[str, Any], dict[str, Any]]:
     """(header without format, fields and point count; field -> value) as our reader sees the scene."""
     values: dict[str, Any] = {}
     header = dataclasses.asdict(dataclasses.replace(scene, points=None, views=()))
+    if not header["figures"]:
+        del header["figures"]
     if annotations := header.pop("annotations"):
         values["annotations"] = np.frombuffer(json.dumps(annotations, separators=(",", ":")).encode(), np.uint8)
     if scene.part is not None:

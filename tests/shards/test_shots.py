@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from brickyard.ingest.video.shots import SIDE, find_shots, motion
+from brickyard.shards.shots import SIDE, find_shots, motion
 
 Small = NDArray[np.uint8]
 
