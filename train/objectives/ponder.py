@@ -6,7 +6,8 @@ the signed distances that are behind them. Source: Zhu et al., "PonderV2", T-PAM
 code.
 
 What the published indoor system renders besides are labels of images, by which it is supervised in part. Here
-`semantics` are "none", or the "features" of a frozen image network, rendered by cosine: no labels.
+`semantics` are "none", or the "features" of a frozen image network, rendered by cosine: no labels. "labels" renders the
+classes of label images (`taxonomy`), by cross-entropy; that is supervised, and no pretraining without labels.
 
 Rooms are rendered as a whole, at most points dropped; driving scans within a range, blocks of points masked (see the
 recipes). Cost: rays times samples decide, see `train.rendering.render`.
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from brickyard.shards.taxonomy import taxonomy, taxonomy_names
 from brickyard.train.clouds import Clouds
 from brickyard.train.objectives.moves import MoveConfig
 from brickyard.train.objectives.objective import Loss, Objective, ObjectiveConfig
@@ -70,9 +72,10 @@ class Ponder(ObjectiveConfig):
         dropout: share of the points that are left out.
         mask_ratio: share of the cubes with an edge of `mask_size` metres whose points lose all but their place to a
             learned token.
-        semantics: "none", or "features" of the teacher. "labels" of images, as published, are not built in.
+        semantics: "none"; "features" of the teacher; or "labels" of the views, of a `taxonomy`: supervised by people.
+            Views without label images are rendered without that term.
         teacher: the image network. teacher_size: (height, width) to which it gets whole images resized.
-        semantic_weight: of 1 - cosine between rendered and seen features.
+        semantic_weight: of 1 - cosine between rendered and seen features, or of the cross-entropy of classes.
     """
 
     name: ClassVar[str] = "ponder"
@@ -86,17 +89,17 @@ class Ponder(ObjectiveConfig):
     mask_ratio: float = 0.0
     mask_size: float = 0.16
     semantics: Literal["none", "features", "labels"] = "none"
+    taxonomy: str | None = None
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     teacher_size: tuple[int, int] = (224, 320)
     semantic_weight: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.semantics == "labels":
-            raise ValueError(
-                'semantics "labels" is the published term that is supervised by human labels of images; it is not built'
-                ' here: take "features" of a frozen image network, or "none"'
-            )
+        if (self.semantics == "labels") != (self.taxonomy is not None):
+            raise ValueError('semantics "labels" needs a taxonomy, that of the label images, and nothing else does')
+        if self.taxonomy is not None and self.taxonomy not in taxonomy_names():
+            raise ValueError(f"no taxonomy {self.taxonomy!r}; there are {', '.join(taxonomy_names())}")
         if not 0 <= self.dropout < 1 or not 0 <= self.mask_ratio < 1 or self.mask_size <= 0:
             raise ValueError("dropout and mask_ratio must lie in [0, 1), mask_size must be positive")
         if min(self.teacher_size) < 1 or self.semantic_weight < 0:
@@ -108,9 +111,19 @@ class Ponder(ObjectiveConfig):
         return self.semantics == "features"
 
     @property
+    def label_field(self) -> str | None:
+        """Of a view, where its labels are rendered."""
+        return None if self.taxonomy is None else f"semantic.{self.taxonomy}"
+
+    @property
     def view_fields(self) -> tuple[str, ...]:
-        """What is read of a view."""
+        """What must be there of a view."""
         return (self.rays.source, *(("image",) if self.losses.color or self.teaches else ()))
+
+    @property
+    def read_fields(self) -> tuple[str, ...]:
+        """What is read of a view, and what is read where it is there."""
+        return self.view_fields if self.label_field is None else (*self.view_fields, self.label_field)
 
     def build(self, device: torch.device | str = "cpu") -> PonderObjective:
         return PonderObjective(self, torch.device(device))
@@ -127,13 +140,15 @@ class PonderObjective(Objective):
         super().__init__()
         self.config = config
         self.needed = ("points/xyz", *(f"views/*/{part}" for part in config.view_fields))
-        self.fields = (*config.student.fields, *self.needed[1:])
+        self.fields = (*config.student.fields, *(f"views/*/{part}" for part in config.read_fields))
         self._frozen: tuple[Teacher, ...] = ()  # in a tuple, so that torch does not see it
         renderer = replace(config.renderer, color=config.losses.color > 0, features=0)
         channels = self.build_encoders(device)  # first, so that a seed gives the same student to every objective
         if config.teaches:
             self._frozen = (load_teacher(config.teacher, device, size=config.teacher_size),)
             renderer = replace(renderer, features=self._frozen[0].channels)
+        if config.taxonomy is not None:
+            renderer = replace(renderer, features=len(taxonomy(config.taxonomy).classes))
         self.renderer = Renderer(renderer, channels).to(device)
         self.tokens = nn.ParameterDict()
         if config.mask_ratio:
@@ -178,7 +193,7 @@ class PonderObjective(Objective):
             seen = Seen(depth=distance, color=batch.color if self.config.losses.color else None)
             terms = rendering_losses(rendered, seen, self.config.losses)
             total = weighted(terms, self.config.losses)
-            if self._frozen:
+            if self._frozen or self.config.taxonomy is not None:
                 terms["semantics"] = self._semantics(rendered, batch)
                 total = total + self.config.semantic_weight * terms["semantics"]
         metrics: dict[str, float | Tensor] = {f"loss_{name}": term.detach() for name, term in terms.items()}
@@ -198,8 +213,12 @@ class PonderObjective(Objective):
         return replace(clouds, values=values)
 
     def _semantics(self, rendered: Rendered, batch: PosedBatch) -> Tensor:
-        """Mean of 1 - cosine over the rays that hit."""
+        """Mean of 1 - cosine, or of the cross-entropy of classes, over the rays that hit (and have a label)."""
         assert rendered.features is not None
+        if self.config.taxonomy is not None:
+            known = rendered.hits & (batch.label >= 0)
+            summed = functional.cross_entropy(rendered.features[known], batch.label[known], reduction="sum")
+            return summed / known.sum().clamp(min=1)
         seen = self._frozen[0](batch.images.float() / 255).float()
         told = rendered.features[rendered.hits]
         wanted = interpolate_at(seen, self.config.teacher_size, batch.image, *batch.place.unbind(1))[rendered.hits]

@@ -98,7 +98,7 @@ class PonderViewsObjective(PonderObjective):
 
     def __init__(self, config: PonderViews, device: torch.device) -> None:
         super().__init__(config, device)
-        self.fields = (*config.scene_fields, "views/*/image", *self.needed[1:])
+        self.fields = (*config.scene_fields, "views/*/image", *(f"views/*/{part}" for part in config.read_fields))
 
     def build_encoders(self, device: torch.device) -> int:
         self.student = self.config.images.build(device)
@@ -151,7 +151,7 @@ def choose(sample: Sample, rng: np.random.Generator, config: PonderViews) -> tup
     rendered, looked_at = drawn(sample.header, rng, config)
     boxed = () if config.points or has_points(sample.header) else ("depth",)
     looking = (f"views/{number}/{part}" for number in looked_at for part in ("image", *boxed))
-    return (*config.scene_fields, *looking, *(f"views/{v}/{part}" for v in rendered for part in config.view_fields))
+    return (*config.scene_fields, *looking, *(f"views/{v}/{part}" for v in rendered for part in config.read_fields))
 
 
 def drawn(header: SceneHeader, rng: np.random.Generator, config: PonderViews) -> tuple[list[int], list[int]]:

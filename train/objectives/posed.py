@@ -24,6 +24,7 @@ from brickyard.train.objectives.view_rays import (
     ViewRays,
     depth_rays,
     evenly,
+    labels_at,
     pair_rays,
     read_depth,
     read_image,
@@ -43,7 +44,7 @@ class PosedScene:
 
     Attributes:
         cloud: its points, less those left out.
-        eyes, seen: float32 (R, 3), metres. color: float32 (R, 3), or (R, 0).
+        eyes, seen: float32 (R, 3), metres. color: float32 (R, 3), or (R, 0). label: int64 (R,), -1 unknown.
         images: uint8 (V, 3, h, w) as the teacher sees them, or (0, 3, 0, 0) without one.
         image: int64 (R,). place: int64 (R, 2), (row, column) in these images.
         seed: for what is drawn on the device.
@@ -55,6 +56,7 @@ class PosedScene:
     eyes: Tensor
     seen: Tensor
     color: Tensor
+    label: Tensor
     images: Tensor
     image: Tensor
     place: Tensor
@@ -78,6 +80,7 @@ class PosedBatch:
     eyes: Tensor
     seen: Tensor
     color: Tensor
+    label: Tensor
     counts: tuple[int, ...]
     images: Tensor
     image: Tensor
@@ -90,7 +93,7 @@ class PosedBatch:
 def choose(sample: Sample, rng: np.random.Generator, config: Ponder) -> tuple[str, ...]:
     """The student's fields and those of the views that `prepare` will draw; raises `UnfitSceneError`."""
     numbers = _drawn(sample.header, rng, config)
-    return (*config.student.fields, *(f"views/{v}/{part}" for v in numbers for part in config.view_fields))
+    return (*config.student.fields, *(f"views/{v}/{part}" for v in numbers for part in config.read_fields))
 
 
 def _drawn(header: SceneHeader, rng: np.random.Generator, config: Ponder) -> list[int]:
@@ -146,6 +149,7 @@ def prepare_views(
         eyes=_joined([rays.eyes for rays, _ in shown]).float(),
         seen=_joined([rays.seen for rays, _ in shown]).float(),
         color=_joined([rays.color for rays, _ in shown]),
+        label=_joined([rays.label for rays, _ in shown]),
         images=torch.from_numpy(np.stack(pictures) if pictures else np.empty((0, 3, 0, 0), np.uint8)),
         image=torch.arange(len(shown)).repeat_interleave(sizes),
         place=_joined([rays.place[:, ::-1] for rays, _ in shown]).long(),
@@ -171,6 +175,7 @@ def collate(items: Sequence[PosedScene], inputs: Sequence[str], device: torch.de
         eyes=joined([item.eyes for item in items]),
         seen=joined([item.seen for item in items]),
         color=joined([item.color for item in items]),
+        label=joined([item.label for item in items]),
         counts=tuple(len(item.eyes) for item in items),
         images=joined(pictures) if pictures else items[0].images.to(device),
         image=joined([item.image + int(start) for item, start in zip(items, first, strict=False)]),
@@ -204,6 +209,8 @@ def _view(
         found = pair_rays(sample, number, cloud.xyz.numpy(), image, rays.nearest)
         drawn = np.random.default_rng(seed).permutation(len(found.eyes))[: rays.per_view]
         found = found.take(np.sort(drawn))
+    if config.label_field is not None and (name := f"views/{number}/{config.label_field}") in sample:
+        found = replace(found, label=labels_at(sample[name], found.place))
     if not config.teaches:
         return found, None
     assert image is not None

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from brickyard.shards.cameras import depth_places, line_times, project_to
 from brickyard.shards.errors import ImageError, UnfitSceneError
 from brickyard.shards.images import decode_reduced
+from brickyard.shards.scene import UNLABELLED
 from brickyard.train.rendering.rays import choose_pixels
 
 if TYPE_CHECKING:
@@ -74,12 +75,14 @@ class ViewRays:
         eyes, seen: float64 (R, 3).
         place: float64 (R, 2), (column, row) in the colour image at its full size.
         color: float32 (R, 3) in [0, 1], or (R, 0) where the image was not read.
+        label: int64 (R,), class ids, UNLABELLED where none is known.
     """
 
     eyes: Float64
     seen: Float64
     place: Float64
     color: NDArray[np.float32]
+    label: NDArray[np.int64]
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> ViewRays:
         """Some of them."""
@@ -154,6 +157,7 @@ def depth_rays(header: SceneHeader, number: int, depth: Float64, image: Image | 
         seen=local @ pose[:3, :3].T + pose[:3, 3],
         place=place,
         color=colors_at(image, view, place),
+        label=labels_at(None, place),
     )
 
 
@@ -174,7 +178,9 @@ def pair_rays(sample: Sample, number: int, xyz: NDArray[np.float32], image: Imag
     order = order[distance[order] >= max(nearest, 1e-3)]
     first = np.ones(len(order), bool)
     first[1:] = (place[order[1:]] != place[order[:-1]]).any(1)
-    rays = ViewRays(eyes=eyes, seen=seen, place=place, color=colors_at(image, view, place))
+    rays = ViewRays(
+        eyes=eyes, seen=seen, place=place, color=colors_at(image, view, place), label=labels_at(None, place)
+    )
     return rays.take(order[first])
 
 
@@ -207,6 +213,16 @@ def colors_at(image: Image | None, view: View, place: Float64) -> NDArray[np.flo
     below = image[bottom, left] * (1 - across) + image[bottom, right] * across
     colors: NDArray[np.float32] = ((above * (1 - down) + below * down) / 255).astype(np.float32)
     return colors
+
+
+def labels_at(labels: NDArray[np.int16] | None, place: Float64) -> NDArray[np.int64]:
+    """int64 (R,): class ids of a label image (H, W) at the pixels nearest to places (R, 2); UNLABELLED without one."""
+    if labels is None:
+        return np.full(len(place), UNLABELLED, np.int64)
+    height, width = labels.shape
+    column, row = np.rint(place).astype(np.int64).clip(0, (width - 1, height - 1)).T
+    found: NDArray[np.int64] = labels[row, column].astype(np.int64)
+    return found
 
 
 def _in_image(view: View, local: Float64) -> Float64:

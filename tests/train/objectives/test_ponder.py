@@ -14,12 +14,14 @@ import torch
 
 from brickyard.infra.config import load, to_yaml
 from brickyard.shards.errors import RecipeError
+from brickyard.shards.images import decode
+from brickyard.shards.scene import Scene, View
 from brickyard.shards.stream import Stream
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives.moves import MoveConfig
 from brickyard.train.objectives.ponder import Ponder, PonderObjective
 from brickyard.train.objectives.posed import PosedBatch
-from brickyard.train.objectives.view_rays import RaysConfig
+from brickyard.train.objectives.view_rays import RaysConfig, labels_at
 from brickyard.train.rendering.losses import RenderingLossConfig
 from brickyard.train.rendering.network import RenderingNetwork
 from brickyard.train.rendering.render import CONFIGS, RenderConfig
@@ -186,9 +188,55 @@ def test_short_numbers_do_no_harm(tmp_path: Path) -> None:
     assert np.isfinite(found).all() and np.mean(found[-5:]) < 0.7 * np.mean(found[:3])
 
 
+def labelled(scene: Scene, name: str = "scannet20") -> Scene:
+    """Views whose bright pixels are of class 3, others of class 5, and whose left columns nobody has labelled."""
+
+    def told(view: View) -> View:
+        label = np.where(decode(view.image).mean(axis=2) > 120, 3, 5).astype(np.int16)
+        label[:, :4] = -1
+        return replace(view, semantic={name: label})
+
+    return replace(scene, views=tuple(map(told, scene.views)))
+
+
+def test_labels_of_images_are_rendered_where_there_are_any(tmp_path: Path) -> None:
+    """Rays have the class of their pixel of the whole image; the loss falls; without labels it is nothing."""
+    settings = replace(SMALL, semantics="labels", taxonomy="scannet20", losses=RenderingLossConfig(color=0.0))
+    torch.manual_seed(0)
+    objective = settings.build()
+    scenes = [labelled(posed_room(n, views=3)) for n in range(2)]
+    stream = Stream(
+        corpus_of(tmp_path / "labelled", scenes), objective.fields, batch=2, threads=1, prepare=objective.prepare,
+        choose=objective.choose, shuffle=False,
+    )  # fmt: skip
+    batch = objective.collate(next(iter(stream)), torch.device("cpu"))
+    assert set(batch.label.tolist()) == {-1, 3, 5} and len(batch.label) == len(batch.eyes)
+    optimiser = torch.optim.AdamW(objective.parameters(), 0.005)
+    found = []
+    for _ in range(30):
+        loss = objective(batch)
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        found.append(float(loss.metrics["loss_semantics"]))
+    assert found[-1] < 0.4 * found[0]
+    plain = batch_of(tmp_path / "plain", settings, objective)
+    assert set(plain.label.tolist()) == {-1} and float(objective(plain).metrics["loss_semantics"]) == 0
+
+
+def test_labels_are_those_of_the_nearest_pixel() -> None:
+    labels = np.arange(12).reshape(3, 4).astype(np.int16)
+    place = np.array([[0.4, 0.4], [2.6, 1.4], [-0.5, 2.4], [3.4, 2.5]])
+    assert labels_at(labels, place).tolist() == [0, 7, 8, 11]
+    assert labels_at(None, place).tolist() == [-1] * 4
+
+
 def test_refused_settings() -> None:
-    with pytest.raises(ValueError, match='take "features" of a frozen image network, or "none"'):
-        Ponder(semantics="labels")
+    for wrong in ({"semantics": "labels"}, {"taxonomy": "scannet20"}, {"semantics": "features", "taxonomy": "nyu40"}):
+        with pytest.raises(ValueError, match="needs a taxonomy"):
+            Ponder(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no taxonomy 'scannet21'"):
+        Ponder(semantics="labels", taxonomy="scannet21")
     for bad in ({"dropout": 1.0}, {"mask_ratio": -0.1}, {"mask_size": 0.0}, {"teacher_size": (0, 8)}):
         with pytest.raises(ValueError, match="must"):
             Ponder(**bad)  # type: ignore[arg-type]
