@@ -216,9 +216,9 @@ class PonderObjective(Objective):
         """Mean of 1 - cosine, or of the cross-entropy of classes, over the rays that hit (and have a label)."""
         assert rendered.features is not None
         if self.config.taxonomy is not None:
-            known = rendered.hits & (batch.label >= 0)
+            known = rendered.hits[batch.label[rendered.hits] >= 0]
             summed = functional.cross_entropy(rendered.features[known], batch.label[known], reduction="sum")
-            return summed / known.sum().clamp(min=1)
+            return summed / max(1, len(known))
         seen = self._frozen[0](batch.images.float() / 255).float()
         told = rendered.features[rendered.hits]
         wanted = interpolate_at(seen, self.config.teacher_size, batch.image, *batch.place.unbind(1))[rendered.hits]
