@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -205,7 +206,8 @@ def _run_on_ray(
         shipped = stack.enter_context(distribution_folder()) if ship_code and address is not None else None
         ray = stack.enter_context(cluster(cpus, address, shipped))
         if address is not None:
-            refuse_other_code(ray, plan.fingerprint["code"], job.curate)
+            for host in refuse_other_code(ray, plan.fingerprint["code"], job.curate):
+                print(f"node {host} does not answer; the build goes on without waiting for it", file=sys.stderr)
         memory = {dataset: each["memory"] for dataset, each in rates.items() if "memory" in each}
         metrics = None if address is None else Metrics()  # a cluster of one's own for one build is not scraped
         for result in run_on_ray(ray, job, todo, plan, heartbeat=log.alive, memory=memory):

@@ -7,6 +7,7 @@ would lie; so every node is asked before the first task, and nodes that join lat
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -53,8 +54,12 @@ def code_here(datasets: Iterable[str], curation: CurateConfig) -> Code:
     return {dataset: code_of(dataset, curation) for dataset in datasets}
 
 
-def refuse_other_code(ray: Any, code: Code, curation: CurateConfig) -> None:
-    """Ask every node that is there; raises `BrickyardError` with the first that differs, and in what."""
+def refuse_other_code(ray: Any, code: Code, curation: CurateConfig) -> list[str]:
+    """Ask every node that is there; raises `BrickyardError` with the first that differs, and in what.
+
+    Returns the hosts that did not answer in time: frozen ones, or cut off. They hold nothing up, and their first task
+    asks them again.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0, max_retries=1)(code_here)
@@ -64,9 +69,13 @@ def refuse_other_code(ray: Any, code: Code, curation: CurateConfig) -> None:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             answer = ask.options(scheduling_strategy=there).remote(list(code), curation)
             asked.append((node["NodeManagerHostname"], answer))
+    silent, deadline = [], time.monotonic() + _ASKED_S
     for host, answer in asked:
         try:
-            found = ray.get(answer, timeout=_ASKED_S)
+            found = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            silent.append(host)
+            continue
         except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
             continue  # it has died since it was listed, and will make nothing
         except ray.exceptions.RayError as problem:
@@ -81,6 +90,7 @@ def refuse_other_code(ray: Any, code: Code, curation: CurateConfig) -> None:
                 f"node {host} has other code than this driver: {'; '.join(lines[:_SHOWN])}{more}. Shards that it made"
                 " would be signed with code that did not make them: install the same there"
             )
+    return silent
 
 
 def _differences(ours: Code, theirs: Code) -> list[str]:

@@ -74,7 +74,7 @@ def compare(folder: Path, entries: list[Contestant], repeats: int) -> dict[str, 
     with ExitStack() as stack:
         servers = [stack.enter_context(closing(Server(entry, folder))) for entry in entries]
         answers: dict[str, dict[str, Any]] = {
-            s.name: {"first": s.ask("timed"), "memory": s.ask("memory")} for s in servers
+            s.name: {"first": s.ask("timed"), "memory": s.ask("memory"), "timed": []} for s in servers
         }
         for turn in range(repeats):
             start = turn * len(servers) // repeats  # nobody is always the first, or always after the same one
@@ -153,6 +153,7 @@ def run(*, scenes: int = 400, repeats: int = 5, dry: bool = False) -> list[dict[
         folder = Path(place)
         layouts = write_layouts(folder, rooms, scenes, entries)
         answers = compare(folder, entries, repeats)
+    check(answers, scenes)
     rows = [summarise(entry, answers[entry.name], layouts[entry.layout]) for entry in entries]
     for row in rows:
         row["ratio"] = row["million_points_per_second"] / rows[0]["million_points_per_second"]

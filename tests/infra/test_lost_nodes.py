@@ -1,4 +1,5 @@
-"""A cluster that loses a worker, a node and at last the driver: nothing is lost but the shards they were at."""
+"""A cluster of four nodes that loses a worker, a node and at last the driver: nothing is lost but the shards they were
+at, and what comes out has the bytes of a build in one process."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": 
 from ray.cluster_utils import Cluster
 size = {"object_store_memory": 80 << 20}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **size})
-nodes = [cluster.add_node(num_cpus=1, **size) for _ in range(2)]
+nodes = [cluster.add_node(num_cpus=1, **size) for _ in range(3)]
 raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
 print(json.dumps([cluster.address, *raylets]), flush=True)
 sys.stdin.read()
@@ -73,7 +74,7 @@ def test_workers_nodes_and_the_driver_are_lost(tmp_path: Path) -> None:
     )
     try:
         assert cluster.stdout is not None
-        address, first, second = json.loads(cluster.stdout.readline())
+        address, first, second, _ = json.loads(cluster.stdout.readline())
         build = subprocess.Popen([*BUILD, "corpus", "--address", address], stdout=subprocess.PIPE, **options)
         until(lambda: done() >= 1 and bool(workers(second)), 120)
         os.kill(workers(second)[0], signal.SIGKILL)

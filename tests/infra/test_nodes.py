@@ -48,13 +48,20 @@ class NodeDied(RuntimeError):
     """Raised by Ray where it died while it was asked."""
 
 
+class Silent(RuntimeError):
+    """Raised by Ray where it does not answer in time."""
+
+
 class FakeRay:
     """Nodes that answer with the code they are given."""
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers = answers
         self.exceptions = SimpleNamespace(
-            RayError=RuntimeError, TaskUnschedulableError=Unschedulable, NodeDiedError=NodeDied
+            RayError=RuntimeError,
+            TaskUnschedulableError=Unschedulable,
+            NodeDiedError=NodeDied,
+            GetTimeoutError=Silent,
         )
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -83,6 +90,14 @@ def test_a_node_that_has_died_since_is_not_asked_again() -> None:
     refuse_other_code(FakeRay({"a": Unschedulable("gone"), "b": NodeDied("gone"), "c": code}), code, CurateConfig())
     with pytest.raises(BrickyardError, match="node c has other code"):
         refuse_other_code(FakeRay({"a": Unschedulable("gone"), "c": {}}), code, CurateConfig())
+
+
+def test_a_node_that_does_not_answer_holds_nothing_up() -> None:
+    pytest.importorskip("ray")
+    code = code_here(KITTI, CurateConfig())
+    assert refuse_other_code(FakeRay({"a": Silent("frozen"), "b": code}), code, CurateConfig()) == ["a"]
+    with pytest.raises(BrickyardError, match="node b has other code"):
+        refuse_other_code(FakeRay({"a": Silent("frozen"), "b": {}}), code, CurateConfig())
 
 
 def test_a_node_with_another_library_is_named() -> None:
