@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.errors import NONSENSE, CorpusError
-from brickyard.shards.guard import open_parquet
+from brickyard.shards.guard import open_parquet, read_columns
 from brickyard.shards.index import FIGURES
 from brickyard.shards.scene_list import SceneList
 from brickyard.shards.seal import is_whole, write_sealed
@@ -146,13 +146,14 @@ def _weights(corpus: Corpus, mask: NDArray[np.bool_], weights: Mapping[str, floa
 
 
 def _numbers(corpus: Corpus, column: str) -> pa.ChunkedArray | pa.Array:
-    figures = corpus.index.column(FIGURES.name).combine_chunks()
-    if column in (names := pc.unique(figures.keys).to_pylist()):
-        return pc.map_lookup(figures, column, "first")
     numeric = [f.name for f in corpus.index.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
-    if column not in numeric:
-        raise CorpusError(f"no number {column!r} in the index; there are {', '.join([*numeric, *sorted(names)])}")
-    return corpus.index.column(column)
+    if column in numeric:
+        return corpus.index.column(column)
+    figures = corpus.index.column(FIGURES.name).combine_chunks()
+    names = sorted(pc.unique(figures.keys).to_pylist())
+    if column not in names:
+        raise CorpusError(f"no number {column!r} in the index; there are {', '.join([*numeric, *names])}")
+    return pc.map_lookup(figures, column, "first")
 
 
 def write_selection(store: Store, name: str, selection: Selection) -> None:
@@ -186,7 +187,7 @@ def read_selection(store: Store, name: str) -> Selection:
     try:
         file = open_parquet(data)
         note = read_document((file.metadata.metadata or {})[b"brickyard-selection"], "its note", _NOTE)
-        table = file.read(columns=_SCHEMA.names).cast(_SCHEMA)
+        table = read_columns(file, _SCHEMA.names).cast(_SCHEMA)
         keys, reasons = (tuple(table.column(c).to_pylist()) for c in ("key", "reason"))
         return Selection(note["corpus"], keys, table.column("weight").to_numpy(), reasons, note["about"])
     except (pa.ArrowException, OSError, CorpusError, *NONSENSE) as problem:
