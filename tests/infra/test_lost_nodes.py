@@ -1,5 +1,5 @@
-"""A cluster of four nodes that loses a worker, a node and at last the driver: nothing is lost but the shards they were
-at, and what comes out has the bytes of a build in one process."""
+"""A cluster of four nodes, three of which work, that loses a worker, a node that dies, a node that freezes, and at last
+the driver: nothing is lost but the shards they were at, and what comes out has the bytes of a build in one process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ import json, os, sys
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
 from ray.cluster_utils import Cluster
 size = {"object_store_memory": 80 << 20}
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **size})
+soon = {"health_check_period_ms": 1000, "health_check_timeout_ms": 3000, "health_check_failure_threshold": 4}
+head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon, **size}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 nodes = [cluster.add_node(num_cpus=1, **size) for _ in range(3)]
 raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
 print(json.dumps([cluster.address, *raylets]), flush=True)
@@ -53,11 +55,17 @@ def is_ours(process: int) -> bool:
         return False
 
 
+def freeze(raylet: int) -> None:
+    """Stop a node's processes: none of them ends, none of them answers."""
+    for process in (raylet, *(found := workers(raylet)), *(child for worker in found for child in children(worker))):
+        os.kill(process, signal.SIGSTOP)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 def test_workers_nodes_and_the_driver_are_lost(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     path = os.pathsep.join([str(install(tmp_path / "plugin")), str(ROOT)])
-    (tmp_path / "recipe.yaml").write_text(recipe(*["wait"] * 10, timeout_s=60, max_scenes=1))
+    (tmp_path / "recipe.yaml").write_text(recipe(*["wait"] * 14, timeout_s=60, max_scenes=1))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     options = {"cwd": tmp_path, "env": environment | {"PYTHONPATH": path}, "stderr": subprocess.DEVNULL}
     parts = tmp_path / "corpus" / "parts"
@@ -74,17 +82,19 @@ def test_workers_nodes_and_the_driver_are_lost(tmp_path: Path) -> None:
     )
     try:
         assert cluster.stdout is not None
-        address, first, second, _ = json.loads(cluster.stdout.readline())
+        address, first, second, third = json.loads(cluster.stdout.readline())
         build = subprocess.Popen([*BUILD, "corpus", "--address", address], stdout=subprocess.PIPE, **options)
         until(lambda: done() >= 1 and bool(workers(second)), 120)
         os.kill(workers(second)[0], signal.SIGKILL)
         until(lambda: done() >= 3, 120)
         os.kill(first, signal.SIGKILL)
-        until(lambda: done() >= 6, 120)
+        until(lambda: any(map(workers, (second, third))), 120)
+        freeze(second if workers(second) else third)
+        until(lambda: done() >= 9, 120)
         build.kill()
         build.wait()
         kept = {file: file.stat().st_mtime_ns for file in parts.glob("0*")}
-        assert 6 <= len(kept) < 10, "the driver was to be lost before the end"
+        assert 9 <= len(kept) < 14, "the driver was to be lost before the end"
         again = subprocess.run([*BUILD, "corpus", "--address", address], stdout=subprocess.PIPE, check=True, **options)
         result = json.loads(again.stdout)
         assert result["quarantined"] == [] and result["shards_reused"] >= len(kept)
