@@ -16,6 +16,7 @@ from brickyard.shards.scene import (
     Correspondences,
     DepthAxis,
     Domain,
+    Float32,
     Part,
     Points,
     ReadoutDirection,
@@ -132,11 +133,19 @@ def _validate_points(check: _Checker, points: Points) -> None:
     for taxonomy, labels in points.semantic.items():
         check.array(f"points/semantic.{taxonomy}", labels, (np.int16,), (n,))
     if points.normal is not None and n:
-        length = np.linalg.norm(points.normal, axis=1)
-        unit = (np.abs(length - 1) < 1e-3) | (length == 0)
-        check.that(bool(unit.all()), "points/normal has vectors that are neither unit length nor zero")
+        check.that(_unit_or_zero(points.normal), "points/normal has vectors that are neither unit length nor zero")
         check.that(points.normal_source is not None, "points/normal needs normal_source")
     check.that(points.intensity is None or points.intensity_unit is not None, "points/intensity needs intensity_unit")
+
+
+def _unit_or_zero(vectors: Float32) -> bool:
+    """Whether all of the vectors (N, 3) have a length of 1 (within 0.001) or 0."""
+    x, y, z = (vectors[:, axis] for axis in range(3))
+    square = x * x + y * y + z * z
+    if square.min() > 0.9985 and square.max() < 1.0015:
+        return True
+    length = np.sqrt(square)
+    return bool(((np.abs(length - 1) < 1e-3) | (length == 0)).all())
 
 
 def _validate_view(check: _Checker, name: str, view: View, point_count: int) -> None:

@@ -102,7 +102,7 @@ def _records(files: RawFiles, path: str) -> Records:
     return np.frombuffer(data, "<f4").reshape(-1, 5)
 
 
-def _read_sweep(files: RawFiles, sweep: Mapping[str, Any], dropped: Counter[str]) -> Records | None:
+def _read_sweep(files: RawFiles, sweep: Mapping[str, Any], dropped: Counter[str]) -> _Columns | None:
     """The usable records of an earlier sweep, or None (counted) where its file is missing, empty or cut off."""
     path = files.ref.files[sweep["role"]]
     size = files.store.size(path)
@@ -119,7 +119,7 @@ def _usable(files: RawFiles, records: Records, dropped: Counter[str]) -> tuple[N
     """Which records to keep (None for all, the usual case) and their columns; the others are counted by reason."""
     radius = files.ref.details["min_range"]
     lost = blank_records(records, POINT_BYTES)
-    if radius == 0 and not lost.any() and (columns := _all_possible(records)) is not None:
+    if not lost.any() and (columns := _all_possible(records)) is not None and not _any_within(columns.xyz, radius):
         return None, columns
     finite = np.isfinite(records).all(axis=1)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -149,6 +149,14 @@ def _all_possible(records: Records) -> _Columns | None:
         return None
     beams = ring.astype(np.uint8)
     return _Columns(xyz, intensity, beams) if (beams == ring).all() else None
+
+
+def _any_within(xyz: Float32, radius: float) -> bool:
+    """Whether a point (N, 3) is closer to the sensor than a radius."""
+    if radius == 0:
+        return False
+    x, y, z = (xyz[:, axis].astype(np.float64) for axis in range(3))
+    return bool((x * x + y * y + z * z).min() < radius * radius)
 
 
 def _labels(

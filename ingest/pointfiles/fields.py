@@ -17,6 +17,7 @@ what their name says (negative colours, infinite intensities) make the field abs
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +32,8 @@ SLACK = 0.1
 RANGES = ((1.0, 0.0), (255.0, 16.0), (65535.0, 4096.0))
 """Of colours as floats: largest value, and the least largest value of a file with broken numbers."""
 UNKNOWN_LABELS = "labels of no known class set"
+PIECE = 8192
+"""Points that are computed with at a time, so that what comes in between stays in the processor's cache."""
 Number = TypeVar("Number", np.uint8, np.uint16)
 
 
@@ -44,6 +47,8 @@ def color_bytes(
     """
     if values is None or not len(values):
         return None
+    if values.dtype == np.uint8:
+        return values if top or values.any() else None
     low, top = float(values.min()), float(values.max()) if top is None else top
     if low == top == 0:
         return None
@@ -174,15 +179,23 @@ def gps_ns(adjusted_s: float) -> int | None:
     return round(adjusted_s * 1e9) + 10**18 if abs(adjusted_s) < 8e9 else None
 
 
-def unit_normals(raw: NDArray[Any] | None, dropped: Counter[str]) -> Float32 | None:
-    """Unit length; (0, 0, 0) for vectors that have no direction, which are counted."""
-    if raw is None or not raw.any():
+def unit_normals(raw: Sequence[NDArray[Any]], dropped: Counter[str]) -> Float32 | None:
+    """Three columns (N,), or none -> (N, 3) of unit length; (0, 0, 0) for what has no direction, which is counted."""
+    if not any(column.any() for column in raw):
         return None
-    vectors = raw.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    usable = np.isfinite(length) & (length > 1e-6)
-    if not usable.all():
-        dropped["normals without direction"] += int((~usable).sum())
-    normals = np.divide(vectors, length, out=np.zeros_like(vectors), where=usable)
-    return normals.astype(np.float32) if usable.any() else None
+    normals = np.zeros((len(raw[0]), 3), np.float32)
+    unusable = 0
+    for start in range(0, len(normals), PIECE):
+        piece = slice(start, start + PIECE)
+        with np.errstate(over="ignore", invalid="ignore"):
+            x, y, z = (column[piece].astype(np.float64) for column in raw)
+            length = np.sqrt(x * x + z * z + y * y)
+        usable: Any = True
+        if not (length.min() > 1e-6 and length.max() < np.inf):
+            usable = np.isfinite(length) & (length > 1e-6)
+            unusable += int(np.count_nonzero(~usable))
+        for axis, column in enumerate((x, y, z)):
+            normals[piece, axis] = np.divide(column, length, out=np.zeros_like(length), where=usable)
+    if unusable:
+        dropped["normals without direction"] += unusable
+    return normals if unusable < len(normals) else None
