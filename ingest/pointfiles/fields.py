@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
@@ -57,7 +58,7 @@ def color_bytes(
     if not (low >= 0 and top <= 65535):
         dropped["colours out of range"] += len(values)
         return None
-    return (values.astype(np.uint16) >> 8 if top >= 256 else values).astype(np.uint8)
+    return (values.astype(np.uint16, copy=False) >> 8 if top >= 256 else values).astype(np.uint8)
 
 
 def _float_colors(values: NDArray[Any], low: float, top: float, dropped: Counter[str]) -> NDArray[np.uint8] | None:
@@ -118,11 +119,11 @@ def class_ids(raw: NDArray[Any], name: str, dropped: Counter[str]) -> NDArray[np
     if raw.dtype == np.uint8:
         table = np.full(256, UNLABELLED, np.int16)
         table[keys[keys < 256]] = values[keys < 256]
-        classes = table[raw]
+        classes = table.take(raw)
     else:
         place = np.searchsorted(keys, raw).clip(max=len(keys) - 1)
         classes = np.where(keys[place] == raw, values[place], UNLABELLED).astype(np.int16)
-    if (unknown := int((classes == UNLABELLED).sum())) > 0:
+    if (unknown := int(np.count_nonzero(classes == UNLABELLED))) > 0:
         dropped[UNKNOWN_LABELS] += unknown
     return classes if classes.max(initial=UNLABELLED) > (1 if name == "asprs" else UNLABELLED) else None
 
@@ -147,7 +148,7 @@ def intensity_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[F
         return None, "raw"
     with np.errstate(over="ignore"):
         values: Float32 = raw.astype(np.float32)
-    if not np.isfinite(values).all():
+    if raw.dtype.kind == "f" and not np.isfinite(values).all():
         dropped["intensities that are not finite"] += int((~np.isfinite(values)).sum())
         return None, "raw"
     normalised = raw.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1
@@ -159,14 +160,16 @@ def time_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[Float3
 
     float32 is good to 0.03 s within a week and to 0.2 ms within an hour; times that span more than a week are left out.
     """
-    if raw is None or not raw.any():
+    if raw is None or not len(raw):
         return None, None
-    if not np.isfinite(raw).all():
+    first, last = float(raw.min()), float(raw.max())
+    if first == last == 0:
+        return None, None
+    if not (isfinite(first) and isfinite(last)):
         dropped["times that are not finite"] += int((~np.isfinite(raw)).sum())
         return None, None
-    first = float(raw.min())
     with np.errstate(over="ignore"):
-        span = float(raw.max()) - first
+        span = last - first
         offsets: Float32 = (raw - first).astype(np.float32)
     if not span <= WEEK_S:
         dropped["times that span more than a week"] += len(raw)
