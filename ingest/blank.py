@@ -66,6 +66,8 @@ def zero_runs(data: bytes | NDArray[Any], least_bytes: int) -> NDArray[np.int64]
     chunk = 8 * words
     whole = len(flat) // chunk
     blank = _blank_chunks(flat[: whole * chunk].view(np.uint64).reshape(whole, words))
+    if not blank.any():
+        return np.empty((0, 2), np.int64)
     edges = np.diff(np.concatenate(([0], blank.astype(np.int8), [0])))
     first, after = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     # It ends inside of the chunks before and after; beyond the file, or at its rest, stands a chunk to stop at.

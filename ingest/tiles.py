@@ -82,7 +82,9 @@ def strip(tile: Mapping[str, Any], xyz: Float64) -> Core:
 
 def to_scene(xyz: Float64, origin: Float64, core: Core | None) -> Float32:
     """World coordinates (N, 3) -> float32 in the scene frame, on the same side of every border of the core."""
-    local = (xyz - origin).astype(np.float32)
+    local = np.empty(xyz.shape, np.float32)
+    for axis in range(3):
+        local[:, axis] = xyz[:, axis] - origin[axis]
     if core is None:
         return local
     for axis in range(3):

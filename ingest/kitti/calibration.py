@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import numpy as np
@@ -181,6 +181,12 @@ def rectified_camera(projection: Float64, rectify: Float64, cam0_from_velo: Floa
 
 def inverse(transform: Float64) -> Float64:
     """Numerical inverse of a (4, 4) affine transform; the last row stays exactly (0, 0, 0, 1)."""
-    result = np.linalg.inv(transform)
+    return np.frombuffer(_inverse(transform.tobytes())).reshape(4, 4).copy()
+
+
+@lru_cache(maxsize=256)
+def _inverse(transform: bytes) -> bytes:
+    """Remembered: all frames of a drive ask for the same, and LAPACK's threads take longer to start than a scan."""
+    result = np.linalg.inv(np.frombuffer(transform).reshape(4, 4))
     result[3] = (0, 0, 0, 1)
-    return result
+    return result.tobytes()

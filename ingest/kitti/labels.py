@@ -25,6 +25,7 @@ from brickyard.shards.taxonomy import taxonomy
 TAXONOMY = "semantickitti19"
 _LABEL_BYTES = 4
 _IGNORED = (0, 1, 52, 99)  # unlabeled, outlier, other-structure, other-object: annotated, but no class of the benchmark
+_UNKNOWN = -2
 
 
 def read_labels(files: RawFiles, path: str, points: Points, kept: NDArray[np.bool_]) -> tuple[Points, dict[str, int]]:
@@ -52,20 +53,21 @@ def read_labels(files: RawFiles, path: str, points: Points, kept: NDArray[np.boo
         values = np.where(blank, np.uint32(0), values)  # of the labels at both ends, a part is left
     if len(points) < len(kept):
         values, blank = values[kept], blank[kept]
-    raw = (values & 0xFFFF).astype(np.uint16)
-    classes, known = _class_table()
-    unknown = len(raw) - int(np.count_nonzero(known[raw]))
-    labelled = replace(points, semantic={TAXONOMY: classes[raw]}, instance=(values >> 16).astype(np.int32))
+    classes = _class_table().take(values & np.uint32(0xFFFF))
+    unknown = 0
+    if len(classes) and classes.min() == _UNKNOWN:
+        unknown = int(np.count_nonzero(classes == _UNKNOWN))
+        classes[classes == _UNKNOWN] = UNLABELLED
+    labelled = replace(points, semantic={TAXONOMY: classes}, instance=(values >> np.uint32(16)).view(np.int32))
     counts = {"unknown raw labels": unknown, "labels of zero in a long run (a lost block?)": int(blank.sum())}
     return labelled, {reason: count for reason, count in counts.items() if count}
 
 
 @cache
-def _class_table() -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-    """Class id of each raw id (65536), and whether the annotators use that raw id."""
-    classes = np.full(1 << 16, UNLABELLED, np.int16)
+def _class_table() -> NDArray[np.int16]:
+    """Class id of each raw id (65536); _UNKNOWN for what the annotators do not use."""
+    classes = np.full(1 << 16, _UNKNOWN, np.int16)
+    classes[list(_IGNORED)] = UNLABELLED
     from_raw = taxonomy(TAXONOMY).from_raw
     classes[list(from_raw)] = list(from_raw.values())
-    known = classes != UNLABELLED
-    known[list(_IGNORED)] = True
-    return classes, known
+    return classes

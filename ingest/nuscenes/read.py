@@ -32,7 +32,8 @@ def read(ref: SceneRef) -> Scene:
 def _read_keyframe(files: RawFiles) -> Scene:
     details = files.ref.details
     world_from_scene = world_from_sensor(files, "lidar", details["lidar"])
-    scene_from_world = np.linalg.inv(world_from_scene)
+    others = bool(details["cameras"] or details["sweeps"])  # the inverse takes as long as a sweep
+    scene_from_world = np.linalg.inv(world_from_scene) if others else np.eye(4)
     points, dropped = read_points(files, scene_from_world)
     views = tuple(
         read_view(files, name, name, camera, scene_from_world) for name, camera in details["cameras"].items()

@@ -10,8 +10,8 @@ keyframe's points come first and in file order, so they stay aligned with the la
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from brickyard.ingest.blank import blank_records
 from brickyard.ingest.nuscenes.categories import TAXONOMY
 from brickyard.ingest.nuscenes.labels import read_lidarseg, read_panoptic
 from brickyard.ingest.nuscenes.sensors import world_from_sensor
+from brickyard.ingest.rows import split, within
 from brickyard.ingest.source import RawFiles
 from brickyard.shards.scene import UNLABELLED, Float32, Float64, Points
 
@@ -29,6 +30,14 @@ _MAX_COORDINATE = 1000.0  # metres; the HDL-32E reaches 100
 _HINT = "the file is truncated; download it again"
 
 Records = NDArray[np.float32]
+
+
+class _Columns(NamedTuple):
+    """Usable points of one sweep: float32 (N, 3), float32 (N,), uint8 (N,)."""
+
+    xyz: Float32
+    intensity: Float32
+    ring: NDArray[np.uint8]
 
 
 def read_points(files: RawFiles, scene_from_world: Float64) -> tuple[Points, dict[str, int]]:
@@ -44,27 +53,27 @@ def read_points(files: RawFiles, scene_from_world: Float64) -> tuple[Points, dic
     path = files.ref.files["points"]
     records = _records(files, path)
     semantic, instance = _labels(files, len(records), dropped)
-    keep = _usable(files, records, dropped)
-    if keep is not None and not keep.any():
+    keep, columns = _usable(files, records, dropped)
+    if not len(columns.xyz):
         raise files.error(path, f"none of {len(records)} points is usable (finite, possible, beyond min_range)")
-    parts = [records if keep is None else records[keep]]
-    ways: list[Float64 | None] = [None]
+    parts = [columns]
     ages, numbers = [0.0], [0]
     for sweep in files.ref.details["sweeps"]:
         earlier = _read_sweep(files, sweep, dropped)
         if earlier is not None:
-            parts.append(earlier)
-            ways.append(scene_from_world @ world_from_sensor(files, sweep["role"], sweep))
+            way = scene_from_world @ world_from_sensor(files, sweep["role"], sweep)
+            parts.append(earlier._replace(xyz=_moved(earlier.xyz, way)))
             ages.append((sweep["timestamp_ns"] - files.ref.details["lidar"]["timestamp_ns"]) * 1e-9)
             numbers.append(sweep["number"])
-    counts = [len(part) for part in parts]
-    intensity, ring = (np.concatenate([part[:, column] for part in parts]) for column in (3, 4))
+    counts = [len(part.xyz) for part in parts]
+    if len(parts) > 1:
+        columns = _Columns(*map(np.concatenate, zip(*parts, strict=True)))
     several = bool(files.ref.details["several"])
     points = Points(
-        xyz=_places(parts, ways),
-        intensity=intensity,
+        xyz=columns.xyz,
+        intensity=columns.intensity,
         intensity_unit="byte",
-        ring=ring.astype(np.uint8),
+        ring=columns.ring,
         time_offset=np.repeat(np.array(ages, np.float32), counts) if several else None,
         sweep=np.repeat(np.array(numbers, np.uint8), counts) if several else None,
         semantic={} if semantic is None else {TAXONOMY: _padded(semantic, keep, sum(counts), UNLABELLED)},
@@ -73,20 +82,13 @@ def read_points(files: RawFiles, scene_from_world: Float64) -> tuple[Points, dic
     return points, dict(dropped)
 
 
-def _places(parts: Sequence[Records], ways: Sequence[Float64 | None]) -> Float32:
-    """Where the points of all sweeps are in the scene: computed in float64, rounded once. Columns copy fastest."""
-    xyz = np.empty((sum(map(len, parts)), 3), np.float32)
-    start = 0
-    for records, way in zip(parts, ways, strict=True):
-        out = xyz[start : start + len(records)]
-        columns = records[:, 0], records[:, 1], records[:, 2]
-        if way is not None:
-            moved = way[:3, :3] @ np.array(columns, np.float64) + way[:3, 3:]
-            columns = moved[0], moved[1], moved[2]
-        for axis in range(3):
-            out[:, axis] = columns[axis]
-        start += len(records)
-    return xyz
+def _moved(xyz: Float32, way: Float64) -> Float32:
+    """Where points (N, 3) of another sweep are in the scene: computed in float64, rounded once."""
+    moved = way[:3, :3] @ np.array(xyz.T, np.float64, order="C") + way[:3, 3:]
+    out = np.empty_like(xyz)
+    for axis in range(3):
+        out[:, axis] = moved[axis]
+    return out
 
 
 def _records(files: RawFiles, path: str) -> Records:
@@ -100,7 +102,7 @@ def _records(files: RawFiles, path: str) -> Records:
     return np.frombuffer(data, "<f4").reshape(-1, 5)
 
 
-def _read_sweep(files: RawFiles, sweep: Mapping[str, Any], dropped: Counter[str]) -> Records | None:
+def _read_sweep(files: RawFiles, sweep: Mapping[str, Any], dropped: Counter[str]) -> _Columns | None:
     """The usable records of an earlier sweep, or None (counted) where its file is missing, empty or cut off."""
     path = files.ref.files[sweep["role"]]
     size = files.store.size(path)
@@ -110,17 +112,15 @@ def _read_sweep(files: RawFiles, sweep: Mapping[str, Any], dropped: Counter[str]
     if size == 0 or size % POINT_BYTES:
         dropped["truncated sweeps"] += 1
         return None
-    records = _records(files, path)
-    keep = _usable(files, records, dropped)
-    return records if keep is None else records[keep]
+    return _usable(files, _records(files, path), dropped)[1]
 
 
-def _usable(files: RawFiles, records: Records, dropped: Counter[str]) -> NDArray[np.bool_] | None:
-    """Which records to keep, the others counted by reason; None for all, the usual case, which costs four passes."""
+def _usable(files: RawFiles, records: Records, dropped: Counter[str]) -> tuple[NDArray[np.bool_] | None, _Columns]:
+    """Which records to keep (None for all, the usual case) and their columns; the others are counted by reason."""
     radius = files.ref.details["min_range"]
     lost = blank_records(records, POINT_BYTES)
-    if radius == 0 and _all_possible(records) and not lost.any():
-        return None
+    if not lost.any() and (columns := _all_possible(records)) is not None and not _any_within(columns.xyz, radius):
+        return None, columns
     finite = np.isfinite(records).all(axis=1)
     with np.errstate(invalid="ignore", over="ignore"):
         reachable = (np.abs(records[:, :3]) <= _MAX_COORDINATE).all(axis=1)
@@ -136,20 +136,27 @@ def _usable(files: RawFiles, records: Records, dropped: Counter[str]) -> NDArray
     }
     dropped.update({reason: count for reason, count in counts.items() if count})
     keep: NDArray[np.bool_] = possible & far
-    return keep
+    xyz, (intensity, ring) = split(records[keep])
+    return keep, _Columns(xyz, intensity, ring.astype(np.uint8))
 
 
-def _all_possible(records: Records) -> bool:
-    """Whether all are measurements: within reach, intensity 0..255, ring a whole number 0..255 (NaN fails each)."""
-    columns = np.ascontiguousarray(records.T)  # reducing contiguous columns is ten times faster
-    ring = columns[4]
-    return bool(
-        columns[:3].min() >= -_MAX_COORDINATE
-        and columns[:3].max() <= _MAX_COORDINATE
-        and columns[3:].min() >= 0
-        and columns[3:].max() <= 255
-        and (ring == ring.astype(np.uint8)).all()
-    )
+def _all_possible(records: Records) -> _Columns | None:
+    """The columns where all are measurements: within reach, intensity 0..255, ring a whole number 0..255; else None."""
+    if not within(records, _MAX_COORDINATE):
+        return None
+    xyz, (intensity, ring) = split(records)
+    if min(intensity.min(), ring.min()) < 0 or max(intensity.max(), ring.max()) > 255:
+        return None
+    beams = ring.astype(np.uint8)
+    return _Columns(xyz, intensity, beams) if (beams == ring).all() else None
+
+
+def _any_within(xyz: Float32, radius: float) -> bool:
+    """Whether a point (N, 3) is closer to the sensor than a radius."""
+    if radius == 0:
+        return False
+    x, y, z = (xyz[:, axis].astype(np.float64) for axis in range(3))
+    return bool((x * x + y * y + z * z).min() < radius * radius)
 
 
 def _labels(
@@ -168,4 +175,6 @@ def _labels(
 def _padded(values: NDArray[Any], keep: NDArray[np.bool_] | None, count: int, rest: int) -> NDArray[Any]:
     """Labels of the keyframe's points that are kept, then `rest` for the sweeps', which nobody labelled."""
     kept = values if keep is None else values[keep]
+    if len(kept) == count:
+        return kept
     return np.concatenate([kept, np.full(count - len(kept), rest, values.dtype)])

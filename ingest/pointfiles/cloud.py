@@ -7,7 +7,7 @@ found by any name is not lost in silence: it is named and counted in `dropped`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from typing import Any, TypeAlias
@@ -44,6 +44,7 @@ ALIASES = {
 }
 COLOURS = (("red", "green", "blue"), ("packed",), ("f_dc_0", "f_dc_1", "f_dc_2"))
 NORMAL = ("nx", "ny", "nz")
+THREES = {*NORMAL, *(field for group in COLOURS for field in group)}
 PREFIX = "scalar_"
 SHOWN = 6
 """Columns that are named in `dropped`."""
@@ -127,40 +128,55 @@ def from_columns(
     """
     dropped = Counter(dropped or {})
     named, unknown = _recognised(table)
-    with np.errstate(over="ignore", invalid="ignore"):
-        xyz = np.stack([table_axis(table, axis).astype(np.float64) for axis in "xyz"], axis=1)
-        if scale != Scale():
-            xyz *= scale.xyz
-    finite = np.logical_and.reduce([np.isfinite(xyz[:, axis]) for axis in range(3)])
-    if lost is None or not lost.any():
-        kept = finite
-    else:
-        kept = finite & ~lost
+    xyz = by_axis([table_axis(table, axis) for axis in "xyz"], scale=scale)
+    if lost is not None and lost.any():
         dropped[LOST_BLOCKS] += int(lost.sum())
-    if not kept.all():
+    else:
+        lost = None
+    if lost is not None or not (np.isfinite(xyz.min(initial=0)) and np.isfinite(xyz.max(initial=0))):
+        kept = np.logical_and.reduce([np.isfinite(xyz[:, axis]) for axis in range(3)])
+        kept = kept if lost is None else kept & ~lost
         dropped["non-finite points"] += len(kept) - int(kept.sum()) - dropped[LOST_BLOCKS]
         xyz, named = xyz[kept], {name: column[kept] for name, column in named.items()}
     _count_columns(dropped, [*unknown, *unread])
-    intensity, unit = fields.intensity_floats(named.get("intensity"), dropped)
-    labels = named.get("labels")
+    single = {field: as_array(column) for field, column in named.items() if field not in THREES}
+    intensity, unit = fields.intensity_floats(single.get("intensity"), dropped)
+    labels = single.get("labels")
     known = taxonomy or (ASPRS if {"return_number", "return_count"} <= set(named) else None)
     if labels is not None and known is None:
         dropped[fields.UNKNOWN_LABELS] += len(labels)
     return Cloud(
         xyz=xyz,
         color=_color(named, dropped, text=text),
-        normal=fields.unit_normals(_stack(named, "nx", "ny", "nz"), dropped),
+        normal=fields.unit_normals([named[name] for name in NORMAL if name in named], dropped),
         intensity=intensity,
         intensity_unit=unit,
         classes=None if labels is None or known is None else fields.class_ids(labels, known, dropped),
         taxonomy=known or ASPRS,
-        ring=fields.whole_numbers(named.get("ring"), np.uint16, dropped, "rings"),
-        return_number=fields.whole_numbers(named.get("return_number"), np.uint8, dropped, "return numbers"),
-        return_count=fields.whole_numbers(named.get("return_count"), np.uint8, dropped, "numbers of returns"),
-        time_offset=fields.time_floats(named.get("time"), dropped)[0],
+        ring=fields.whole_numbers(single.get("ring"), np.uint16, dropped, "rings"),
+        return_number=fields.whole_numbers(single.get("return_number"), np.uint8, dropped, "return numbers"),
+        return_count=fields.whole_numbers(single.get("return_count"), np.uint8, dropped, "numbers of returns"),
+        time_offset=fields.time_floats(single.get("time"), dropped)[0],
         scale=scale,
         dropped={reason: count for reason, count in dropped.items() if count},
     )
+
+
+def as_array(column: NDArray[Any]) -> NDArray[Any]:
+    """A column as an array of its own, in the machine's byte order: out of records, each look at it takes longer."""
+    return column.astype(column.dtype.newbyteorder("="), order="C", copy=False)
+
+
+def by_axis(columns: Sequence[NDArray[Any]], *, scale: Scale = Scale()) -> Float64:
+    """Coordinates (N, 3) in metres, float64, of the columns x, y and z. In memory axis after axis: what asks for their
+    bounds, or moves them, goes along the axes."""
+    axes = np.empty((3, len(columns[0])))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for axis, (column, unit) in enumerate(zip(columns, scale.xyz, strict=True)):
+            axes[axis] = column
+            if unit != 1:
+                axes[axis] *= unit
+    return axes.T
 
 
 def table_axis(table: Columns, axis: str) -> NDArray[Any]:
@@ -186,7 +202,7 @@ def _recognised(table: Columns) -> tuple[dict[str, NDArray[Any]], list[str]]:
         del chosen["packed"]
     colours = [group for group in COLOURS if all(field in chosen for field in group)]
     whole = {*(colours[0] if colours else ()), *(NORMAL if all(field in chosen for field in NORMAL) else ())}
-    for field in {*NORMAL, *(field for group in COLOURS for field in group)} - whole:
+    for field in THREES - whole:
         chosen.pop(field, None)
     known = {*chosen.values(), *(name for name in table if name.lower() in ("x", "y", "z"))}
     known |= {names[alpha] for alpha in ("alpha", "a") if colours and alpha in names}
@@ -203,7 +219,7 @@ def _color(named: Columns, dropped: Counter[str], *, text: bool) -> NDArray[np.u
     if "red" in named:
         return fields.color_bytes(_stack(named, "red", "green", "blue"), dropped)
     if "packed" in named:
-        return fields.color_bytes(fields.unpacked_colors(named["packed"], dropped, text=text), dropped)
+        return fields.color_bytes(fields.unpacked_colors(as_array(named["packed"]), dropped, text=text), dropped)
     return fields.splat_colors(_stack(named, "f_dc_0", "f_dc_1", "f_dc_2"), dropped)
 
 

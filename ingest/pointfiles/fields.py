@@ -17,6 +17,8 @@ what their name says (negative colours, infinite intensities) make the field abs
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +33,8 @@ SLACK = 0.1
 RANGES = ((1.0, 0.0), (255.0, 16.0), (65535.0, 4096.0))
 """Of colours as floats: largest value, and the least largest value of a file with broken numbers."""
 UNKNOWN_LABELS = "labels of no known class set"
+PIECE = 8192
+"""Points that are computed with at a time, so that what comes in between stays in the processor's cache."""
 Number = TypeVar("Number", np.uint8, np.uint16)
 
 
@@ -44,6 +48,8 @@ def color_bytes(
     """
     if values is None or not len(values):
         return None
+    if values.dtype == np.uint8:
+        return values if top or values.any() else None
     low, top = float(values.min()), float(values.max()) if top is None else top
     if low == top == 0:
         return None
@@ -52,7 +58,7 @@ def color_bytes(
     if not (low >= 0 and top <= 65535):
         dropped["colours out of range"] += len(values)
         return None
-    return (values.astype(np.uint16) >> 8 if top >= 256 else values).astype(np.uint8)
+    return (values.astype(np.uint16, copy=False) >> 8 if top >= 256 else values).astype(np.uint8)
 
 
 def _float_colors(values: NDArray[Any], low: float, top: float, dropped: Counter[str]) -> NDArray[np.uint8] | None:
@@ -113,11 +119,11 @@ def class_ids(raw: NDArray[Any], name: str, dropped: Counter[str]) -> NDArray[np
     if raw.dtype == np.uint8:
         table = np.full(256, UNLABELLED, np.int16)
         table[keys[keys < 256]] = values[keys < 256]
-        classes = table[raw]
+        classes = table.take(raw)
     else:
         place = np.searchsorted(keys, raw).clip(max=len(keys) - 1)
         classes = np.where(keys[place] == raw, values[place], UNLABELLED).astype(np.int16)
-    if (unknown := int((classes == UNLABELLED).sum())) > 0:
+    if (unknown := int(np.count_nonzero(classes == UNLABELLED))) > 0:
         dropped[UNKNOWN_LABELS] += unknown
     return classes if classes.max(initial=UNLABELLED) > (1 if name == "asprs" else UNLABELLED) else None
 
@@ -142,7 +148,7 @@ def intensity_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[F
         return None, "raw"
     with np.errstate(over="ignore"):
         values: Float32 = raw.astype(np.float32)
-    if not np.isfinite(values).all():
+    if raw.dtype.kind == "f" and not np.isfinite(values).all():
         dropped["intensities that are not finite"] += int((~np.isfinite(values)).sum())
         return None, "raw"
     normalised = raw.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1
@@ -154,14 +160,16 @@ def time_floats(raw: NDArray[Any] | None, dropped: Counter[str]) -> tuple[Float3
 
     float32 is good to 0.03 s within a week and to 0.2 ms within an hour; times that span more than a week are left out.
     """
-    if raw is None or not raw.any():
+    if raw is None or not len(raw):
         return None, None
-    if not np.isfinite(raw).all():
+    first, last = float(raw.min()), float(raw.max())
+    if first == last == 0:
+        return None, None
+    if not (isfinite(first) and isfinite(last)):
         dropped["times that are not finite"] += int((~np.isfinite(raw)).sum())
         return None, None
-    first = float(raw.min())
     with np.errstate(over="ignore"):
-        span = float(raw.max()) - first
+        span = last - first
         offsets: Float32 = (raw - first).astype(np.float32)
     if not span <= WEEK_S:
         dropped["times that span more than a week"] += len(raw)
@@ -174,15 +182,23 @@ def gps_ns(adjusted_s: float) -> int | None:
     return round(adjusted_s * 1e9) + 10**18 if abs(adjusted_s) < 8e9 else None
 
 
-def unit_normals(raw: NDArray[Any] | None, dropped: Counter[str]) -> Float32 | None:
-    """Unit length; (0, 0, 0) for vectors that have no direction, which are counted."""
-    if raw is None or not raw.any():
+def unit_normals(raw: Sequence[NDArray[Any]], dropped: Counter[str]) -> Float32 | None:
+    """Three columns (N,), or none -> (N, 3) of unit length; (0, 0, 0) for what has no direction, which is counted."""
+    if not any(column.any() for column in raw):
         return None
-    vectors = raw.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    usable = np.isfinite(length) & (length > 1e-6)
-    if not usable.all():
-        dropped["normals without direction"] += int((~usable).sum())
-    normals = np.divide(vectors, length, out=np.zeros_like(vectors), where=usable)
-    return normals.astype(np.float32) if usable.any() else None
+    normals = np.zeros((len(raw[0]), 3), np.float32)
+    unusable = 0
+    for start in range(0, len(normals), PIECE):
+        piece = slice(start, start + PIECE)
+        with np.errstate(over="ignore", invalid="ignore"):
+            x, y, z = (column[piece].astype(np.float64) for column in raw)
+            length = np.sqrt(x * x + z * z + y * y)
+        usable: Any = True
+        if not (length.min() > 1e-6 and length.max() < np.inf):
+            usable = np.isfinite(length) & (length > 1e-6)
+            unusable += int(np.count_nonzero(~usable))
+        for axis, column in enumerate((x, y, z)):
+            normals[piece, axis] = np.divide(column, length, out=np.zeros_like(length), where=usable)
+    if unusable:
+        dropped["normals without direction"] += unusable
+    return normals if unusable < len(normals) else None

@@ -44,6 +44,7 @@ MAX_EXTENDED = 1000
 MAX_HEADER_BYTES = 256 << 20
 MAX_COUNT = 4_000_000_000
 BLOCK_POINTS = 1_000_000
+SINGLE = ("intensity", "returns", "class", "time")
 NEAR_INFRARED, WAVEFORMS = (8, 10), (4, 5, 9, 10)
 UNIT_HINT = "project the file to metres, or set metres_per_unit to say what a unit is"
 
@@ -207,16 +208,17 @@ def read_las(
     total = usable = color_top = class_top = 0
     for block, lost in blocks(files, path, header):
         names = block.dtype.names or ()
-        color_top = max([color_top, *(int(block[name].max()) for name in ("red", "green", "blue") if name in names)])
-        class_top = max(class_top, int((block["class"] & _class_mask(header)).max()))
-        withheld = (block["flags"] & (0x80 if header.point_format < 6 else 0x04)) != 0
+        colors = (cloud.as_array(block[name]) for name in ("red", "green", "blue") if name in names)
+        color_top = max([color_top, *(int(color.max()) for color in colors)])
+        class_top = max(class_top, int((cloud.as_array(block["class"]) & _class_mask(header)).max()))
+        withheld = (cloud.as_array(block["flags"]) & (0x80 if header.point_format < 6 else 0x04)) != 0
         chosen = ~withheld
         if lost is not None:
             withheld, chosen = withheld & ~lost, chosen & ~lost
             dropped[cloud.LOST_BLOCKS] += int(lost.sum())
-        usable += int(chosen.sum())
+        usable += int(np.count_nonzero(chosen))
         if core is not None:
-            near = core.near(_coordinates(block, header) * scale.xyz)
+            near = core.near(_coordinates(block, header, scale))
             withheld, chosen = withheld & near, chosen & near
         if withheld.any():
             dropped["withheld points"] += int(withheld.sum())
@@ -237,21 +239,23 @@ def _to_cloud(
     if header.point_format in COLOR_AT:
         stacked = np.stack([points[name] for name in ("red", "green", "blue")], axis=1)
         color = fields.color_bytes(stacked, dropped, top=color_top)
-    xyz = _coordinates(points, header)
-    if scale != Scale():
-        xyz *= scale.xyz
-    intensity, intensity_unit = fields.intensity_floats(points["intensity"], dropped)
+    xyz = _coordinates(points, header, scale)
+    single = {name: cloud.as_array(points[name]) for name in SINGLE if name in (points.dtype.names or ())}
+    intensity, intensity_unit = fields.intensity_floats(single["intensity"], dropped)
     bits = 3 if header.point_format < 6 else 4
-    returns = np.stack([points["returns"] & (1 << bits) - 1, points["returns"] >> bits & (1 << bits) - 1])
-    time_s, first_s = fields.time_floats(points["time"] if "time" in (points.dtype.names or ()) else None, dropped)
+    both: NDArray[np.uint8] = single["returns"]
+    mask = np.uint8((1 << bits) - 1)
+    number, count = both & mask, both >> np.uint8(bits) & mask
+    told = bool(number.any() or count.any())
+    time_s, first_s = fields.time_floats(single.get("time"), dropped)
     return Cloud(
         xyz=xyz,
         color=color,
         intensity=intensity,
         intensity_unit=intensity_unit,
-        classes=fields.class_ids(points["class"] & _class_mask(header), ASPRS, dropped) if labelled else None,
-        return_number=returns[0] if returns.any() else None,
-        return_count=returns[1] if returns.any() else None,
+        classes=fields.class_ids(single["class"] & _class_mask(header), ASPRS, dropped) if labelled else None,
+        return_number=number if told else None,
+        return_count=count if told else None,
         time_offset=time_s,
         timestamp_ns=fields.gps_ns(first_s) if header.absolute_time and first_s is not None else None,
         world_crs=header.world_crs,
@@ -288,13 +292,17 @@ def _class_mask(header: LasHeader) -> int:
     return 0x1F if header.point_format < 6 else 0xFF
 
 
-def _coordinates(points: NDArray[Any], header: LasHeader) -> Float64:
-    """float64 (N, 3) in the file's unit."""
-    coordinates = np.empty((len(points), 3))
-    with np.errstate(over="ignore"):
+def _coordinates(points: NDArray[Any], header: LasHeader, scale: Scale) -> Float64:
+    """float64 (N, 3) in metres, in memory axis after axis."""
+    axes = np.empty((3, len(points)))
+    with np.errstate(over="ignore", invalid="ignore"):
         for index, axis in enumerate("xyz"):
-            coordinates[:, index] = points[axis] * header.scale[index] + header.offset[index]
-    return coordinates
+            axes[index] = points[axis]
+            axes[index] *= header.scale[index]
+            axes[index] += header.offset[index]
+            if scale != Scale():
+                axes[index] *= scale.xyz[index]
+    return axes.T
 
 
 Block: TypeAlias = tuple[NDArray[Any], NDArray[np.bool_] | None]

@@ -22,6 +22,7 @@ from brickyard.ingest.pointfiles.text import MAX_TEXT_BYTES, lines_left, read_ta
 from brickyard.ingest.source import RawFiles
 
 MAX_HEADER = 1 << 20
+USUAL_HEADER = 1 << 17
 MAX_PROPERTIES = 256
 MAX_LIST_ROWS = 20_000_000
 """Rows with lists are walked in Python, about a million a second."""
@@ -123,8 +124,10 @@ def as_declared(files: RawFiles, path: str, column: NDArray[Any], kind: str) -> 
 
 def _read_header(files: RawFiles, path: str, data: bytes) -> tuple[str, list[Element], int]:
     """Byte order ('' for text), elements, offset of the body."""
-    head = unix_lines(data[:MAX_HEADER])
-    end = _END.search(head)
+    head = unix_lines(data[:USUAL_HEADER])
+    if (end := _END.search(head)) is None:
+        head = unix_lines(data[:MAX_HEADER])
+        end = _END.search(head)
     lines = head[: end.start()].decode("latin-1").split("\n") if end else []
     if end is None or not lines or lines[0].strip() != "ply":
         raise files.error(path, "no PLY header found", offset=0, hint="is this a PLY file?")
@@ -170,8 +173,8 @@ def _read_vertices(
         return {name: table[:, i].astype(kinds[name]) for i, name in enumerate(scalars)}, None, end
     record = np.dtype([(name, order + kind) for name, kind, _ in vertex.properties])
     view = np.frombuffer(data, record, vertex.count, start)
-    native = {name: view[name].astype(view[name].dtype.newbyteorder("=")) for name in record.names or ()}
-    return native, blank_records(view, record.itemsize), start + vertex.count * record.itemsize
+    columns = {name: view[name] for name in record.names or ()}  # copied where they are used
+    return columns, blank_records(view, record.itemsize), start + vertex.count * record.itemsize
 
 
 def _skip(files: RawFiles, path: str, data: bytes, start: int, element: Element, *, order: str) -> int:

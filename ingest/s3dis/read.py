@@ -21,6 +21,7 @@ from brickyard.ingest.s3dis.text import read_rows
 from brickyard.ingest.s3dis.total import check_total
 from brickyard.ingest.s3dis.views import read_views
 from brickyard.ingest.source import RawFiles, SceneRef
+from brickyard.ingest.tiles import to_scene
 from brickyard.shards.errors import SceneError
 from brickyard.shards.scene import Float32, Float64, Identity, Part, Points, Scene, View
 
@@ -40,14 +41,16 @@ def read(ref: SceneRef) -> Scene:
     try:
         world, points = _read_points(files, dropped)
         turn = _read_rotation(files, dropped) if ref.details["align_rooms"] else np.eye(3)
-        low, high = world.min(axis=0), world.max(axis=0)
+        low, high = (np.array([pick(world[:, axis]) for axis in range(3)]) for pick in (np.min, np.max))
         origin = np.rint([*(low + high)[:2] / 2, low[2]])
         world_from_scene = np.eye(4)
         world_from_scene[:3, :3], world_from_scene[:3, 3] = turn.T, origin
-        world -= origin  # in place, and no turn by nothing: huge rooms are what the memory is for
-        turned = world if np.array_equal(turn, np.eye(3)) else world @ turn.T
-        points = replace(points, xyz=turned.astype(np.float32))
-        del world, turned
+        if np.array_equal(turn, np.eye(3)):  # no turn by nothing: huge rooms are what the memory is for
+            xyz = to_scene(world, origin, None)
+        else:
+            xyz = (np.ascontiguousarray(world - origin) @ turn.T).astype(np.float32)
+        points = replace(points, xyz=xyz)
+        del world, xyz
         views = read_views(files, np.linalg.inv(world_from_scene), points.xyz, dropped)
         part, points, kept = _take_chunk(files, points, views)
     finally:

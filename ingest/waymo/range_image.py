@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from brickyard.ingest.waymo.frame import Laser
 from brickyard.shards.scene import Float32, Float64
 
+_PIECE = 8192
+"""Points that are moved at a time: what comes in between stays in the processor's cache."""
+
 
 def row_inclinations(laser: Laser, height: int) -> Float64:
     """Radians (H,), the highest beam (row 0) first; raises ValueError if the listed beams are not `height`."""
@@ -46,30 +49,36 @@ def pixel_points(
     mounted = np.arctan2(laser.extrinsic[1, 0], laser.extrinsic[0, 0])
     azimuth = ((width - np.arange(width) - 0.5) / width * 2 - 1) * np.pi - mounted
     level = distance * np.cos(inclination)[rows]
-    points = np.stack(
+    seen = np.stack(
         [level * np.cos(azimuth)[columns], level * np.sin(azimuth)[columns], distance * np.sin(inclination)[rows]],
         axis=1,
     )
-    points = np.add(points @ laser.extrinsic[:3, :3].T, laser.extrinsic[:3, 3])
+    points: Float64 = seen @ laser.extrinsic[:3, :3].T
+    for axis in range(3):
+        points[:, axis] += laser.extrinsic[axis, 3]
     if laser.pixel_pose is None:
         return points
-    return _at_frame_time(points, laser.pixel_pose[rows, columns], pose)
+    return _at_frame_time(points, laser.pixel_pose.reshape(-1, 6).take(rows * width + columns, axis=0), pose)
 
 
 def _at_frame_time(points: Float64, pixel_pose: Float32, pose: Float64) -> Float64:
     """Points of vehicles that stood at (N, 6) roll pitch yaw x y z -> the vehicle that stands at `pose`."""
-    own = pixel_pose.astype(np.float64)
-    moved = np.einsum("nij,nj->ni", euler_rotation(own[:, :3]), points)
-    moved += own[:, 3:] - pose[:3, 3]
+    moved = np.empty_like(points)
+    for start in range(0, len(points), _PIECE):
+        piece = slice(start, start + _PIECE)
+        own = np.array(pixel_pose[piece].T, np.float64, order="C")
+        x, y, z = points[piece].T
+        for axis, (a, b, c) in enumerate(euler_rotation(own[:3])):
+            moved[piece, axis] = a * x + c * z + b * y + (own[3 + axis] - pose[axis, 3])
     at_frame: Float64 = moved @ np.linalg.inv(pose[:3, :3]).T
     return at_frame
 
 
-def euler_rotation(angles: Float64) -> Float64:
-    """(N, 3) roll, pitch, yaw -> (N, 3, 3), Rz(yaw) Ry(pitch) Rx(roll)."""
-    (cr, cp, cy), (sr, sp, sy) = np.cos(angles).T, np.sin(angles).T
-    rotation = np.empty((len(angles), 3, 3))
-    rotation[:, 0] = np.stack([cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr], axis=1)
-    rotation[:, 1] = np.stack([sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr], axis=1)
-    rotation[:, 2] = np.stack([-sp, cp * sr, cp * cr], axis=1)
-    return rotation
+def euler_rotation(angles: Float64) -> tuple[tuple[Float64, Float64, Float64], ...]:
+    """(3, N) roll, pitch, yaw -> rows of the entries (N,) of Rz(yaw) Ry(pitch) Rx(roll)."""
+    (cr, cp, cy), (sr, sp, sy) = np.cos(angles), np.sin(angles)
+    return (
+        (cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr),
+        (sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr),
+        (-sp, cp * sr, cp * cr),
+    )

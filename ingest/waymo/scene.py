@@ -60,7 +60,7 @@ def _points(files: RawFiles, path: str, frame: Frame) -> tuple[Points, dict[str,
             try:
                 part = _echo_points(laser, echo, frame.pose, dropped)
                 part["return"] = np.full(len(part["row"]), number, np.uint8)
-                part["count"] = _echo_count(laser, part["row"], part["column"])
+                part["count"] = _echo_count(laser, part.pop("place"))
                 parts.append(part)
             except ValueError as problem:
                 raise files.error(path, f"{what}: {problem}") from None
@@ -90,22 +90,25 @@ def _echo_points(laser: Laser, echo: Echo, pose: Float64, dropped: dict[str, int
         raise ValueError(f"{shape} pixels but poses for {laser.pixel_pose.shape[:2]}")
     if echo.labels is not None and echo.labels.shape[:2] != shape:
         raise ValueError(f"{shape} pixels but labels for {echo.labels.shape[:2]}")
-    distance, intensity, elongation = np.moveaxis(echo.image[..., :3], 2, 0)
-    finite = np.isfinite(echo.image[..., :3]).all(axis=2)
-    if laser.pixel_pose is not None:
+    # Planes of their own: numpy is quick on long runs, not on pixels of four.
+    distance, intensity, elongation = (np.ascontiguousarray(echo.image[..., channel]) for channel in range(3))
+    finite = np.isfinite(distance) & np.isfinite(intensity) & np.isfinite(elongation)
+    if laser.pixel_pose is not None and not _all_finite(laser.pixel_pose):
         finite &= np.isfinite(laser.pixel_pose).all(axis=2)
-    lost = _lost_pixels(laser, echo)
+    lost = _lost_pixels(laser, echo, distance)
     filled = ~(distance <= 0) & ~lost
     coarse = np.zeros(shape, np.bool_)
     coarse[filled] = _coarse(distance[filled])
     filled &= ~coarse
     near = filled & finite & ~(distance > _MAX_RANGE)
     rows, columns = np.nonzero(near)
-    xyz = pixel_points(laser, distance[rows, columns].astype(np.float64), (rows, columns), (shape[0], shape[1]), pose)
-    possible = (np.abs(xyz) <= _MAX_COORDINATE).all(axis=1)
+    places = rows * shape[1] + columns
+    far = distance.take(places).astype(np.float64)
+    xyz = pixel_points(laser, far, (rows, columns), (shape[0], shape[1]), pose)
+    possible = _possible(xyz)
     counts = {
         "non-finite points": int((filled & ~finite).sum()),
-        "impossible points": int((filled & finite & ~near).sum()) + int((~possible).sum()),
+        "impossible points": int((filled & finite & ~near).sum()) + len(xyz) - int(np.count_nonzero(possible)),
         "pixels in a block of zeros": int(lost.sum()),
         "pixels in a block that lost digits": int(coarse.sum()),
     }
@@ -115,28 +118,41 @@ def _echo_points(laser: Laser, echo: Echo, pose: Float64, dropped: dict[str, int
         raise ValueError(f"{found} among {measured} measured pixels: the range image is damaged")
     for reason, count in counts.items():
         _count(dropped, reason, count)
-    rows, columns = rows[possible], columns[possible]
-    classes, instance = _labels(echo, rows, columns)
-    _count(dropped, "labels 0 in an unbroken run: perhaps a lost block", _lost_labels(echo, rows, columns))
+    if not possible.all():
+        rows, places, xyz = rows[possible], places[possible], xyz[possible]
+    classes, instance, unlabelled = _labels(echo, places)
+    _count(dropped, "labels 0 in an unbroken run: perhaps a lost block", _lost_labels(echo, places, unlabelled))
     return {
-        "xyz": xyz[possible].astype(np.float32),
-        "intensity": intensity[rows, columns],
-        "elongation": elongation[rows, columns],
-        "row": rows,
-        "column": columns,
+        "xyz": xyz.astype(np.float32),
+        "intensity": intensity.take(places),
+        "elongation": elongation.take(places),
+        "row": rows.astype(np.int32),
+        "place": places,
         "class": classes,
         "instance": instance,
     }
 
 
-def _lost_pixels(laser: Laser, echo: Echo) -> NDArray[np.bool_]:
+def _all_finite(values: NDArray[Any]) -> bool:
+    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))  # NaN is the least and the greatest
+
+
+def _possible(xyz: Float64) -> NDArray[np.bool_]:
+    """Which of the points (N, 3) lie where a lidar may see them."""
+    if len(xyz) and xyz.max() <= _MAX_COORDINATE and xyz.min() >= -_MAX_COORDINATE:
+        return np.ones(len(xyz), np.bool_)
+    possible: NDArray[np.bool_] = (np.abs(xyz) <= _MAX_COORDINATE).all(axis=1)
+    return possible
+
+
+def _lost_pixels(laser: Laser, echo: Echo, distance: Float32) -> NDArray[np.bool_]:
     """Pixels (H, W) whose values or pose stand in a block of zero bytes. Where nothing came back the range is -1."""
     lost = np.zeros(echo.image.shape[:2], np.bool_)
-    if (echo.image[..., 0] < 0).any():  # else zero may be how this file says that nothing came back
+    if (distance < 0).any():  # else zero may be how this file says that nothing came back
         lost |= blank_records(echo.image, 4 * echo.image.shape[2]).reshape(lost.shape)
     if laser.pixel_pose is not None:
         lost |= blank_records(laser.pixel_pose, 4 * laser.pixel_pose.shape[2]).reshape(lost.shape)
-        lost &= echo.image[..., 0] >= 0
+        lost &= distance >= 0
     return lost
 
 
@@ -155,23 +171,22 @@ def _coarse(distance: Float32) -> NDArray[np.bool_]:
     return coarse
 
 
-def _lost_labels(echo: Echo, rows: NDArray[Any], columns: NDArray[Any]) -> int:
+def _lost_labels(echo: Echo, places: NDArray[Any], unlabelled: NDArray[np.bool_]) -> int:
     """Points without instance and class in a run of such pixels of a page or more; every labelled frame seen so far
     has a class for each of its points."""
-    if echo.labels is None or echo.labels[rows, columns].any(axis=1).all():
+    if echo.labels is None or not unlabelled.any():
         return 0
-    runs = blank_records(echo.labels, 8, PAGE).reshape(echo.labels.shape[:2])
-    return int((runs[rows, columns] & ~echo.labels[rows, columns].any(axis=1)).sum())
+    return int((blank_records(echo.labels, 8, PAGE).take(places) & unlabelled).sum())
 
 
-def _echo_count(laser: Laser, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.uint8]:
+def _echo_count(laser: Laser, places: NDArray[Any]) -> NDArray[np.uint8]:
     """How many echoes the pulses of pixels had; 0 (unknown) where the laser has no second range image."""
     if len(laser.echoes) < 2:
-        return np.zeros(len(rows), np.uint8)
+        return np.zeros(len(places), np.uint8)
     second = laser.echoes[1].image[..., 0]
     if second.shape != laser.echoes[0].image.shape[:2]:
         raise ValueError(f"{laser.echoes[0].image.shape[:2]} pixels in return 1, {second.shape} in return 2")
-    return np.where(second[rows, columns] > 0, 2, 1).astype(np.uint8)
+    return (second > 0).take(places) + np.uint8(1)
 
 
 def _count(dropped: dict[str, int], reason: str, count: int) -> None:
@@ -179,14 +194,16 @@ def _count(dropped: dict[str, int], reason: str, count: int) -> None:
         dropped[reason] = dropped.get(reason, 0) + count
 
 
-def _labels(echo: Echo, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
-    """Class of the taxonomy and instance id of pixels; UNLABELLED and 0 where this return was not labelled."""
+def _labels(echo: Echo, places: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.int32], NDArray[np.bool_]]:
+    """Class of the taxonomy, instance id, and whether both are 0, of pixels at these places in the order of the file;
+    UNLABELLED and 0 where this return was not labelled."""
     if echo.labels is None:
-        return np.full(len(rows), UNLABELLED, np.int16), np.zeros(len(rows), np.int32)
-    raw = echo.labels[rows, columns]  # instance first
-    if len(raw) and not (raw[:, 1].min() >= 0 and raw[:, 1].max() < _RAW_CLASSES):
-        raise ValueError(f"a class of {raw[:, 1].min()}..{raw[:, 1].max()}, expected 0..{_RAW_CLASSES - 1}")
+        count = len(places)
+        return np.full(count, UNLABELLED, np.int16), np.zeros(count, np.int32), np.ones(count, np.bool_)
+    instance, raw = (np.ascontiguousarray(echo.labels[..., channel]).take(places) for channel in range(2))
+    if len(raw) and not (raw.min() >= 0 and raw.max() < _RAW_CLASSES):
+        raise ValueError(f"a class of {raw.min()}..{raw.max()}, expected 0..{_RAW_CLASSES - 1}")
     table = np.full(_RAW_CLASSES, UNLABELLED, np.int16)
     for number, ident in taxonomy(TAXONOMY).from_raw.items():
         table[number] = ident
-    return table[raw[:, 1]], np.ascontiguousarray(raw[:, 0])
+    return table.take(raw), instance, (raw | instance) == 0

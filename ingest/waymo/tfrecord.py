@@ -76,7 +76,7 @@ def crc32c(data: bytes) -> int:
         for byte in data:
             crc = crc >> 8 ^ table[(crc ^ byte) & 255]
         return crc ^ 0xFFFFFFFF
-    lanes = 1 << (-(-len(data) // _LANE) - 1).bit_length()
+    lanes = -(-len(data) // _LANE)
     padded = np.zeros(lanes * _LANE, np.uint8)  # zeros in front leave a register of zero as it is ...
     padded[-len(data) :] = np.frombuffer(data, np.uint8)
     padded[len(padded) - len(data) :][:4] ^= 255  # ... so the initial ones go into the first four bytes instead
@@ -87,6 +87,7 @@ def crc32c(data: bytes) -> int:
         crcs = crcs >> np.uint32(16) ^ table16[(crcs & np.uint32(0xFFFF)) ^ step]
     shift = _zero_bytes(_LANE)
     while len(crcs) > 1:
+        crcs = np.concatenate([np.zeros(len(crcs) % 2, np.uint32), crcs])
         crcs = _apply(shift, crcs[0::2]) ^ crcs[1::2]
         shift = _apply(shift, shift)
     return int(crcs[0]) ^ 0xFFFFFFFF

@@ -115,14 +115,15 @@ def _panoptic(camera: Camera) -> tuple[NDArray[np.int16] | None, NDArray[np.int3
     with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:  # reads the header only
         if picture.size != (camera.width, camera.height) or picture.mode not in ("I;16", "I", "L"):
             raise ValueError(f"{picture.size} pixels of mode {picture.mode}, expected 16 bits for each of the picture")
-        values = np.array(picture).astype(np.int32)
-    raw = values // divisor
+        values = np.asarray(picture).astype(np.uint16, copy=False)
+    raw = values // np.uint16(divisor)  # of 16 bits it is quick; a remainder never is
     if raw.max() >= _RAW_CLASSES:
         raise ValueError(f"a class of {raw.max()}, expected 0..{_RAW_CLASSES - 1}")
-    table = np.full(_RAW_CLASSES, UNLABELLED, np.int16)
+    table = np.full(256, UNLABELLED, np.int8)
     for number, ident in taxonomy(TAXONOMY).from_raw.items():
         table[number] = ident
-    return table[raw], values % divisor
+    classes = np.frombuffer(raw.astype(np.uint8).tobytes().translate(table.tobytes()), np.int8)
+    return classes.astype(np.int16).reshape(raw.shape), (values - raw * np.uint16(divisor)).astype(np.int32)
 
 
 def _moved(pose: Float64, velocity: Float64, seconds: float) -> Float64:

@@ -117,7 +117,8 @@ def plyfile_read(root: Path, ref: SceneRef) -> Any:
     from plyfile import PlyData
 
     vertex = PlyData.read(str(root / ref.files["points"]))["vertex"]
-    return {name: np.asarray(vertex[name]) for name in vertex.data.dtype.names}
+    # Copied, since plyfile maps a file and reads nothing of it before somebody looks at the values.
+    return {name: np.array(vertex[name]) for name in vertex.data.dtype.names}
 
 
 SIMULATED = (

@@ -92,7 +92,8 @@ def test_points_labels_rings(tmp_path: Path, release: str, returns: int) -> None
 
 
 def test_rotation_is_yaw_pitch_roll() -> None:
-    turned = euler_rotation(np.array([[0, 0, np.pi / 2], [0, np.pi / 2, 0], [np.pi / 2, 0, 0]]))
+    entries = euler_rotation(np.array([[0, 0, np.pi / 2], [0, np.pi / 2, 0], [np.pi / 2, 0, 0]]).T)
+    turned = np.moveaxis(np.array(entries), 2, 0)
     np.testing.assert_allclose(turned @ [1, 2, 3], [[-2, 1, 3], [3, 2, -1], [1, -3, 2]], atol=1e-12)
 
 

@@ -114,6 +114,31 @@ def test_broken_promises_are_named(what: str) -> None:
     assert "toy/scene-000" in str(caught.value)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-6, 3e-4, 5e-4, 1e-3, 1e-2])
+def test_what_is_rigid_is_what_matrix_algebra_finds(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(200):
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = np.linalg.qr(rng.normal(size=(3, 3)))[0], rng.normal(size=3) * 1e6
+        pose += noise * rng.normal(size=(4, 4)) * (rng.random((4, 4)) < 0.3)
+        if number % 20 == 0:
+            pose[rng.integers(4), rng.integers(4)] = rng.choice([np.nan, np.inf, 1e200, -1e160, 0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            rotation = pose[:3, :3]
+            expected = (
+                np.isfinite(pose).all()
+                and np.allclose(pose[3], (0, 0, 0, 1))
+                and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+                and np.linalg.det(rotation) > 0
+            )
+        scene = replace(toy_scene(0), world_from_scene=pose)
+        if expected:
+            scene.validate()
+        else:
+            with pytest.raises(SceneError, match="not a rigid"):
+                scene.validate()
+
+
 def test_labels_of_images_take_every_class() -> None:
     labels = np.array([[-1, 0, 32766], [254, 255, -1]], np.int16)
     blob, spec = encode_labels(labels)
