@@ -218,6 +218,12 @@ def _add_corpora(verbs: Any) -> None:
     stats = _verb(verbs, "stats", "what a corpus holds and where its bytes go", "brickyard stats corpus/")
     stats.add_argument("corpus", help="folder or URI")
 
+    describe = _verb(verbs, "describe", "numbers by which scenes are chosen, written beside the corpus",
+                     "brickyard describe corpus/")  # fmt: skip
+    describe.add_argument("corpus", help="folder or URI")
+    describe.add_argument("--no-network", action="store_true",
+                          help="no embedding of pictures by the network that comes with `train`")  # fmt: skip
+
     select = _verb(verbs, "select", "choose scenes of a corpus; no data is moved",
                    "brickyard select corpus/ --split train --at-least n_points=20000 --out chosen.parquet")  # fmt: skip
     select.add_argument("corpus", help="folder or URI")
@@ -226,7 +232,7 @@ def _add_corpora(verbs: Any) -> None:
         select.add_argument(f"--{name}", action="append", default=[], help=f"allow this {name} (repeat for several)")
     for name in ("at-least", "at-most"):
         select.add_argument(f"--{name}", action="append", default=[], metavar="COLUMN=NUMBER",
-                            help="a limit on a number of the index, such as n_points or visible_share")  # fmt: skip
+                            help="a limit on a number or figure of the index, such as n_points")  # fmt: skip
     select.add_argument("--weight", action="append", default=[], metavar="NAME=NUMBER",
                         help="visits an epoch of the scenes of a dataset or domain (default 1)")  # fmt: skip
     select.add_argument("--scenes", type=Path, default=None, metavar="FILE",
