@@ -42,7 +42,7 @@ def curate(
     if config.correspondences is not None:
         with stage("correspondences"):
             scene = add_correspondences(scene, config.correspondences)
-    if config.clip_figures is not None:
+    if config.clip_figures is not None and scene.points is None:
         with stage("clip_figures"):
             scene = add_clip_figures(scene, config.clip_figures)
     return scene

@@ -136,8 +136,9 @@ def _problem(name: str, value: object) -> str | None:
     if isinstance(value, int):
         return None if low <= value <= high else f"must be {low} to {high}, found {value}"
     if isinstance(value, float):
-        fits = math.isfinite(value) and _REALS[0] <= value <= _REALS[1]
-        return None if fits else f"must be {_REALS[0]:g} to {_REALS[1]:g}, found {value}"
+        least = 0.0 if name == "waymo_speed" else _REALS[0]
+        fits = math.isfinite(value) and least <= value <= _REALS[1]
+        return None if fits else f"must be {least:g} to {_REALS[1]:g}, found {value}"
     assert isinstance(value, tuple)
     if len(value) != 2 or not all(_SIDES[0] <= side <= _SIDES[1] for side in value):
         return f"must be two sides of {_SIDES[0]} to {_SIDES[1]} pixels, found {list(value)}"

@@ -73,7 +73,8 @@ def test_stillness_darkness_cuts_and_blur_are_told(moving: list[Image.Image]) ->
     slow = [frame(k) for k in range(16)]
     other = [picture.transpose(Image.Transpose.ROTATE_180) for picture in slow]
     assert figures(slow)["cuts"] == 0 and figures(slow[:8] + other[8:])["cuts"] == 1
-    blurs = [figures([p.filter(ImageFilter.GaussianBlur(radius)) for p in moving])["sharpness"] for radius in (0.5, 1, 2)]
+    blurred = [[p.filter(ImageFilter.GaussianBlur(radius)) for p in moving] for radius in (0.5, 1, 2)]
+    blurs = [figures(pictures)["sharpness"] for pictures in blurred]
     assert plain["sharpness"] > blurs[0] > blurs[1] > blurs[2]
 
 

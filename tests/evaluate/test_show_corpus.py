@@ -159,6 +159,15 @@ def test_counts_licences_and_quarantine_are_told(tmp_path: Path) -> None:
     assert (count(12_345_678), count(0), size(0), size(5 << 40)) == ("12.3 M", "0", "0 B", "5.0 TiB")
 
 
+@pytest.mark.parametrize("train_only", [False, True])
+def test_which_splits_were_built_is_told(tmp_path: Path, train_only: bool) -> None:
+    split = SplitCounts(dataset="toy", split="train", scenes=1, points=1, views=0, pairs=0, bytes=1)
+    summary = CorpusSummary(name="toy", splits=(split,), licences={}, train_only=train_only)
+    corpus_page(summary, [], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert ("(splits: train)" in page) == train_only and ("(splits: all)" in page) != train_only
+
+
 def test_what_a_scene_lacks_is_said(tmp_path: Path) -> None:
     scene = make_scene()
     assert scene.points is not None

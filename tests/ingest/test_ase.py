@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -32,6 +32,7 @@ from brickyard.shards.scene import Scene
 from brickyard.shards.storage import Store
 from brickyard.shards.taxonomy import taxonomy
 from brickyard.shards.verify import reprojection_error
+from tests.ingest.mutation import assert_survives
 
 SOURCE = find_source("ase")
 CLASSES = taxonomy("ase43").classes
@@ -340,24 +341,19 @@ def test_the_contract(world: Path, tmp_path: Path) -> None:
     assert_source_ok(SOURCE, str(tmp_path), SOURCE.options(points="semidense", every=4), scenes=1)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_mutated_files_end_in_a_scene_or_an_error(world: Path, raw: Path, data: st.DataObject) -> None:
-    files = sorted(path.relative_to(raw) for path in raw.rglob("*") if path.is_file() and "observ" not in path.name)
-    name = data.draw(st.sampled_from(files))
-    whole = (world / "ase" / name).read_bytes()
-    place = data.draw(st.integers(0, len(whole) - 1))
-    kind = data.draw(st.sampled_from(["cut", "zero", "noise"]))
-    noise = data.draw(st.binary(min_size=1, max_size=40))
-    changed = {"cut": whole[:place], "zero": whole[:place] + bytes(4096) + whole[place + 4096 :],
-               "noise": whole[:place] + noise + whole[place + len(noise) :]}[kind]  # fmt: skip
-    (raw / name).write_bytes(changed)
-    try:
-        read(raw, every=3, points="semidense" if "semidense" in str(name) else "fused").validate()
-    except RawDataError as problem:
-        assert WALK in str(problem)
-    finally:
-        (raw / name).write_bytes(whole)
+def test_mutated_files_end_in_a_scene_or_an_error(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "ase" / WALK, tmp_path / WALK)
+    for kind in ("rgb", "depth", "instances"):
+        for path in sorted((tmp_path / WALK / kind).iterdir())[1:]:
+            path.unlink()
+    paths = [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*")) if p.is_file() and "semi" not in p.name]
+    survived = assert_survives(SOURCE, tmp_path, paths, count=2000, tried=40, options=SOURCE.options(every=1))
+    assert survived.scenes > 500 and survived.errors > 200
+    semidense = SOURCE.options(every=1, points="semidense")
+    survived = assert_survives(
+        SOURCE, tmp_path, [f"{WALK}/semidense_points.csv.gz"], count=600, tried=30, options=semidense
+    )
+    assert survived.errors > 300
 
 
 def test_a_bomb_is_not_inflated(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from brickyard.ingest.clips import ClipOptions, thin
 from brickyard.ingest.contract import assert_source_ok
 from brickyard.ingest.source import Missing, RawFiles, SceneRef, Source
-from brickyard.ingest.video import SOURCE, decode, shots
+from brickyard.ingest.video import SOURCE, decode
 from brickyard.ingest.video.container import duration_s
 from brickyard.ingest.video.decode import main
 from brickyard.ingest.video.plan import VideoOptions, cut_windows
 from brickyard.ingest.video.read import read_with
+from brickyard.shards import shots
 from brickyard.shards.errors import RawDataError, RecipeError
 from brickyard.shards.scene import Scene
 from brickyard.shards.storage import Store
