@@ -240,6 +240,21 @@ def _add_corpora(verbs: Any) -> None:
     select.add_argument("--without", type=Path, default=None, metavar="FILE",
                         help="leave out the scenes in this file")  # fmt: skip
 
+    curate = _verb(verbs, "curate", "filter, deduplicate, guard, balance and thin out scenes; no data is moved",
+                   "brickyard curate corpus/ curation.yaml --name v1")  # fmt: skip
+    curate.add_argument("corpus", help="folder or URI")
+    curate.add_argument("recipe", type=Path, help="YAML file of curators; see docs/curation.md")
+    curate.add_argument("--name", required=True, help="of the selection, in the corpus's folder selections/")
+    curate.add_argument(
+        "--against", default=None, metavar="CORPUS", help="another corpus whose val and test are kept out"
+    )
+
+    explain = _verb(verbs, "explain", "one scene: its figures, its raw files, and what a curation decided of it",
+                    "brickyard explain corpus/ scannet/scene0000_00 --selection v1")  # fmt: skip
+    explain.add_argument("corpus", help="folder or URI")
+    explain.add_argument("scene", help="its key, or a unique part of it")
+    explain.add_argument("--selection", default=None, metavar="NAME", help="as `curate --name` called it")
+
     show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
                  "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip
     show.add_argument("target", help="a corpus, or the folder of a training run")

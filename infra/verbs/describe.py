@@ -12,8 +12,9 @@ from brickyard.curate.describe.describe import FIGURES, UNDECODABLE, Described, 
 from brickyard.curate.describe.images import Pixels
 from brickyard.infra.progress import Progress
 from brickyard.shards.corpus import Corpus
-from brickyard.shards.described import write_described
-from brickyard.shards.errors import SceneError
+from brickyard.shards.described import LAYER, write_described
+from brickyard.shards.errors import CorpusError, SceneError
+from brickyard.shards.layers import layer_store
 from brickyard.shards.scene import Float32, Scene
 
 _SIDE, _DIMENSIONS = 128, 128
@@ -26,12 +27,20 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "figures": {figure.name: figure.version for figure in FIGURES},
         "embedding": "none" if embed is None else f"efficientnet-lite0, {_SIDE} pixels, {_DIMENSIONS} numbers, 1",
     }
-    manifest = write_described(
-        corpus,
-        lambda row: _describe(corpus.scene(row), embed).columns(),
-        provenance=provenance,
-        progress=Progress("describing", "shards"),
-    )
+    try:
+        manifest = write_described(
+            corpus,
+            lambda row: _describe(corpus.scene(row), embed).columns(),
+            provenance=provenance,
+            progress=Progress("describing", "shards"),
+        )
+    except CorpusError as problem:
+        if "different build" not in str(problem):
+            raise
+        layer = layer_store(corpus.store, LAYER).uri
+        raise CorpusError(
+            f"{layer} was described otherwise; delete it to describe the corpus anew: {problem}"
+        ) from None
     if not args.json:
         print(f"{args.corpus}: {manifest['scenes']} scenes described; `select` and `curate` know their figures")
     return {"corpus": args.corpus, "scenes": manifest["scenes"], "layer": manifest["digest"]}, 0

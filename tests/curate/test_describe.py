@@ -141,15 +141,15 @@ def test_signatures_do_not_see_turns_shifts_and_density() -> None:
 def test_the_layer_is_what_select_and_described_read(tmp_path: Path) -> None:
     corpus = toy_corpus(tmp_path)
     assert described(corpus) is corpus.index
-    with pytest.raises(CorpusError, match="no number 'contrast'"):
-        select(corpus, at_least={"contrast": 0.1})
+    with pytest.raises(CorpusError, match="no number 'height_m'"):
+        select(corpus, at_least={"height_m": 0.1})
     assert main(["describe", str(tmp_path), "--no-network", "--json"]) == 0
     table = described(corpus)
     assert table.column("key").to_pylist() == corpus.keys
     signatures, known = vectors(table, "signature")
     assert known.all() and np.allclose(np.linalg.norm(signatures, axis=1), 1, atol=0.01)
     assert not vectors(table, "embedding")[1].any()
-    assert len(select(corpus, at_least={"contrast": 0.1}).keys) == len(corpus)
+    assert len(select(corpus, at_least={"height_m": 0.1}).keys) == len(corpus)
     before = layer_store(corpus.store, "described").read("index.parquet")
     assert main(["describe", str(tmp_path), "--no-network", "--json"]) == 0
     assert layer_store(corpus.store, "described").read("index.parquet") == before
@@ -158,4 +158,4 @@ def test_the_layer_is_what_select_and_described_read(tmp_path: Path) -> None:
     other = toy_corpus(tmp_path / "other", scenes=5)
     (tmp_path / "layers").rename(tmp_path / "other" / "layers")
     with pytest.raises(CorpusError, match="another corpus"):
-        select(Corpus.open(other.store), at_least={"contrast": 0.1})
+        select(Corpus.open(other.store), at_least={"height_m": 0.1})

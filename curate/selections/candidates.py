@@ -1,0 +1,102 @@
+"""The scenes that curators choose from: columns of the index as arrays, and what has been decided of each so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from brickyard.shards.described import numbers, vectors
+from brickyard.shards.errors import CorpusError
+
+Bools = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+
+@dataclass
+class Candidates:
+    """N scenes under curation.
+
+    Attributes:
+        table: the index, with what the corpus was described by.
+        weight: float64 (N,), 0 for a scene that is out.
+        reason: of every scene, why it is out, or what gave it its weight; in the order of the index.
+        notes: what each curator reports, for people.
+    """
+
+    table: pa.Table
+    weight: NDArray[np.float64] = field(init=False)
+    reason: list[str] = field(init=False)
+    notes: list[str] = field(default_factory=list)
+    _units: dict[tuple[str, bytes | None], tuple[NDArray[np.float32], Bools]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.weight, self.reason = np.ones(len(self.table)), [""] * len(self.table)
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    @property
+    def alive(self) -> Rows:
+        """Rows that are still in, int64."""
+        return np.flatnonzero(self.weight > 0)
+
+    def refuse(self, rows: Rows, why: Callable[[int], str]) -> None:
+        """Leave rows out; `why(row)` is kept."""
+        for row in rows.tolist():
+            self.reason[row] = why(row)
+        self.weight[rows] = 0
+
+    def text(self, column: str) -> NDArray[np.object_]:
+        """A column of text."""
+        return np.array(self.table.column(column).to_pylist(), object)
+
+    def codes(self, *columns: str) -> NDArray[np.int64]:
+        """int64 (N,), equal where all these columns are; numbered by first appearance."""
+        joined = pc.binary_join_element_wise(*(self.table.column(name) for name in columns), "\0")
+        return np.asarray(joined.combine_chunks().dictionary_encode().indices, np.int64)
+
+    def number(self, column: str) -> NDArray[np.float64]:
+        """A column of numbers or a figure, NaN where unknown. Raises `CorpusError` for a name that there is not."""
+        return np.asarray(
+            pc.cast(numbers(self.table, column), pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64
+        )
+
+    def lacks(self, column: str) -> bool:
+        """Whether no scene has such a descriptor."""
+        return bool(self.table.column(column).null_count == len(self))
+
+    def mean(self, column: str) -> NDArray[np.float32]:
+        """float32 (D,), of the known descriptors: what all pictures share makes none of them similar. Raises as
+        `unit_vectors`."""
+        found, known = self._vectors(column)
+        return np.asarray(found[known].mean(axis=0), np.float32)
+
+    def unit_vectors(self, column: str, mean: NDArray[np.float32] | None = None) -> tuple[NDArray[np.float32], Bools]:
+        """(float32 (N, D) of length 1, known (N,)) of `embedding` or `signature`, less a mean; unknown rows are zeros.
+
+        Raises:
+            CorpusError: no scene has one.
+        """
+        place = column, None if mean is None else mean.tobytes()
+        if place not in self._units:
+            found, known = self._vectors(column)
+            found = found if mean is None else np.where(known[:, None], found - mean, 0)
+            self._units[place] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9), known
+        return self._units[place]
+
+    def _vectors(self, column: str) -> tuple[NDArray[np.float32], Bools]:
+        found, known = vectors(self.table, column)
+        if not known.any():
+            raise CorpusError(f"no scene has a {column}: run `brickyard describe` first")
+        return found, known
+
+    def is_in(self, column: str, allowed: Sequence[str]) -> Bools:
+        """bool (N,): rows whose text is one of these; all where none is given."""
+        if not allowed:
+            return np.ones(len(self), bool)
+        return np.asarray(pc.is_in(self.table.column(column), pa.array(list(allowed))))
