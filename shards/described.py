@@ -8,7 +8,7 @@ it is written again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,20 @@ def layer_digest(corpus: Corpus) -> str | None:
     return str(open_layer(corpus, LAYER).manifest["digest"])
 
 
-def numbers(table: pa.Table, column: str) -> pa.ChunkedArray | pa.Array:
-    """A column of numbers of the index, or a figure, null where unknown. Raises `CorpusError` for an unknown name."""
+def numbers(table: pa.Table, column: str, declared: Container[str] = ()) -> pa.ChunkedArray | pa.Array:
+    """A column of numbers of the index, or a figure, null where unknown.
+
+    Args:
+        declared: figures that are all null where no scene has one.
+
+    Raises:
+        CorpusError: an unknown name.
+    """
     figures = table.column(FIGURES.name).combine_chunks()
     if column in (names := pc.unique(figures.keys).to_pylist()):
         return pc.map_lookup(figures, column, "first")
+    if column in declared:
+        return pa.nulls(len(table), pa.float64())
     numeric = [f.name for f in table.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
     if column not in numeric:
         raise CorpusError(f"no number {column!r} in the index; there are {', '.join([*numeric, *sorted(names)])}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from brickyard.curate.selections.candidates import Candidates, Rows
 
-_SAMPLE, _BLOCK = 4096, 8192
+_SAMPLE, _BLOCK = 1024, 8192
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from brickyard.curate.describe.describe import FIGURES
+from brickyard.curate.selections.neighbours import EXACT, find_cells
 from brickyard.shards.described import numbers, vectors
 from brickyard.shards.errors import CorpusError
 
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
+_DECLARED = frozenset(figure.name for figure in FIGURES)
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Candidates:
     reason: list[str] = field(init=False)
     notes: list[str] = field(default_factory=list)
     _units: dict[tuple[str, bytes | None], tuple[NDArray[np.float32], Bools]] = field(default_factory=dict, repr=False)
+    _cells: tuple[NDArray[np.float32], NDArray[np.int64]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.weight, self.reason = np.ones(len(self.table)), [""] * len(self.table)
@@ -63,7 +67,8 @@ class Candidates:
     def number(self, column: str) -> NDArray[np.float64]:
         """A column of numbers or a figure, NaN where unknown. Raises `CorpusError` for a name that there is not."""
         return np.asarray(
-            pc.cast(numbers(self.table, column), pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64
+            pc.cast(numbers(self.table, column, _DECLARED), pa.float64(), safe=False).to_numpy(zero_copy_only=False),
+            np.float64,
         )
 
     def lacks(self, column: str) -> bool:
@@ -88,6 +93,14 @@ class Candidates:
             found = found if mean is None else np.where(known[:, None], found - mean, 0)
             self._units[place] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9), known
         return self._units[place]
+
+    def cells(self) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """(centres, nearest two of every row) of the embeddings, as `neighbours.find_cells`; None for few scenes."""
+        if len(self) <= EXACT:
+            return None
+        if self._cells is None:
+            self._cells = find_cells(self.unit_vectors("embedding", self.mean("embedding"))[0])
+        return self._cells
 
     def _vectors(self, column: str) -> tuple[NDArray[np.float32], Bools]:
         found, known = vectors(self.table, column)

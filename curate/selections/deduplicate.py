@@ -95,7 +95,8 @@ def _pairs(
     if config.by == "place":
         return _near_places(scenes, rows, config)
     vectors, _ = scenes.unit_vectors(config.by, scenes.mean(config.by) if config.by == "embedding" else None)
-    first, second, cosine = similar_pairs(vectors[rows], config.least)
+    cells = scenes.cells() if config.by == "embedding" else None
+    first, second, cosine = similar_pairs(vectors[rows], config.least, None if cells is None else cells[1][rows])
     keep = np.ones(len(first), bool)
     if config.within != "corpus":
         group = scenes.codes("dataset", *(("sequence",) if config.within == "sequence" else ()))[rows]

@@ -2,7 +2,7 @@
 
 k-centre (Gonzalez, 1985): again and again the scene that is farthest from all chosen ones; it covers outliers.
 Facility location: the scene that brings every scene nearest to a chosen one, by lazy greedy steps (Minoux, 1978); it
-covers the bulk. Both are within a constant factor of the best choice. Among more than 20,000 (k-centre) or 4,000
+covers the bulk. Both are within a constant factor of the best choice. Among more than 10,000 (k-centre) or 4,000
 (facility location) scenes the budget is divided among cells of similar scenes, in proportion to the root of what they
 hold, and spent in each: so a common kind of scene gives up more of its own.
 """
@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brickyard.curate.selections.candidates import Candidates
-from brickyard.curate.selections.neighbours import cell_centres, cells
+from brickyard.curate.selections.neighbours import find_cells
 from brickyard.shards.scene import Float32, Float64
 
-_LIMIT = {"k-centre": 20_000, "facility-location": 4_000}
-_CELL = 2_000
+_LIMIT = {"k-centre": 10_000, "facility-location": 4_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,8 @@ def diversify(scenes: Candidates, config: DiversityConfig) -> None:
     scenes.refuse(blind, lambda row: "diversity: it has no embedding")
     rows = scenes.alive
     cost, budget = _costs(scenes, config)
-    chosen = choose(vectors[rows], cost[rows], budget, config.by)
+    cells = scenes.cells()
+    chosen = choose(vectors[rows], cost[rows], budget, config.by, None if cells is None else cells[1][rows, 0])
     out = np.setdiff1d(rows, rows[chosen])
     told = f"{config.by}, {budget:g} " + ("scenes" if config.scenes else "points" if config.points else "bytes")
     scenes.refuse(out, lambda row: f"diversity: others cover it ({told})")
@@ -66,14 +66,20 @@ def _costs(scenes: Candidates, config: DiversityConfig) -> tuple[Float64, float]
     return scenes.number("raw_bytes"), float(config.gib or 0) * 2**30
 
 
-def choose(vectors: Float32, cost: Float64, budget: float, by: str) -> NDArray[np.int64]:
-    """Rows that are chosen, ascending; together they cost no more than the budget."""
+def choose(
+    vectors: Float32, cost: Float64, budget: float, by: str, cell: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Rows that are chosen, ascending; together they cost no more than the budget.
+
+    Args:
+        cell: of every row, where these are known.
+    """
     pick = _k_centre if by == "k-centre" else _facility_location
     if len(vectors) <= _LIMIT[by]:
         return np.sort(pick(vectors, cost, budget))
     if cost.sum() <= budget:
         return np.arange(len(vectors))
-    cell = cells(vectors, cell_centres(vectors, -(-len(vectors) // _CELL)))
+    cell = find_cells(vectors)[1][:, 0] if cell is None else cell
     held = np.bincount(cell, cost).astype(np.float64)
     share = _shares(np.sqrt(held), held, budget)
     order = np.argsort(cell, kind="stable")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brickyard.curate.selections.candidates import Bools, Candidates, Rows
-from brickyard.curate.selections.neighbours import pairs_between
+from brickyard.curate.selections.neighbours import nearest_cells, pairs_between
 
 ODOMETRY = {
     "00": "2011_10_03_drive_0027", "01": "2011_10_03_drive_0042", "02": "2011_10_03_drive_0034",
@@ -98,7 +98,9 @@ def _refuse_look_alikes(scenes: Candidates, guarded: list[tuple[Candidates, Rows
     for one, theirs in guarded:
         other, there = one.unit_vectors("embedding", mean)
         theirs = theirs[there[theirs]]
-        a, b, cosine = pairs_between(vectors[rows], other[theirs], config.look_alike)
+        cells = scenes.cells()
+        met = None if cells is None else (cells[1][rows], nearest_cells(other[theirs], cells[0]))
+        a, b, cosine = pairs_between(vectors[rows], other[theirs], config.look_alike, met)
         alike = _alike(scenes, rows[a], one, theirs[b], config.signature)
         keys = one.table.column("key")
         order = np.argsort(cosine[alike], kind="stable")  # the most similar one is told last, and stays

@@ -1,9 +1,9 @@
 """Which vectors are nearly the same, among up to millions: exactly for few, by cells for many.
 
-For many, every vector goes to the two of some thousand centres that it is most similar to, and is compared with those
-that have one of these two in common with it. Two vectors of cosine 0.95 share one nearly always (measured in
-`tests.benchmarks.curation`); the less similar they are, the more are missed. All of it is products of matrices in
-numpy, in an order that does not depend on the machine.
+For many, every vector goes to the two of some thousand centres that it is most similar to (`find_cells`, which serves all
+curators), and is compared with those that have one of these two in common with it. Two vectors of cosine 0.95 share one
+nearly always (see `tests.benchmarks.curation`); the less similar they are, the more are missed. All of it is products of
+matrices in numpy.
 """
 
 from __future__ import annotations
@@ -17,43 +17,90 @@ from numpy.typing import NDArray
 from brickyard.shards.scene import Float32
 
 EXACT = 20_000
-_BLOCK, _SAMPLE, _ROUNDS = 2048, 100_000, 4
+"""Up to so many vectors are compared each with each."""
 MOST = 64
 """Neighbours that are kept of a vector."""
+_BLOCK, _SAMPLE, _ROUNDS = 2048, 50_000, 3
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], Float32]
 
 
-def similar_pairs(vectors: Float32, least: float, *, exact: int = EXACT) -> Pairs:
+def find_cells(vectors: Float32) -> tuple[Float32, NDArray[np.int64]]:
+    """(centres (C, D), of every vector the nearest two (N, 2)); the centres by spherical k-means on an even sample.
+
+    There are twice the root of N, so that finding cells costs about as much as comparing in them.
+    """
+    sample = vectors[:: max(1, len(vectors) // _SAMPLE)]
+    count = min(2 * math.isqrt(len(vectors)), len(sample))
+    centres = sample[np.linspace(0, len(sample) - 1, count).astype(int)].copy()
+    for _ in range(_ROUNDS):
+        cell = nearest_cells(sample, centres)[:, 0]
+        order = np.argsort(cell, kind="stable")
+        begins = np.searchsorted(cell[order], np.arange(count))
+        full = np.diff(np.append(begins, len(order))) > 0
+        centres[full] = np.add.reduceat(sample[order], begins[full])
+        centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-9)
+    return np.asarray(centres, np.float32), nearest_cells(vectors, centres)
+
+
+def nearest_cells(vectors: Float32, centres: Float32) -> NDArray[np.int64]:
+    """int64 (N, 2): the most similar centre, and the next one."""
+    found = np.empty((len(vectors), 2), np.int64)
+    block = max(1, (1 << 22) // len(centres))
+    for begin in range(0, len(vectors), block):
+        cosine = vectors[begin : begin + block] @ centres.T
+        found[begin : begin + block, 0] = best = cosine.argmax(axis=1)
+        cosine[np.arange(len(cosine)), best] = -2
+        found[begin : begin + block, 1] = cosine.argmax(axis=1) if len(centres) > 1 else best
+    return found
+
+
+def similar_pairs(vectors: Float32, least: float, nearest: NDArray[np.int64] | None = None) -> Pairs:
     """(first, second, cosine) of pairs first > second whose cosine is `least` or more, sorted; of every first, at most
     64, those with the smallest numbers.
 
     Args:
         vectors: (N, D), of length 1, or 0 for what is similar to nothing.
-        exact: up to so many are compared each with each.
+        nearest: cells of the vectors, where these are known; None compares up to 20,000 each with each.
     """
-    found = list(_exact(vectors, least) if len(vectors) <= exact else _by_cells(vectors, least))
+    rows = np.arange(len(vectors))
+    if nearest is None and len(vectors) <= EXACT:
+        begins = range(0, len(vectors), _BLOCK)
+        return _joined(
+            [_compare(vectors, rows[b : b + _BLOCK], rows[: b + _BLOCK], least) for b in begins], len(vectors)
+        )
+    cells = find_cells(vectors)[1] if nearest is None else nearest
+    found = [_compare(vectors, mine, others, least) for mine, others in _meetings(cells, cells)]
     return _joined(found, len(vectors))
 
 
-def _exact(vectors: Float32, least: float) -> Iterator[Pairs]:
-    rows = np.arange(len(vectors))
-    for begin in range(0, len(vectors), _BLOCK):
-        mine = rows[begin : begin + _BLOCK]
-        yield _compare(vectors, mine, rows[: begin + len(mine)], least)
+def pairs_between(
+    vectors: Float32, others: Float32, least: float, cells: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+) -> Pairs:
+    """(row, row of others, cosine) whose cosine is `least` or more, sorted; of every row at most 64.
+
+    Args:
+        cells: of both, in the same centres; None compares each with each.
+    """
+    if cells is None:
+        every = np.arange(len(others))
+        meetings = ((np.arange(b, min(b + _BLOCK, len(vectors))), every) for b in range(0, len(vectors), _BLOCK))
+    else:
+        meetings = _meetings(*cells)
+    found = []
+    for mine, theirs in meetings:
+        one, other, value = _alike(vectors[mine], others[theirs], least)
+        found.append(_few(mine[one], theirs[other], value))
+    return _joined(found, len(others))
 
 
-def _by_cells(vectors: Float32, least: float) -> Iterator[Pairs]:
-    centres = cell_centres(vectors, _count(len(vectors)))
-    nearest = _nearest(vectors, centres)
-    first_in, all_in = _members(nearest[:, 0], len(centres)), _members(nearest.ravel(), len(centres), 2)
-    for mine, others in zip(first_in, all_in, strict=True):
-        for begin in range(0, len(mine), _BLOCK):
-            yield _compare(vectors, mine[begin : begin + _BLOCK], others, least)
-
-
-def _count(vectors: int) -> int:
-    """Of cells, so that finding them costs about as much as comparing in them."""
-    return 2 * math.isqrt(vectors)
+def _meetings(
+    mine: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows of one cell, in blocks, and the others that have it among their two."""
+    count = int(max(mine.max(initial=0), theirs.max(initial=0))) + 1
+    for rows, others in zip(_members(mine[:, 0], count), _members(theirs.ravel(), count, 2), strict=True):
+        for begin in range(0, len(rows) if len(others) else 0, _BLOCK):
+            yield rows[begin : begin + _BLOCK], others
 
 
 def _compare(vectors: Float32, rows: NDArray[np.int64], others: NDArray[np.int64], least: float) -> Pairs:
@@ -78,26 +125,6 @@ def _few(first: NDArray[np.int64], second: NDArray[np.int64], value: Float32) ->
     return first[few], second[few], value[few]
 
 
-def pairs_between(vectors: Float32, others: Float32, least: float, *, exact: int = EXACT) -> Pairs:
-    """(row, row of others, cosine) whose cosine is `least` or more, sorted; of every row at most 64. As
-    `similar_pairs`, exactly where rows times others are no more than `exact` squared."""
-    found: list[Pairs] = []
-    if not len(vectors) or not len(others) or len(vectors) * len(others) <= exact**2:
-        for begin in range(0, len(vectors), _BLOCK):
-            one, other, value = _alike(vectors[begin : begin + _BLOCK], others, least)
-            found.append(_few(one + begin, other, value))
-    else:
-        centres = cell_centres(vectors, _count(len(vectors)))
-        mine = _members(cells(vectors, centres), len(centres))
-        theirs = _members(_nearest(others, centres).ravel(), len(centres), 2)
-        for rows, columns in zip(mine, theirs, strict=True):
-            for begin in range(0, len(rows), _BLOCK):
-                some = rows[begin : begin + _BLOCK]
-                one, other, value = _alike(vectors[some], others[columns], least)
-                found.append(_few(some[one], columns[other], value))
-    return _joined(found, len(others))
-
-
 def _joined(found: list[Pairs], width: int) -> Pairs:
     """All pairs, each once, sorted."""
     first = np.concatenate([f for f, _, _ in found]) if found else np.zeros(0, np.int64)
@@ -105,39 +132,6 @@ def _joined(found: list[Pairs], width: int) -> Pairs:
     cosine = np.concatenate([c for _, _, c in found]) if found else np.zeros(0, np.float32)
     _, keep = np.unique(first * max(width, 1) + second, return_index=True)
     return first[keep], second[keep], cosine[keep]
-
-
-def cell_centres(vectors: Float32, count: int) -> Float32:
-    """(count, D) of length 1: spherical k-means on an even sample."""
-    sample = vectors[:: max(1, len(vectors) // _SAMPLE)]
-    count = min(count, len(sample))
-    centres = sample[np.linspace(0, len(sample) - 1, count).astype(int)].copy()
-    for _ in range(_ROUNDS):
-        cell = _nearest(sample, centres)[:, 0]
-        order = np.argsort(cell, kind="stable")
-        begins = np.searchsorted(cell[order], np.arange(count))
-        full = np.diff(np.append(begins, len(order))) > 0
-        centres[full] = np.add.reduceat(sample[order], begins[full])
-        centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-9)
-    return np.asarray(centres, np.float32)
-
-
-def cells(vectors: Float32, centres: Float32) -> NDArray[np.int64]:
-    """int64 (N,): the centre that each is most similar to."""
-    return _nearest(vectors, centres)[:, 0]
-
-
-def _nearest(vectors: Float32, centres: Float32) -> NDArray[np.int64]:
-    """int64 (N, 2): the most similar centre, and the next one."""
-    found = np.empty((len(vectors), 2), np.int64)
-    block = max(1, (1 << 24) // len(centres))
-    for begin in range(0, len(vectors), block):
-        cosine = vectors[begin : begin + block] @ centres.T
-        rows = np.arange(len(cosine))
-        found[begin : begin + block, 0] = best = cosine.argmax(axis=1)
-        cosine[rows, best] = -2
-        found[begin : begin + block, 1] = cosine.argmax(axis=1) if len(centres) > 1 else best
-    return found
 
 
 def _members(cell: NDArray[np.int64], count: int, repeat: int = 1) -> list[NDArray[np.int64]]:

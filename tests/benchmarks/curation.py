@@ -1,0 +1,266 @@
+"""What curators find of planted defects, and how long a million scenes take.
+
+    python -m tests.benchmarks.curation [--worlds 2] [--scenes 1000000] [--dry]
+
+Simulated rooms and streets are built as they are and again with one defect each; the recipe `RECIPE` judges them all.
+Its limits were set on the world of seed 0, which is not among those that are measured. A calibration error turns the
+cameras of a whole sequence about one axis; a copy has its pictures compressed again, its points thinned out, moved by a
+centimetre and turned.
+"""
+
+from __future__ import annotations
+
+import io
+import resource
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image, ImageFilter
+
+from brickyard.curate.describe.describe import Embed, describe
+from brickyard.curate.selections.candidates import Candidates
+from brickyard.curate.selections.curate import CurationRecipe, run_curators
+from brickyard.infra.config import load
+from brickyard.infra.verbs.describe import network
+from brickyard.ingest.simulate import simulate
+from brickyard.ingest.simulate.config import SimulationConfig
+from brickyard.ingest.source import SceneRef, find_source
+from brickyard.shards.encode import summarise
+from brickyard.shards.images import decode
+from brickyard.shards.index import SCHEMA
+from brickyard.shards.scene import Float64, Points, Scene, View
+from brickyard.shards.storage import Store
+from tests.benchmarks.report import append, arguments
+
+FILTERS = """
+  - filter: {at_most: {blank_share: 0.1, frozen_share: 0.5, height_m: 100}, at_least: {height_m: 0.5}, unknown: keep}
+  - filter: {at_least: {sharpness: 0.3}, unknown: keep}
+  - filter: {at_least: {edge_gain: 0.1}, at_most: {edge_off_degrees: 0.5}, over: sequence, unknown: keep}
+  - filter: {at_least: {depth_gain: 0.05}, at_most: {depth_off_degrees: 0.5}, over: sequence, unknown: keep}
+"""
+"""The limits are for these worlds: another camera has another sharpness."""
+COPIES = """
+  - deduplicate: {by: embedding}
+  - guard: {}
+"""
+SMALL = SimulationConfig(scannet_rooms=3, scannet_frames=4, nuscenes_scenes=4, nuscenes_keyframes=2, kitti_frames=1,
+                         kitti_drives=1, kitti_drive_frames=2)  # fmt: skip
+WHOLE = SimulationConfig(scannet_rooms=12, nuscenes_scenes=10, kitti_frames=1, kitti_drives=4, kitti_drive_frames=4)
+
+
+def scenes_of(folder: Path, seed: int, config: SimulationConfig) -> Iterator[Scene]:
+    """Rooms and streets of one simulated world."""
+    simulate(folder, datasets=["scannet", "nuscenes", "kitti"], seed=seed, config=config)
+    for dataset, root in (("scannet", "scannet"), ("nuscenes", "nuscenes"), ("kitti_raw", "kitti/raw")):
+        source = find_source(dataset)
+        options = source.options(**({"frames_every": 1, "max_frames": 8} if dataset == "scannet" else {}))
+        for ref in source.plan(Store(folder / root), options):
+            if isinstance(ref, SceneRef):
+                yield source.read(ref)
+
+
+def pictured(scene: Scene, change: Callable[[Image.Image], Image.Image], quality: int = 92) -> Scene:
+    """The scene with other pictures of the same size."""
+
+    def changed(view: View) -> View:
+        file = io.BytesIO()
+        change(Image.fromarray(decode(view.image))).save(file, "JPEG", quality=quality)
+        return replace(view, image=file.getvalue(), image_format="jpeg")
+
+    return replace(scene, views=tuple(changed(view) for view in scene.views))
+
+
+def moved(scene: Scene, motion: Float64, points: Points) -> Scene:
+    """Points as given, cameras moved."""
+    views = tuple(
+        view if view.scene_from_camera is None else replace(view, scene_from_camera=motion @ view.scene_from_camera)
+        for view in scene.views
+    )
+    return replace(scene, points=points, views=views)
+
+
+def rotation(axis: Float64, degrees: float) -> Float64:
+    """float64 (4, 4), by Rodrigues' formula."""
+    x, y, z = axis / np.linalg.norm(axis)
+    cross, angle = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]), np.radians(degrees)
+    found = np.eye(4)
+    found[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return found
+
+
+def named(scene: Scene, mark: str, **identity: Any) -> Scene:
+    """Under another name."""
+    return replace(scene, identity=replace(scene.identity, scene_id=f"{scene.identity.scene_id}-{mark}", **identity))
+
+
+def near_copy(scene: Scene, seed: int = 0) -> Scene:
+    """Scanned again, nearly: compressed again, fewer points, a centimetre of noise, turned about the vertical."""
+    assert scene.points is not None
+    rng = np.random.default_rng(seed)
+    kept = rng.random(len(scene.points)) < 0.6
+    turn = rotation(np.array([0.0, 0, 1]), 40)
+    xyz = scene.points.xyz[kept] @ turn[:3, :3].T + rng.normal(0, 0.01, (int(kept.sum()), 3))
+    again = pictured(scene, lambda image: image, quality=60)
+    return moved(again, turn, Points(xyz=xyz.astype(np.float32), ring=_kept(scene.points.ring, kept)))
+
+
+def _kept(values: Any, kept: Any) -> Any:
+    return None if values is None else values[kept]
+
+
+def miscalibrated(scene: Scene, degrees: float) -> Scene:
+    """Every camera turned about its own centre, all of a sequence about the same axis of the vehicle (or the scan)."""
+    axis = np.random.default_rng(abs(hash_of(scene.identity.sequence))).normal(size=3)
+    turn = rotation(axis, degrees)
+
+    def turned(view: View) -> View:
+        if view.scene_from_camera is None:
+            return view
+        pose = view.scene_from_camera.copy()
+        pose[:3, :3] = pose[:3, :3] @ turn[:3, :3]
+        return replace(view, scene_from_camera=pose)
+
+    return replace(scene, views=tuple(turned(view) for view in scene.views))
+
+
+def hash_of(text: str) -> int:
+    return int.from_bytes(text.encode()[-6:], "big")
+
+
+def frozen(scene: Scene) -> Scene:
+    """All frames have the pose of the first: what a tracker that is lost writes."""
+    first = next(view.scene_from_camera for view in scene.views if view.scene_from_camera is not None)
+    return replace(scene, views=tuple(replace(view, scene_from_camera=first) for view in scene.views))
+
+
+def in_millimetres(scene: Scene) -> Scene:
+    assert scene.points is not None
+    scale = np.diag([1.0, 1, 1, 1])
+    return moved(scene, scale, replace(scene.points, xyz=scene.points.xyz * np.float32(1000)))
+
+
+def half_black(scene: Scene) -> Scene:
+    black = pictured(scene, lambda image: Image.new("RGB", image.size))
+    pairs = enumerate(zip(scene.views, black.views, strict=True))
+    return replace(scene, views=tuple(dark if k % 2 else light for k, (light, dark) in pairs))
+
+
+SPOILED: dict[str, Callable[[Scene], Scene]] = {
+    "calibration off by 0.5 degrees": lambda scene: miscalibrated(scene, 0.5),
+    "calibration off by 1 degree": lambda scene: miscalibrated(scene, 1),
+    "calibration off by 2 degrees": lambda scene: miscalibrated(scene, 2),
+    "blurred pictures": lambda scene: pictured(scene, lambda image: image.filter(ImageFilter.GaussianBlur(6))),
+    "every other picture black": half_black,
+    "frozen poses": frozen,
+    "millimetres": in_millimetres,
+}
+
+
+def described_rows(scenes: Sequence[Scene], embed: Embed) -> pa.Table:
+    """The described index of scenes that are in no corpus."""
+    names = ("key", "dataset", "version", "split", "sequence", "scene_id", "domain", "licence", "timestamp_ns")
+    rows = [
+        {name: getattr(scene.identity, name) for name in names}
+        | summarise(scene) | describe(scene, embed).columns() | {"shard": "none", "blobs": []}
+        for scene in scenes
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def judged(rows: pa.Table, steps: str) -> Candidates:
+    return run_curators(rows, load("curators:" + steps, CurationRecipe, where="recipe"))
+
+
+def found_in(scenes: list[Scene], embed: Embed) -> dict[str, tuple[int, int]]:
+    """Defect -> (scenes that have it, those of them that were found)."""
+    counts: dict[str, tuple[int, int]] = {}
+    whole = described_rows(scenes, embed)
+    clean = judged(whole, FILTERS + COPIES)
+    wrong = [why for why in clean.reason if why.startswith(("filter", "deduplicate", "guard: looks"))]
+    counts["none (refused all the same)"] = len(scenes), len(wrong)
+    for name, spoil in SPOILED.items():
+        concerned = [s for s in scenes if name != "frozen poses" or s.identity.domain == "indoor"]
+        spoiled = judged(described_rows([spoil(scene) for scene in concerned], embed), FILTERS)
+        counts[name] = len(concerned), int((spoiled.weight == 0).sum())
+    train, val = ([s for s in scenes if (s.identity.split == "val") == wanted] for wanted in (False, True))
+    for name, make in (("exact copy", lambda scene: scene), ("near copy", near_copy)):
+        copies = [named(make(scene), "copy") for scene in train[::2]]
+        both = judged(pa.concat_tables([described_rows(train, embed), described_rows(copies, embed)]), COPIES)
+        out = dict(zip(both.table.column("key").to_pylist(), both.weight == 0, strict=True))
+        counts[name] = len(copies), sum(out[c.identity.key] or out[c.identity.key[:-5]] for c in copies)
+    leaks = [named(near_copy(scene), "leak", dataset="elsewhere", split="train", sequence=f"s{k}")
+             for k, scene in enumerate(val)]  # fmt: skip
+    both = judged(pa.concat_tables([whole, described_rows(leaks, embed)]), COPIES)
+    out = dict(zip(both.table.column("key").to_pylist(), both.weight == 0, strict=True))
+    counts["copy of a val scene elsewhere"] = len(leaks), sum(out[leak.identity.key] for leak in leaks)
+    return counts
+
+
+def defects(worlds: Sequence[int], config: SimulationConfig) -> list[dict[str, Any]]:
+    """A row for each defect, over all worlds."""
+    total: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    embed = network()
+    for seed in worlds:
+        with tempfile.TemporaryDirectory(prefix="brickyard-bench-") as folder:
+            for name, (scenes, found) in found_in(list(scenes_of(Path(folder), seed, config)), embed).items():
+                total[name][0] += scenes
+                total[name][1] += found
+    return [{"defect": name, "scenes": n, "found": k, "share": k / n} for name, (n, k) in total.items()]
+
+
+def scale(scenes: int) -> dict[str, Any]:
+    """Time and memory of curating drawn rows: a tenth are near copies, in clusters as streets and rooms are."""
+    rng = np.random.default_rng(0)
+    middles = rng.normal(size=(1000, 128)).astype(np.float32)
+    vectors = middles[rng.integers(0, 1000, scenes)] + rng.normal(size=(scenes, 128)).astype(np.float32)
+    copies = scenes // 10
+    vectors[-copies:] = vectors[:copies] + 0.05 * rng.normal(size=(copies, 128)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    flat = pa.array(vectors.astype(np.float16).ravel())
+    offsets = pa.array(np.arange(0, scenes * 128 + 1, 128, dtype=np.int32))
+    del vectors
+    columns: dict[str, Any] = {
+        "key": [f"d/{k}" for k in range(scenes)], "scene_id": [str(k) for k in range(scenes)],
+        "dataset": ["a" if k % 4 else "b" for k in range(scenes)], "split": ["train" if k % 50 else "val" for k in range(scenes)],
+        "sequence": [str(k) for k in range(scenes)], "n_points": rng.integers(1000, 200_000, scenes),
+        "embedding": pa.ListArray.from_arrays(offsets, flat),
+    }  # fmt: skip
+    arrays = [
+        pa.array(columns[f.name], f.type) if f.name in columns
+        else pa.nulls(scenes, f.type) if f.nullable
+        else pa.repeat(pa.scalar([] if pa.types.is_list(f.type) else 0 if pa.types.is_integer(f.type) else "x", f.type), scenes)
+        for f in SCHEMA
+    ]  # fmt: skip
+    rows = pa.Table.from_arrays(arrays, schema=SCHEMA)
+    del columns, arrays
+    begin = time.perf_counter()
+    steps = "\n  - filter: {at_least: {n_points: 2000}}" + COPIES + "  - balance: {rarity: 0.5}\n"
+    done = judged(rows, steps + f"  - diversity: {{scenes: {scenes // 2}}}\n")
+    seconds = time.perf_counter() - begin
+    refused = sum(why.startswith("deduplicate") for why in done.reason)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"scenes": scenes, "seconds": seconds, "gib": peak, "copies": copies, "refused": refused}
+
+
+def run(*, worlds: int = 2, scenes: int = 1_000_000, dry: bool = False) -> list[dict[str, Any]]:
+    """Measure, print, append the record."""
+    size = scale(scenes)
+    print("{scenes:,} drawn scenes: {seconds:.0f} s, {gib:.1f} GiB at most; {refused:,} refused as copies, "
+          "{copies:,} planted".format(**size))  # fmt: skip
+    rows = defects(range(1, 1 + worlds), WHOLE)
+    for row in rows:
+        print("{defect:34} {scenes:5d} {found:5d} {share:7.1%}".format(**row))
+    if not dry:
+        append("curation", {"worlds": worlds, "filters": FILTERS, "copies": COPIES}, rows, scale=size)
+    return rows
+
+
+if __name__ == "__main__":
+    run(**vars(arguments(__doc__, worlds=2, scenes=1_000_000).parse_args()))
