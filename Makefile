@@ -33,7 +33,7 @@ check: $(STAMP)
 kill-matrix: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kill_matrix
 
-# All mutated files of every reader; the suite reads one in four of them.
+# All mutated files of every reader; the suite reads one in eight of them.
 mutants: $(STAMP)
 	BRICKYARD_MUTANTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/ingest -k 'damaged or mutated'
 

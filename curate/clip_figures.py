@@ -8,7 +8,7 @@ slow walk moves less than a car.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from brickyard.shards.errors import ImageError, SceneError
+from brickyard.shards.errors import ImageError
 from brickyard.shards.images import decode_reduced
 from brickyard.shards.scene import Float32, Float64, Scene, View
 from brickyard.shards.shots import SIDE, find_cuts
@@ -36,6 +36,7 @@ FIGURES: Mapping[str, str] = {
 LEAST_SMALL, LEAST_SHARP, EVERY = 72, 256, 8
 GREY = (96, 72)
 DARK, BRIGHT, STILL = 8, 247, 1.0
+DAMAGED = "frame that cannot be decoded: the figures leave it out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,38 +47,41 @@ class ClipFiguresConfig:
 def add_clip_figures(scene: Scene, config: ClipFiguresConfig) -> Scene:
     """The scene with its figures; unchanged if it has points or fewer than two frames.
 
-    Raises `SceneError` for images that cannot be decoded.
+    Frames that cannot be decoded stay in the clip, say nothing, and are counted in `dropped`.
     """
     del config
     if scene.points is not None or len(scene.views) < 2:
         return scene
-    frames = list(_frames(scene))
+    seen = [frame for view in scene.views if (frame := _decoded(view, LEAST_SMALL)) is not None]
+    damaged = len(scene.views) - len(seen)
+    figures = {**scene.figures, **(_looks(scene, seen) if len(seen) > 1 else {}), **_moves(scene)}
+    return replace(scene, figures=figures, dropped={**scene.dropped, **({DAMAGED: damaged} if damaged else {})})
+
+
+def _looks(scene: Scene, seen: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+    """What the pictures tell, two or more."""
+    frames = [Image.fromarray(pixels) for pixels in seen]
     small = np.stack([np.asarray(frame.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) for frame in frames])
     grey = np.stack([np.asarray(frame.convert("L").resize(GREY, Image.Resampling.BOX), np.float32) for frame in frames])
     change = np.abs(np.diff(grey, axis=0)).mean(axis=(1, 2))
-    sharp = [sharpness(_decoded(scene, view, LEAST_SHARP)) for view in scene.views[::EVERY]]
-    figures = {
+    large = (_decoded(view, LEAST_SHARP) for view in scene.views[::EVERY])
+    sharp = [sharpness(pixels) for pixels in large if pixels is not None]
+    return {
         "motion": float(np.median([_shift(one, other) for one, other in pairwise(grey)]) / GREY[0]),
         "still_share": float((change < STILL).mean()),
         "cuts": float(len(find_cuts(small))),
         "brightness": float(np.median(grey.mean(axis=(1, 2))) / 255),
         "dark_share": float((grey < DARK).mean()),
         "bright_share": float((grey > BRIGHT).mean()),
-        "sharpness": float(np.median(sharp)),
+        **({"sharpness": float(np.median(sharp))} if sharp else {}),
     }
-    return replace(scene, figures={**scene.figures, **figures, **_moves(scene)})
 
 
-def _frames(scene: Scene) -> Iterator[Image.Image]:
-    for view in scene.views:
-        yield Image.fromarray(_decoded(scene, view, LEAST_SMALL))
-
-
-def _decoded(scene: Scene, view: View, least: int) -> NDArray[np.uint8]:
+def _decoded(view: View, least: int) -> NDArray[np.uint8] | None:
     try:
         return decode_reduced(view.image, least, (view.width, view.height))
-    except ImageError as problem:
-        raise SceneError(f"scene {scene.identity.key}, view {view.name}: {problem}") from problem
+    except ImageError:
+        return None
 
 
 def _shift(one: Float32, other: Float32) -> float:

@@ -7,7 +7,6 @@ would lie; so every node is asked before the first task, and nodes that join lat
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -63,19 +62,17 @@ def refuse_other_code(ray: Any, code: Code, curation: CurateConfig) -> list[str]
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0, max_retries=1)(code_here)
-    asked = []
+    asked = {}
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             answer = ask.options(scheduling_strategy=there).remote(list(code), curation)
-            asked.append((node["NodeManagerHostname"], answer))
-    silent, deadline = [], time.monotonic() + _ASKED_S
-    for host, answer in asked:
+            asked[answer] = node["NodeManagerHostname"]
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ASKED_S)
+    for answer in answered:
+        host = asked[answer]
         try:
-            found = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
-        except ray.exceptions.GetTimeoutError:
-            silent.append(host)
-            continue
+            found = ray.get(answer)
         except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
             continue  # it has died since it was listed, and will make nothing
         except ray.exceptions.RayError as problem:
@@ -90,7 +87,7 @@ def refuse_other_code(ray: Any, code: Code, curation: CurateConfig) -> list[str]
                 f"node {host} has other code than this driver: {'; '.join(lines[:_SHOWN])}{more}. Shards that it made"
                 " would be signed with code that did not make them: install the same there"
             )
-    return silent
+    return [asked[answer] for answer in silent]
 
 
 def _differences(ours: Code, theirs: Code) -> list[str]:

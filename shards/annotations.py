@@ -13,13 +13,14 @@ It is a field of its own, "annotations": who does not ask for it does not read i
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from brickyard.shards.documents import document_bytes, read_document
 
 FIELD = "annotations"
 MAX_BYTES = 16 << 20
@@ -31,22 +32,16 @@ def annotation_bytes(annotations: Mapping[str, Any]) -> NDArray[np.uint8]:
     if wrong := [name for name in annotations if not isinstance(name, str) or not _NAME.fullmatch(name)]:
         raise ValueError(f"an annotation cannot be called {wrong[0]!r}: lower-case letters, digits and _")
     try:
-        text = json.dumps(dict(annotations), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-        data = text.encode()
+        data = document_bytes(dict(annotations), indent=None)
     except (TypeError, ValueError, RecursionError) as problem:
         raise ValueError(f"annotations must be JSON: {problem}") from None
-    if not _same(json.loads(text), dict(annotations)):
+    if read_annotations(data) != dict(annotations):
         raise ValueError("annotations must be JSON: lists, not tuples; names, not numbers, as keys")
     if len(data) > MAX_BYTES:
         raise ValueError(f"annotations have {len(data)} bytes, at most {MAX_BYTES} are kept")
     return np.frombuffer(data, np.uint8)
 
 
-def _same(one: Any, two: Any) -> bool:
-    if type(one) is not type(two):
-        return False
-    if isinstance(one, dict):
-        return list(one) == list(two) and all(_same(one[name], two[name]) for name in one)
-    if isinstance(one, list):
-        return len(one) == len(two) and all(map(_same, one, two))
-    return bool(one == two)
+def read_annotations(data: bytes) -> dict[str, Any]:
+    """What `annotation_bytes` wrote; raises `ValueError` for anything else."""
+    return read_document(data, "its annotations", error=ValueError)

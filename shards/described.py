@@ -89,15 +89,16 @@ def numbers(table: pa.Table, column: str, declared: Container[str] = ()) -> pa.C
     Raises:
         CorpusError: an unknown name.
     """
+    numeric = [f.name for f in table.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+    if column in numeric:
+        return table.column(column)
     figures = table.column(FIGURES.name).combine_chunks()
-    if column in (names := pc.unique(figures.keys).to_pylist()):
+    names = sorted(pc.unique(figures.keys).to_pylist())
+    if column in names:
         return pc.map_lookup(figures, column, "first")
     if column in declared:
         return pa.nulls(len(table), pa.float64())
-    numeric = [f.name for f in table.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
-    if column not in numeric:
-        raise CorpusError(f"no number {column!r} in the index; there are {', '.join([*numeric, *sorted(names)])}")
-    return table.column(column)
+    raise CorpusError(f"no number {column!r} in the index; there are {', '.join([*numeric, *names])}")
 
 
 def vectors(table: pa.Table, column: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:

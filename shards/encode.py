@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from brickyard.shards import codecs
 from brickyard.shards.annotations import FIELD as ANNOTATIONS
-from brickyard.shards.annotations import MAX_BYTES as MAX_ANNOTATIONS
-from brickyard.shards.annotations import annotation_bytes
+from brickyard.shards.annotations import annotation_bytes, read_annotations
 from brickyard.shards.codecs import Compressor, Spec
 from brickyard.shards.documents import Every, Maybe, OneOf, check_document, read_document
 from brickyard.shards.errors import NONSENSE, CorruptDataError, SceneError
@@ -323,10 +322,6 @@ def decode_scene(header: SceneHeader, read: Callable[[str], Any]) -> Scene:
             intensity_unit=header.points["intensity_unit"],
             **plain,
         )
-    annotations = {}
-    if ANNOTATIONS in header.fields:
-        text = bytes(read(ANNOTATIONS))
-        annotations = read_document(text, "its annotations", most=MAX_ANNOTATIONS, error=ValueError)
     return Scene(
         identity=header.identity,
         world_from_scene=header.world_from_scene,
@@ -334,7 +329,7 @@ def decode_scene(header: SceneHeader, read: Callable[[str], Any]) -> Scene:
         part=header.part,
         points=points,
         views=tuple(_decode_view(header, number, read) for number in range(len(header.views))),
-        annotations=annotations,
+        annotations=read_annotations(bytes(read(ANNOTATIONS))) if ANNOTATIONS in header.fields else {},
         figures=header.figures,
         dropped=header.dropped,
     )

@@ -15,7 +15,7 @@ import pyarrow as pa
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.encode import EncodedScene
 from brickyard.shards.errors import CorpusError
-from brickyard.shards.guard import open_footer, open_parquet
+from brickyard.shards.guard import open_footer, open_parquet, read_columns
 from brickyard.shards.seal import write_sealed
 
 METADATA = pa.schema(
@@ -150,7 +150,7 @@ def read_index(data: bytes, name: str) -> tuple[pa.Table, dict[str, Any]]:
         absent = [field for field in SCHEMA if field.name not in names]
         if not all(field.nullable for field in absent):
             raise CorpusError(f"{name} is not an index of a Brickyard corpus")
-        table = file.read(columns=[field for field in SCHEMA.names if field in names])
+        table = read_columns(file, [field for field in SCHEMA.names if field in names])
         for field in absent:  # what later formats added is unknown, not wrong, in an older one
             table = table.append_column(field, pa.nulls(len(table), field.type))
         table = table.select(SCHEMA.names).cast(SCHEMA)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from brickyard.shards.errors import BrickyardError, CorpusError
-from brickyard.shards.guard import open_parquet
+from brickyard.shards.guard import open_parquet, read_columns
 from brickyard.shards.index import Quarantined
 from brickyard.shards.seal import write_sealed
 from brickyard.shards.storage import Store, digest64
@@ -75,7 +75,7 @@ def _read(store: Store, entry: Mapping[str, Any]) -> list[dict[str, str]]:
         data = store.read(name, whole=lambda data: f"{digest64(data):016x}" == digest, most=_MAX_BYTES)
         if f"{digest64(data):016x}" != digest:
             raise ValueError("its digest is not the recorded one")
-        table = open_parquet(data).read(columns=_SCHEMA.names).cast(_SCHEMA)
+        table = read_columns(open_parquet(data), _SCHEMA.names).cast(_SCHEMA)
     except FileNotFoundError as problem:
         raise CorpusError(
             f"{store.uri}/{name} is missing: it holds {entry['entries']} scenes with reasons"

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.errors import NONSENSE, CorpusError
-from brickyard.shards.guard import open_parquet
+from brickyard.shards.guard import open_parquet, read_columns
 from brickyard.shards.seal import is_whole, write_sealed
 from brickyard.shards.storage import Store
 
@@ -39,7 +39,7 @@ def read_refusals(store: Store, name: str) -> Mapping[str, str]:
     try:
         file = open_parquet(data)
         read_document((file.metadata.metadata or {})[_NOTE.encode()], "its note", {"corpus": str})
-        table: Any = file.read(columns=_SCHEMA.names).cast(_SCHEMA)
+        table: Any = read_columns(file, _SCHEMA.names).cast(_SCHEMA)
     except (pa.ArrowException, OSError, CorpusError, *NONSENSE) as problem:
         raise CorpusError(f"{store.uri}/{name} is damaged or holds no refusals: {problem}") from problem
     return dict(zip(*(table.column(c).to_pylist() for c in ("key", "reason")), strict=True))

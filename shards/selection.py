@@ -21,7 +21,7 @@ from brickyard.shards.corpus import Corpus
 from brickyard.shards.described import described, numbers
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.errors import NONSENSE, CorpusError
-from brickyard.shards.guard import open_parquet
+from brickyard.shards.guard import open_parquet, read_columns
 from brickyard.shards.scene_list import SceneList
 from brickyard.shards.seal import is_whole, write_sealed
 from brickyard.shards.storage import Store
@@ -177,7 +177,7 @@ def read_selection(store: Store, name: str) -> Selection:
     try:
         file = open_parquet(data)
         note = read_document((file.metadata.metadata or {})[b"brickyard-selection"], "its note", _NOTE)
-        table = file.read(columns=_SCHEMA.names).cast(_SCHEMA)
+        table = read_columns(file, _SCHEMA.names).cast(_SCHEMA)
         keys, reasons = (tuple(table.column(c).to_pylist()) for c in ("key", "reason"))
         return Selection(note["corpus"], keys, table.column("weight").to_numpy(), reasons, note["about"])
     except (pa.ArrowException, OSError, CorpusError, *NONSENSE) as problem:

@@ -22,8 +22,10 @@ from brickyard.shards.storage import Store
 from brickyard.shards.taxonomy import taxonomy
 
 MAX_SCENES = 12
-ALL_SPLITS = "Built from all splits that its sources have, those for validation and testing among them (splits: all)."
-TRAIN_ONLY = "Built from training scenes alone (splits: train)."
+_TAKEN = {
+    "all": "No split of its sources was left out (splits: all).",
+    "train": "Built from training scenes alone (splits: train).",
+}
 MAX_VIEWS = 6
 MAX_QUARANTINED = 200
 MAX_PAGE_BYTES = 20 << 20
@@ -126,7 +128,7 @@ def _head(summary: CorpusSummary) -> Html:
         None if summary.fingerprint is None else tag("p", "Build ", tag("code", summary.fingerprint), class_="soft"),
         cards(figures),
         tag("h2", "Datasets"),
-        tag("p", TRAIN_ONLY if summary.train_only else ALL_SPLITS, class_="soft"),
+        None if summary.taken is None else tag("p", _TAKEN[summary.taken], class_="soft"),
         table(("Dataset", "Split", "Scenes", "Points", "Views", "Pairs", "Stored"), rows, numbers=range(2, 7)),
         tag("h2", "Licences"),
         table(

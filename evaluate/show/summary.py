@@ -45,7 +45,7 @@ class CorpusSummary:
         licences: licence id -> datasets under it.
         quarantined: (scene key, reason) of scenes that were not built.
         fingerprint: of the build.
-        train_only: whether only training scenes were built.
+        taken: "all" splits, or the "train" scenes alone; None where the corpus does not say.
     """
 
     name: str
@@ -53,7 +53,7 @@ class CorpusSummary:
     licences: Mapping[str, tuple[str, ...]]
     quarantined: tuple[tuple[str, str], ...] = ()
     fingerprint: str | None = None
-    train_only: bool = False
+    taken: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def summarise_corpus(corpus: Corpus, name: str) -> CorpusSummary:
         licences={licence: tuple(sorted(datasets)) for licence, datasets in sorted(licences.items())},
         quarantined=tuple((entry.key, entry.reason) for entry in corpus.quarantine),
         fingerprint=str(corpus.manifest["fingerprint"]),
-        train_only=(corpus.manifest.get("config") or {}).get("splits") == "train",
+        taken=None if (config := corpus.manifest.get("config")) is None else config.get("splits", "all"),
     )
 
 

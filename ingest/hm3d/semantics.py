@@ -30,7 +30,8 @@ _LINE = re.compile(r'\s*(\d{1,7}),([0-9A-Fa-f]{6}),"(.*)",(-?\d{1,7})\s*')
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """Colours, rising int64 (K,) as 0xRRGGBB, with class int16 (K,) and instance int32 (K,)."""
+    """Colours, rising int64 (K,) as 0xRRGGBB, with class int16 (K,) and instance int32 (K,); the first is -1, which no
+    texel has, UNLABELLED and 0."""
 
     color: NDArray[np.int64]
     semantic: NDArray[np.int16]
@@ -39,11 +40,9 @@ class Annotation:
     def of(self, colors: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.int32], int]:
         """(classes, instances) of colours uint8 (N, 3), and how many of them are not in the list."""
         wanted = colors.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-        place = np.searchsorted(self.color, wanted).clip(0, max(0, len(self.color) - 1))
-        known = self.color[place] == wanted if len(self.color) else np.zeros(len(wanted), bool)
-        semantic = np.where(known, self.semantic[place] if len(self.color) else UNLABELLED, UNLABELLED)
-        instance = np.where(known, self.instance[place] if len(self.color) else 0, 0)
-        return semantic.astype(np.int16), instance.astype(np.int32), int((~known).sum())
+        place = np.searchsorted(self.color, wanted, side="right") - 1
+        place[self.color[place] != wanted] = 0
+        return self.semantic[place], self.instance[place], int((place == 0).sum())
 
 
 @cache
@@ -60,7 +59,7 @@ def read_annotation(files: RawFiles, path: str, dropped: Counter[str]) -> Annota
     if not lines or _FIRST not in lines[0]:
         found = lines[0][:60] if lines else ""
         raise files.error(path, f"begins with {found!r}, expected {_FIRST!r}", line=1, hint="download it again")
-    rows: dict[int, tuple[int, int]] = {}
+    rows = {-1: (UNLABELLED, 0)}
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from brickyard.curate.clip_figures import FIGURES, ClipFiguresConfig, add_clip_figures
+from brickyard.curate.clip_figures import DAMAGED, FIGURES, ClipFiguresConfig, add_clip_figures
 from brickyard.shards.convert import convert
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.errors import CorpusError, SceneError
@@ -78,12 +78,25 @@ def test_stillness_darkness_cuts_and_blur_are_told(moving: list[Image.Image]) ->
     assert plain["sharpness"] > blurs[0] > blurs[1] > blurs[2]
 
 
-def test_scenes_of_points_and_single_frames_have_none(moving: list[Image.Image]) -> None:
+def test_single_frames_have_none(moving: list[Image.Image]) -> None:
     assert add_clip_figures(clip(moving[:1]), ClipFiguresConfig()).figures == {}
-    broken = clip(moving)
-    views = (replace(broken.views[0], image=broken.views[0].image[:500]), *broken.views[1:])
-    with pytest.raises(SceneError, match="clip-000, view frame-000"):
-        add_clip_figures(replace(broken, views=views), ClipFiguresConfig())
+
+
+@pytest.mark.parametrize("damaged", [1, 16, 17])
+def test_frames_that_cannot_be_decoded_cost_no_clip(moving: list[Image.Image], damaged: int) -> None:
+    scene = clip(moving)
+    views = tuple(replace(v, image=v.image[:500]) if k < damaged else v for k, v in enumerate(scene.views))
+    found = add_clip_figures(replace(scene, views=views), ClipFiguresConfig())
+    assert found.dropped[DAMAGED] == damaged and found.views == views
+    assert ("motion" in found.figures) == (damaged == 1) and "baseline_m" in found.figures
+    if damaged == 1:
+        assert found.figures["motion"] == pytest.approx(STEP / SIZE[0], rel=0.15)
+        assert found.figures["sharpness"] > 0
+
+
+def test_what_they_mean_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
+    assert all(f"| `{name}` | {meaning} |" in page for name, meaning in FIGURES.items())
 
 
 def test_the_index_has_them_and_select_knows_their_names(tmp_path: Path, moving: list[Image.Image]) -> None:

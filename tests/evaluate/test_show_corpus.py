@@ -159,13 +159,13 @@ def test_counts_licences_and_quarantine_are_told(tmp_path: Path) -> None:
     assert (count(12_345_678), count(0), size(0), size(5 << 40)) == ("12.3 M", "0", "0 B", "5.0 TiB")
 
 
-@pytest.mark.parametrize("train_only", [False, True])
-def test_which_splits_were_built_is_told(tmp_path: Path, train_only: bool) -> None:
+@pytest.mark.parametrize("taken", [None, "all", "train"])
+def test_which_splits_were_built_is_told(tmp_path: Path, taken: str | None) -> None:
     split = SplitCounts(dataset="toy", split="train", scenes=1, points=1, views=0, pairs=0, bytes=1)
-    summary = CorpusSummary(name="toy", splits=(split,), licences={}, train_only=train_only)
+    summary = CorpusSummary(name="toy", splits=(split,), licences={}, taken=taken)
     corpus_page(summary, [], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert ("(splits: train)" in page) == train_only and ("(splits: all)" in page) != train_only
+    assert [word for word in ("all", "train") if f"(splits: {word})" in page] == [word for word in (taken,) if word]
 
 
 def test_what_a_scene_lacks_is_said(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ class NodeDied(RuntimeError):
     """Raised by Ray where it died while it was asked."""
 
 
-class Silent(RuntimeError):
-    """Raised by Ray where it does not answer in time."""
+SILENT = object()
+"""The answer of a node that gives none in time."""
 
 
 class FakeRay:
@@ -61,7 +61,6 @@ class FakeRay:
             RayError=RuntimeError,
             TaskUnschedulableError=Unschedulable,
             NodeDiedError=NodeDied,
-            GetTimeoutError=Silent,
         )
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -72,7 +71,12 @@ class FakeRay:
         call = SimpleNamespace(remote=lambda *_: next(hosts))
         return lambda function: SimpleNamespace(options=lambda **_: call)
 
-    def get(self, host: str, timeout: float) -> Any:
+    def wait(self, hosts: list[str], num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        assert num_returns == len(hosts) and timeout > 0
+        silent = [host for host in hosts if self.answers[host] is SILENT]
+        return [host for host in hosts if host not in silent], silent
+
+    def get(self, host: str) -> Any:
         if isinstance(self.answers[host], Exception):
             raise self.answers[host]
         return self.answers[host]
@@ -95,9 +99,9 @@ def test_a_node_that_has_died_since_is_not_asked_again() -> None:
 def test_a_node_that_does_not_answer_holds_nothing_up() -> None:
     pytest.importorskip("ray")
     code = code_here(KITTI, CurateConfig())
-    assert refuse_other_code(FakeRay({"a": Silent("frozen"), "b": code}), code, CurateConfig()) == ["a"]
+    assert refuse_other_code(FakeRay({"a": SILENT, "b": code}), code, CurateConfig()) == ["a"]
     with pytest.raises(BrickyardError, match="node b has other code"):
-        refuse_other_code(FakeRay({"a": Silent("frozen"), "b": {}}), code, CurateConfig())
+        refuse_other_code(FakeRay({"a": SILENT, "b": {}}), code, CurateConfig())
 
 
 def test_a_node_with_another_library_is_named() -> None:

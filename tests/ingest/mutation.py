@@ -35,8 +35,8 @@ from brickyard.shards.storage import Store
 MAX_SECONDS = 5.0
 MAX_GROWTH = 1 << 30
 ALL = os.environ.get("BRICKYARD_MUTANTS") == "all"
-MANY, SAMPLED = 500, 4
-"""So many cases of a format or more are tried one in four, in which all kinds of damage come up; `make mutants` tries
+MANY, SAMPLED = 500, 8
+"""So many cases of a format or more are tried one in eight, in which all kinds of damage come up; `make mutants` tries
 all."""
 _LIES = (
     0,
@@ -172,7 +172,7 @@ def assert_survives(
     """Damage the files `paths` (relative to `folder`) `count` times in turn, and read what is left.
 
     Args:
-        tried: about so many of the cases, unless `ALL` are asked for; by default all of a few and a fourth of many.
+        tried: about so many of the cases, unless `ALL` are asked for; by default all of a few and an eighth of many.
 
     Raises:
         AssertionError: a case that crashed, hung for 5 s, took 1 GiB, raised another error than ours, broke the

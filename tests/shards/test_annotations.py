@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,7 +87,23 @@ def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_damaged_ones_are_an_error_that_names_the_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "brickyard.shards.encode.annotation_bytes", lambda found: np.frombuffer(b'{"boxes": [', np.uint8)
+    )
     corpus = corpus_of(tmp_path, {"boxes": [BOX]})
-    monkeypatch.setattr("brickyard.shards.encode.MAX_ANNOTATIONS", 10)
     with pytest.raises(CorruptDataError, match=toy_scene(0).identity.scene_id):
         corpus.scene(0)
+
+
+@pytest.mark.parametrize("found", [{"boxes": 2**70}, {"boxes": [float("inf")]}])
+def test_what_no_reader_would_accept_is_not_written(found: dict[str, Any]) -> None:
+    with pytest.raises(SceneError, match="must be JSON"):
+        replace(toy_scene(0), annotations=found).validate()
+
+
+def test_neither_is_what_is_nested_too_deep() -> None:
+    deep: Any = []
+    for _ in range(70):
+        deep = [deep]
+    with pytest.raises(SceneError, match="must be JSON"):
+        replace(toy_scene(0), annotations={"boxes": deep}).validate()

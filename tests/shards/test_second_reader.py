@@ -43,7 +43,7 @@ def expected(scene: Scene) -> tuple[dict[str, Any], dict[str, Any]]:
     if not header["figures"]:
         del header["figures"]
     if annotations := header.pop("annotations"):
-        values["annotations"] = np.frombuffer(json.dumps(annotations, separators=(",", ":")).encode(), np.uint8)
+        values["annotations"] = np.frombuffer(json.dumps(annotations).encode(), np.uint8)
     if scene.part is not None:
         for side in ("core_min", "core_max"):
             header["part"][side] = [v if np.isfinite(v) else None for v in getattr(scene.part, side).tolist()]
