@@ -210,10 +210,10 @@ def _add_corpora(verbs: Any) -> None:
     )
     export.add_argument("--out", required=True, help="an empty folder, or one that this export began; may be a URI")
 
-    diff = _verb(verbs, "diff", "what differs between two corpora; exit code 1 if anything does",
+    diff = _verb(verbs, "diff", "what differs between two corpora or selections; exit code 1 if anything does",
                  "brickyard diff old/ new/")  # fmt: skip
-    diff.add_argument("first", help="folder or URI")
-    diff.add_argument("second", help="folder or URI")
+    diff.add_argument("first", help="folder or URI; a selection's name ends in .parquet")
+    diff.add_argument("second", help="folder or URI, of the same kind")
 
     stats = _verb(verbs, "stats", "what a corpus holds and where its bytes go", "brickyard stats corpus/")
     stats.add_argument("corpus", help="folder or URI")
@@ -254,6 +254,8 @@ def _add_corpora(verbs: Any) -> None:
     explain.add_argument("corpus", help="folder or URI")
     explain.add_argument("scene", help="its key, or a unique part of it")
     explain.add_argument("--selection", default=None, metavar="NAME", help="as `curate --name` called it")
+    explain.add_argument("--why-not", action="store_true", help="all that stands against it, not only what came first")
+    explain.add_argument("--against", default=None, metavar="CORPUS", help="as it was curated, for --why-not")
 
     show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
                  "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip

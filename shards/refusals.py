@@ -40,6 +40,9 @@ def read_refusals(store: Store, name: str) -> Mapping[str, str]:
         file = open_parquet(data)
         read_document((file.metadata.metadata or {})[_NOTE.encode()], "its note", {"corpus": str})
         table: Any = read_columns(file, _SCHEMA.names).cast(_SCHEMA)
+        keys, reasons = (table.column(name).to_pylist() for name in _SCHEMA.names)
+        if None in keys or None in reasons or len(set(keys)) != len(keys):
+            raise CorpusError("a scene is out once, for a reason")
     except (pa.ArrowException, OSError, CorpusError, *NONSENSE) as problem:
         raise CorpusError(f"{store.uri}/{name} is damaged or holds no refusals: {problem}") from problem
-    return dict(zip(*(table.column(c).to_pylist() for c in ("key", "reason")), strict=True))
+    return dict(zip(keys, reasons, strict=True))

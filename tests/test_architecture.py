@@ -267,7 +267,7 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "stats": sorted([*always, "corpus"]),
         "describe": sorted([*always, "--no-network", "corpus"]),
         "curate": sorted([*always, "--against", "--name", "corpus", "recipe"]),
-        "explain": sorted([*always, "--selection", "corpus", "scene"]),
+        "explain": sorted([*always, "--against", "--selection", "--why-not", "corpus", "scene"]),
         "select": sorted(
             [
                 *always,

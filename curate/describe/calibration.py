@@ -38,11 +38,11 @@ LEAST_EDGES, MOST_POINTS = 40, 3000
 NEAR_M, NEAR_SHARE = 0.05, 0.02
 
 
-def describe_calibration(scene: Scene, views: Sequence[View], pictures: Sequence[Pixels]) -> dict[str, float]:
+def describe_calibration(scene: Scene, seen: Sequence[tuple[View, Pixels]]) -> dict[str, float]:
     """The figures of some views with their decoded pictures; none without points, or where no view has a pose."""
     if scene.points is None or not len(scene.points):
         return {}
-    posed = [(view, one) for view, one in zip(views, pictures, strict=True) if view.scene_from_camera is not None]
+    posed = [(view, one) for view, one in seen if view.scene_from_camera is not None]
     found: dict[str, float] = {}
     depths = [curve for view, _ in posed if (curve := _depth_curve(scene.points.xyz, view)) is not None]
     if depths:

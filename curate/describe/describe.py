@@ -20,7 +20,6 @@ from brickyard.shards.scene import Float32, Scene
 Embed = Callable[[Sequence[Pixels]], Float32]
 """Pictures -> one vector of length 1."""
 KNOWN_VIEWS = 4
-UNDECODABLE = "undecodable"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ class Figure:
 _FAMILIES = (points.FIGURES, images.FIGURES, poses.FIGURES, calibration.FIGURES)
 _CLIP_UNITS = {"baseline_m": "m", "turn_degrees": "degrees", "cuts": "count", "sharpness": "1"}
 FIGURES: tuple[Figure, ...] = (
-    Figure(UNDECODABLE, "1", "1 for a scene that could not be described, as a picture of it cannot be decoded", 1),
     *(Figure(name, *about) for family in _FAMILIES for name, about in family.items()),
     *(Figure(name, _CLIP_UNITS.get(name, "share"), text, 1) for name, text in clip_figures.FIGURES.items()),
 )
@@ -72,11 +70,13 @@ class Described:
 
 
 def describe(scene: Scene, embed: Embed | None = None) -> Described:
-    """All that is known of a scene. Raises `SceneError` for pictures that cannot be decoded."""
+    """All that is known of a scene; pictures that cannot be decoded say nothing, and are counted."""
     views = chosen_views(scene)
-    pictures = decode_views(scene, views)
+    seen = decode_views(views)
+    pictures = [pixels for _, pixels in seen]
     figures = describe_points(scene) | describe_poses(scene) | describe_depth(scene) | describe_images(pictures)
-    figures |= describe_calibration(scene, views, pictures)
+    figures |= {"undecodable_share": 1 - len(seen) / len(views)} if views else {}
+    figures |= describe_calibration(scene, seen)
     figures |= add_clip_figures(replace(scene, figures={}), ClipFiguresConfig()).figures
     known = evenly(pictures, KNOWN_VIEWS)
     signature = shape_signature(scene)

@@ -7,6 +7,7 @@ meanings that clips have, too (`curate.clip_figures`), are the same numbers here
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brickyard.curate.clip_figures import BRIGHT, DARK, GREY, LEAST_SHARP, sharpness
-from brickyard.shards.errors import ImageError, SceneError
+from brickyard.shards.errors import ImageError
 from brickyard.shards.images import decode_reduced
 from brickyard.shards.scene import Depth, Scene, View
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 FIGURES: Mapping[str, tuple[str, str, int]] = {
+    "undecodable_share": ("share", "views whose pictures nothing can decode; the other figures leave them out", 1),
     "contrast": ("share", "deviation of the grey pixels over 255 (median over views)", 1),
     "colourfulness": ("share", "Hasler and Suesstrunk (2003), over 255 (median over views)", 1),
     "least_sharpness": ("1", "sharpness of the least sharp view", 1),
@@ -42,19 +44,17 @@ def chosen_views(scene: Scene) -> list[View]:
     return evenly(scene.views, MOST_VIEWS)
 
 
-def decode_views(scene: Scene, views: Sequence[View]) -> list[Pixels]:
-    """uint8 (h, w, 3) each, at 256 pixels or more; raises `SceneError` where one cannot be decoded."""
+def decode_views(views: Sequence[View]) -> list[tuple[View, Pixels]]:
+    """Those that can be decoded, each with its pixels, uint8 (h, w, 3), at 256 pixels or more."""
     found = []
     for view in views:
-        try:
-            found.append(decode_reduced(view.image, LEAST_SHARP, (view.width, view.height)))
-        except ImageError as problem:
-            raise SceneError(f"scene {scene.identity.key}, view {view.name}: {problem}") from problem
+        with suppress(ImageError):
+            found.append((view, decode_reduced(view.image, LEAST_SHARP, (view.width, view.height))))
     return found
 
 
 def describe_images(pictures: Sequence[Pixels]) -> dict[str, float]:
-    """The figures of decoded views; none without views."""
+    """The figures of decoded pictures; none without pictures."""
     if not pictures:
         return {}
     grey = [np.asarray(Image.fromarray(one).convert("L").resize(GREY, Image.Resampling.BOX)) for one in pictures]

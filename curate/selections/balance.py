@@ -1,9 +1,9 @@
 """Balance: how often each scene is seen, so that neither the largest dataset nor the commonest street is all one sees.
 
 A group (dataset or domain) of n scenes gets a share proportional to n^temperature: 1 leaves the mixture as it is, 0
-gives every group the same. Within that, a scene's rarity is 1 over how similar it is to scenes in general: the mean of
-its positive cosines, squared, to a sample of all. The effective number of scenes, (sum w)^2 / sum w^2, says what a
-weighting costs in variety of visits.
+gives every group the same. Within that, a scene's rarity is 1 over how many others look like it: a kernel density of
+the embeddings among a sample of 1024, as wide as the median distance. The effective number of scenes,
+(sum w)^2 / sum w^2, says what a weighting costs in variety of visits.
 """
 
 from __future__ import annotations
@@ -52,27 +52,38 @@ def balance(scenes: Candidates, config: BalanceConfig) -> None:
     for name in sorted(set(names)):
         mine = names == name
         weight[mine] *= before[mine].sum() ** config.temperature / weight[mine].sum()
-    weight *= before.sum() / weight.sum()
-    mean = before.mean()
-    weight = np.clip(weight, mean / config.most, mean * config.most)
-    scenes.weight[rows] = weight
+    scenes.weight[rows] = weight = limited(weight, before.mean(), config.most)
     for row in rows.tolist():
         scenes.reason[row] = "balance"
     scenes.notes += _composition(names, before, weight, config.over)
 
 
+def limited(weight: NDArray[np.float64], mean: float, most: float) -> NDArray[np.float64]:
+    """The weights times a factor, then limited to `mean` / most .. `mean` * most: the factor with which their mean is
+    `mean` all the same, by bisection."""
+    low, high = mean / most / weight.max(), mean * most / weight.min()
+    for _ in range(60):
+        factor = float(np.sqrt(low * high))
+        if np.clip(weight * factor, mean / most, mean * most).mean() < mean:
+            low = factor
+        else:
+            high = factor
+    return np.clip(weight * high, mean / most, mean * most)
+
+
 def rarity(scenes: Candidates, rows: Rows) -> NDArray[np.float64]:
-    """float64 (R,): one over how similar each is to the others, of mean 1 over what is known."""
-    vectors, known = scenes.unit_vectors("embedding", scenes.mean("embedding"))
+    """float64 (R,): one over how many others look like each, of mean 1 over what is known."""
+    vectors, known = scenes.unit_vectors("embedding")
     there = rows[known[rows]]
     sample = vectors[there[np.linspace(0, len(there) - 1, min(_SAMPLE, len(there))).astype(int)]]
-    similar = np.empty(len(rows))
+    few = sample[:: max(1, len(sample) // 256)]
+    width = max(float(np.median(1 - few @ few.T)), 1e-6)
+    density = np.empty(len(rows))
     for begin in range(0, len(rows), _BLOCK):
-        cosine = np.maximum(vectors[rows[begin : begin + _BLOCK]] @ sample.T, 0)
-        similar[begin : begin + _BLOCK] = np.square(cosine).mean(axis=1)
-    rare = 1 / np.maximum(similar, 1e-6)
+        apart = np.maximum(1 - vectors[rows[begin : begin + _BLOCK]] @ sample.T, 0)
+        density[begin : begin + _BLOCK] = np.exp(-apart / width).mean(axis=1)
     mine = known[rows]
-    return np.where(mine, rare / rare[mine].mean(), 1.0)
+    return np.where(mine, density[mine].mean() / density, 1.0)
 
 
 def effective(weight: NDArray[np.float64]) -> float:

@@ -22,24 +22,36 @@ _DECLARED = frozenset(figure.name for figure in FIGURES)
 
 @dataclass
 class Candidates:
-    """N scenes under curation.
+    """N scenes under curation, in the order of their keys: so it does not matter in which order a corpus holds them.
 
     Attributes:
         table: the index, with what the corpus was described by.
+        keys: of the scenes, sorted.
         weight: float64 (N,), 0 for a scene that is out.
-        reason: of every scene, why it is out, or what gave it its weight; in the order of the index.
+        reason: of every scene, why it is out, or what gave it its weight.
+        refused_at: int16 (N,), the number of the curator that left it out, -1 for what is in.
+        step: number of the curator that is at work.
         notes: what each curator reports, for people.
     """
 
     table: pa.Table
+    keys: list[str] = field(init=False)
     weight: NDArray[np.float64] = field(init=False)
     reason: list[str] = field(init=False)
+    refused_at: NDArray[np.int16] = field(init=False)
+    step: int = 0
     notes: list[str] = field(default_factory=list)
     _units: dict[tuple[str, bytes | None], tuple[NDArray[np.float32], Bools]] = field(default_factory=dict, repr=False)
     _cells: tuple[NDArray[np.float32], NDArray[np.int64]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        keys = self.table.column("key").to_pylist()
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        self.keys = [keys[row] for row in order]
+        if self.keys != keys:
+            self.table = self.table.take(order)
         self.weight, self.reason = np.ones(len(self.table)), [""] * len(self.table)
+        self.refused_at = np.full(len(self.table), -1, np.int16)
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -53,7 +65,7 @@ class Candidates:
         """Leave rows out; `why(row)` is kept."""
         for row in rows.tolist():
             self.reason[row] = why(row)
-        self.weight[rows] = 0
+        self.weight[rows], self.refused_at[rows] = 0, self.step
 
     def text(self, column: str) -> NDArray[np.object_]:
         """A column of text."""

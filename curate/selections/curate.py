@@ -69,7 +69,7 @@ def run_curators(table: pa.Table, recipe: CurationRecipe, against: pa.Table | No
     """
     scenes = Candidates(table)
     other = None if against is None else Candidates(against)
-    for step in recipe.curators:
+    for scenes.step, step in enumerate(recipe.curators):
         if step.filter is not None:
             filter_scenes(scenes, step.filter)
         if step.deduplicate is not None:

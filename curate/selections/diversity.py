@@ -84,7 +84,11 @@ def choose(
     share = _shares(np.sqrt(held), held, budget)
     order = np.argsort(cell, kind="stable")
     members = np.split(order, np.searchsorted(cell[order], np.arange(1, len(held))))
-    found = [mine[pick(vectors[mine], cost[mine], one)] for mine, one in zip(members, share, strict=True) if len(mine)]
+    found, left = [], 0.0
+    for mine, one in zip(members, share.tolist(), strict=True):
+        chosen = mine[pick(vectors[mine], cost[mine], one + left)]
+        left += one - float(cost[chosen].sum())  # what a cell cannot spend is the next one's
+        found.append(chosen)
     return np.sort(np.concatenate(found))
 
 
@@ -105,6 +109,8 @@ def _k_centre(vectors: Float32, cost: Float64, budget: float) -> NDArray[np.int6
     chosen: list[int] = []
     near, left = np.full(len(vectors), -np.inf, np.float32), budget
     barred = cost > left
+    if barred.all():
+        return np.array(chosen, np.int64)
     place = int(np.argmin(np.where(barred, np.inf, -(vectors @ vectors.mean(axis=0)))))  # the most ordinary one
     while not barred.all():
         chosen.append(place)

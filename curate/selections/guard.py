@@ -80,10 +80,9 @@ def _refuse_sequences(scenes: Candidates, guarded: list[tuple[Candidates, Rows]]
     named: dict[str, str] = {}
     for one, rows in guarded:
         names = sequence_names(one)
-        keys = one.table.column("key").to_pylist()
         for row in rows.tolist():
             if names[row].partition(" ")[2]:  # a dataset without sequences has nothing in common but that
-                named.setdefault(names[row], keys[row])
+                named.setdefault(names[row], one.keys[row])
     mine = sequence_names(scenes)
     rows = np.array([row for row in scenes.alive.tolist() if mine[row] in named], np.int64)
     scenes.refuse(rows, lambda row: f"guard: of the same sequence as {named[mine[row]]}, which is for evaluation")
@@ -102,10 +101,9 @@ def _refuse_look_alikes(scenes: Candidates, guarded: list[tuple[Candidates, Rows
         met = None if cells is None else (cells[1][rows], nearest_cells(other[theirs], cells[0]))
         a, b, cosine = pairs_between(vectors[rows], other[theirs], config.look_alike, met)
         alike = _alike(scenes, rows[a], one, theirs[b], config.signature)
-        keys = one.table.column("key")
         order = np.argsort(cosine[alike], kind="stable")  # the most similar one is told last, and stays
         for i, j, value in zip(a[alike][order], b[alike][order], cosine[alike][order], strict=True):
-            told[int(rows[i])] = f"guard: looks like {keys[int(theirs[j])]} ({value:.4f}), which is for evaluation"
+            told[int(rows[i])] = f"guard: looks like {one.keys[int(theirs[j])]} ({value:.4f}), which is for evaluation"
     scenes.refuse(np.array(sorted(told), np.int64), lambda row: told[row])
     scenes.notes.append(f"guard: {len(told)} that look like such scenes out")
 

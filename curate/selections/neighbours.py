@@ -1,27 +1,31 @@
 """Which vectors are nearly the same, among up to millions: exactly for few, by cells for many.
 
-For many, every vector goes to the two of some thousand centres that it is most similar to (`find_cells`, which serves all
-curators), and is compared with those that have one of these two in common with it. Two vectors of cosine 0.95 share one
-nearly always (see `tests.benchmarks.curation`); the less similar they are, the more are missed. All of it is products of
-matrices in numpy.
+For many, every vector goes to the two of some thousand centres that it is most similar to (`find_cells`, which serves
+all curators), and is compared with those that have one of these two in common with it. Two vectors of cosine 0.97 share
+one nearly always (docs/curation.md); the less similar they are, the more are missed. All of it is products of matrices
+in numpy: libraries of approximate search (faiss, usearch) bring graphs that depend on threads, and so answers that are
+not the same twice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brickyard.shards.scene import Float32
 
-EXACT = 20_000
+EXACT = 100_000
 """Up to so many vectors are compared each with each."""
 MOST = 64
 """Neighbours that are kept of a vector."""
 _BLOCK, _SAMPLE, _ROUNDS = 2048, 50_000, 3
+_PRODUCTS = 1 << 26
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], Float32]
+Same = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
+"""(first, second) of pairs -> which of them are the same in every other respect, too."""
 
 
 def find_cells(vectors: Float32) -> tuple[Float32, NDArray[np.int64]]:
@@ -54,22 +58,16 @@ def nearest_cells(vectors: Float32, centres: Float32) -> NDArray[np.int64]:
     return found
 
 
-def similar_pairs(vectors: Float32, least: float, nearest: NDArray[np.int64] | None = None) -> Pairs:
-    """(first, second, cosine) of pairs first > second whose cosine is `least` or more, sorted; of every first, at most
-    64, those with the smallest numbers.
+def similar_pairs(vectors: Float32, least: float, same: Same, nearest: NDArray[np.int64]) -> Pairs:
+    """(first, second, cosine) of pairs first > second whose cosine is `least` or more, sorted; of every first and cell,
+    at most 64, those with the smallest numbers.
 
     Args:
         vectors: (N, D), of length 1, or 0 for what is similar to nothing.
-        nearest: cells of the vectors, where these are known; None compares up to 20,000 each with each.
+        same: which of these pairs count.
+        nearest: cells of the vectors.
     """
-    rows = np.arange(len(vectors))
-    if nearest is None and len(vectors) <= EXACT:
-        begins = range(0, len(vectors), _BLOCK)
-        return _joined(
-            [_compare(vectors, rows[b : b + _BLOCK], rows[: b + _BLOCK], least) for b in begins], len(vectors)
-        )
-    cells = find_cells(vectors)[1] if nearest is None else nearest
-    found = [_compare(vectors, mine, others, least) for mine, others in _meetings(cells, cells)]
+    found = [_compare(vectors, mine, others, least, same) for mine, others in _meetings(nearest, nearest)]
     return _joined(found, len(vectors))
 
 
@@ -81,14 +79,15 @@ def pairs_between(
     Args:
         cells: of both, in the same centres; None compares each with each.
     """
+    meetings: Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]
     if cells is None:
-        every = np.arange(len(others))
-        meetings = ((np.arange(b, min(b + _BLOCK, len(vectors))), every) for b in range(0, len(vectors), _BLOCK))
+        every, block = np.arange(len(others)), max(1, _PRODUCTS // max(1, len(others)))
+        meetings = ((np.arange(b, min(b + block, len(vectors))), every) for b in range(0, len(vectors), block))
     else:
         meetings = _meetings(*cells)
     found = []
     for mine, theirs in meetings:
-        one, other, value = _alike(vectors[mine], others[theirs], least)
+        one, other, value = alike(vectors[mine], others[theirs], least)
         found.append(_few(mine[one], theirs[other], value))
     return _joined(found, len(others))
 
@@ -103,15 +102,18 @@ def _meetings(
             yield rows[begin : begin + _BLOCK], others
 
 
-def _compare(vectors: Float32, rows: NDArray[np.int64], others: NDArray[np.int64], least: float) -> Pairs:
+def _compare(vectors: Float32, rows: NDArray[np.int64], others: NDArray[np.int64], least: float, same: Same) -> Pairs:
     """Pairs of one of `rows` with one of `others`, whichever is the first of them."""
-    one, other, value = _alike(vectors[rows], vectors[others], least)
+    one, other, value = alike(vectors[rows], vectors[others], least)
     a, b = rows[one], others[other]
     apart = a != b
-    return _few(np.maximum(a, b)[apart], np.minimum(a, b)[apart], value[apart])
+    first, second, value = np.maximum(a, b)[apart], np.minimum(a, b)[apart], value[apart]
+    right = same(first, second)
+    return _few(first[right], second[right], value[right])
 
 
-def _alike(vectors: Float32, others: Float32, least: float) -> Pairs:
+def alike(vectors: Float32, others: Float32, least: float) -> Pairs:
+    """(row, row of others, cosine) whose cosine is `least` or more, sorted."""
     cosine = vectors @ others.T
     one, other = np.nonzero(cosine >= least)
     return one, other, cosine[one, other]

@@ -31,14 +31,12 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     corpus = Corpus.open(args.corpus)
     other = None if args.against is None else Corpus.open(args.against)
     scenes = run_curators(described(corpus), recipe, None if other is None else described(other))
-    about: dict[str, Any] = {"curators": dump(recipe)["curators"], "described": layer_digest(corpus)}
-    if other is not None:
-        about["against"] = {"corpus": other.manifest["digest"], "described": layer_digest(other)}
+    about = {"curators": dump(recipe)["curators"], "described": layer_digest(corpus), "against": against_note(other)}
     selection = to_selection(corpus, scenes, about)
     out = np.flatnonzero(scenes.weight <= 0).tolist()
     place = f"{FOLDER}/{args.name}"
     write_refusals(corpus.store, f"{place}-out.parquet", corpus.manifest["digest"],
-                   [corpus.keys[row] for row in out], [scenes.reason[row] for row in out])  # fmt: skip
+                   [scenes.keys[row] for row in out], [scenes.reason[row] for row in out])  # fmt: skip
     write_selection(corpus.store, f"{place}.parquet", selection)
     if not args.json:
         print("\n".join(scenes.notes))
@@ -53,8 +51,13 @@ def check_name(name: str) -> None:
         raise CorpusError(f"a selection cannot be called {name!r}: lower-case letters, digits, - and _, no -out")
 
 
+def against_note(other: Corpus | None) -> dict[str, Any] | None:
+    """Which corpus another one was guarded against, and by which of its descriptions."""
+    return None if other is None else {"corpus": other.manifest["digest"], "described": layer_digest(other)}
+
+
 def to_selection(corpus: Corpus, scenes: Candidates, about: dict[str, Any]) -> Selection:
-    """What is in, with its weights, in the order of the index."""
+    """What is in, with its weights, in the order of the keys."""
     rows = scenes.alive
-    keys, reasons = (tuple(one[row] for row in rows.tolist()) for one in (corpus.keys, scenes.reason))
+    keys, reasons = (tuple(one[row] for row in rows.tolist()) for one in (scenes.keys, scenes.reason))
     return Selection(corpus.manifest["digest"], keys, scenes.weight[rows].astype(np.float32), reasons, about)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from brickyard.curate.describe.describe import FIGURES, UNDECODABLE, Described, Embed, describe
+from brickyard.curate.describe.describe import FIGURES, Embed, describe
 from brickyard.curate.describe.images import Pixels
 from brickyard.infra.progress import Progress
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.described import LAYER, write_described
-from brickyard.shards.errors import CorpusError, SceneError
+from brickyard.shards.errors import CorpusError
 from brickyard.shards.layers import layer_store
-from brickyard.shards.scene import Float32, Scene
+from brickyard.shards.scene import Float32
 
 _SIDE, _DIMENSIONS = 128, 128
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     try:
         manifest = write_described(
             corpus,
-            lambda row: _describe(corpus.scene(row), embed).columns(),
+            lambda row: describe(corpus.scene(row), embed).columns(),
             provenance=provenance,
             progress=Progress("describing", "shards"),
         )
@@ -44,13 +44,6 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if not args.json:
         print(f"{args.corpus}: {manifest['scenes']} scenes described; `select` and `curate` know their figures")
     return {"corpus": args.corpus, "scenes": manifest["scenes"], "layer": manifest["digest"]}, 0
-
-
-def _describe(scene: Scene, embed: Embed | None) -> Described:
-    try:
-        return describe(scene, embed)
-    except SceneError:  # one picture that nothing can decode must not keep the others from being described
-        return Described({UNDECODABLE: 1.0})
 
 
 def network() -> Embed:

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from brickyard.curate.describe.calibration import describe_calibration
 from brickyard.curate.describe.describe import FIGURES, describe
 from brickyard.curate.describe.descriptors import picture_hashes, shape_signature
-from brickyard.curate.describe.images import describe_images
+from brickyard.curate.describe.images import decode_views, describe_images
 from brickyard.infra.cli import main
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.described import described, vectors
@@ -101,6 +101,16 @@ def test_blur_and_black_show() -> None:
     assert sharp["blank_share"] == 0 and black["blank_share"] == 0.5 and black["dark_share"] == 0.5
 
 
+def test_pictures_that_cannot_be_decoded_are_counted_and_cost_the_others_nothing() -> None:
+    scene = room()
+    broken = replace(scene.views[0], name="1", image=b"no picture")
+    whole, found = describe(scene), describe(replace(scene, views=(*scene.views, broken)))
+    assert whole.figures["undecodable_share"] == 0 and found.figures["undecodable_share"] == 0.5
+    assert found.figures["sharpness"] == whole.figures["sharpness"] and found.hashes == whole.hashes
+    none = describe(replace(scene, views=(broken,)))
+    assert none.figures["undecodable_share"] == 1 and "sharpness" not in none.figures and none.signature
+
+
 def test_frozen_poses_show_only_where_pictures_change() -> None:
     view = room().views[0]
     frames = tuple(replace(view, name=str(k), image=encoded(picture(k)), timestamp_ns=k, depth=None) for k in range(5))
@@ -113,7 +123,7 @@ def test_cameras_that_are_turned_show_against_depth() -> None:
     """A turn about the scene's vertical is one about the camera's, and is found to a quarter of a degree."""
     for degrees in (0.0, 1.0, 2.0):
         scene = turned(room(), degrees)
-        found = describe_calibration(scene, scene.views, [decode(view.image) for view in scene.views])
+        found = describe_calibration(scene, decode_views(scene.views))
         assert found["depth_off_degrees"] == pytest.approx(degrees, abs=0.25)
         assert (found["depth_gain"] > 0.1) == (degrees == 0)
 

@@ -1,0 +1,109 @@
+"""Deduplicate: copies go, one of each stays, and says who it stands for; against the plain definition of leaders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brickyard.curate.selections import leaders
+from brickyard.curate.selections.leaders import similar_leaders
+from brickyard.curate.selections.neighbours import find_cells
+from brickyard.shards.errors import CorpusError
+from tests.curate.selections.rows import curated, many, out, row, vectors
+
+
+def plain(looks: np.ndarray, least: float) -> list[int]:
+    """The definition, one by one."""
+    kept: list[int] = []
+    for k in range(len(looks)):
+        same = [j for j in range(k) if kept[j] < 0 and looks[k] @ looks[j] >= least]
+        kept.append(same[0] if same else -1)
+    return kept
+
+
+def anything(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.ones(len(first), bool)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 200), st.integers(0, 1000), st.sampled_from([3, 16]), st.sampled_from([1, 7, 512]))
+def test_leaders_are_exactly_the_defined_ones(count: int, seed: int, width: int, block: int) -> None:
+    looks = vectors(count, seed=seed, width=width).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaders, "_BLOCK", block)
+        kept, near = similar_leaders(looks, 0.7, anything)
+    assert kept.tolist() == plain(looks, 0.7)
+    assert all(
+        near[k] == pytest.approx(looks[k] @ looks[other], abs=1e-6) for k, other in enumerate(kept) if other >= 0
+    )
+
+
+def test_cells_find_what_is_nearly_the_same() -> None:
+    """The way of more than 100,000 scenes: of planted copies at a cosine of 0.98, all but a few."""
+    rng = np.random.default_rng(0)
+    looks = rng.normal(size=(3000, 128)) + 2 * rng.normal(size=(40, 128))[rng.integers(0, 40, 3000)]
+    looks[1500:] = looks[:1500] + 0.2 * np.linalg.norm(looks[:1500], axis=1, keepdims=True) * vectors(1500, width=128)
+    looks = (looks / np.linalg.norm(looks, axis=1, keepdims=True)).astype(np.float32)
+    kept, _ = similar_leaders(looks, 0.97, anything, find_cells(looks)[1])
+    assert (kept[1500:] == np.arange(1500)).mean() > 0.99
+    assert (kept[:1500] < 0).all()
+
+
+def test_the_one_with_more_points_stays_and_stands_for_the_others() -> None:
+    look = vectors(5).tolist()
+    rows = [row("few", n_points=10, embedding=look[0]), row("more", n_points=20, embedding=look[0])]
+    rows += [row(f"other-{k}", embedding=look[k]) for k in (1, 2, 3)] + [row("none"), row("none-too")]
+    scenes = curated(rows, "[deduplicate: {by: embedding}]")
+    [(name, why)] = out(scenes).items()
+    assert name == "few" and why.startswith("deduplicate: as a/more by embedding, ")
+    assert "redundancy a 14.3%" in scenes.notes[0]
+    assert list(out(curated(rows, "[deduplicate: {prefer: raw_bytes}]"))) == ["more"]  # equal: the first key stays
+
+
+def test_other_shapes_are_no_copies() -> None:
+    looks, shapes = vectors(3).tolist(), vectors(2, seed=1).tolist()
+    rows = [row(f"{k}", embedding=looks[0], signature=shapes[k]) for k in (0, 1)]
+    rows += [row("x", embedding=looks[1]), row("y", embedding=looks[2])]
+    assert not out(curated(rows, "[deduplicate: {}]"))
+    assert set(out(curated(rows, "[deduplicate: {signature: 0}]"))) == {"1"}
+    assert set(out(curated(rows[:1] * 1 + [rows[1] | {"signature": shapes[0]}], "[deduplicate: {by: signature}]"))) == {
+        "1"
+    }
+
+
+def test_a_vehicle_that_stands_still_shows_once() -> None:
+    rows = [
+        row(f"{k}", sequence="drive", timestamp_ns=k * 10**8, place=[0.1 * max(0, k - 5), 0.0, 0.0]) for k in range(20)
+    ]
+    rows += [row("elsewhere", sequence="other", timestamp_ns=0, place=[0.0, 0.0, 0.0])]
+    scenes = curated(rows, "[deduplicate: {by: place, metres: 0.55, prefer: n_views}]")
+    assert set(out(scenes)) == {str(k) for k in range(20)} - {"0", "11", "17"}
+    assert out(scenes)["1"] == "deduplicate: as a/0 by place, 0 m apart"
+    assert not out(curated([r | {"timestamp_ns": None} for r in rows], "[deduplicate: {by: place}]"))
+    assert len(out(curated(rows, "[deduplicate: {by: place, metres: 0.55, seconds: 0.15}]"))) < 17
+
+
+def test_within_a_dataset_or_a_sequence() -> None:
+    look = vectors(1).tolist()[0]
+    others = [row(f"o{k}", embedding=one) for k, one in enumerate(vectors(9, seed=4).tolist())]
+    rows = [*others, row("1", embedding=look, sequence="s"), row("2", embedding=look, sequence="t")]
+    rows += [row("3", embedding=look, dataset="b", sequence="s")]
+    for within, gone in (("corpus", {"2", "3"}), ("dataset", {"2"}), ("sequence", set())):
+        assert set(out(curated(rows, f"[deduplicate: {{within: {within}}}]"))) == gone
+
+
+def test_what_has_no_descriptor_cannot_be_compared() -> None:
+    with pytest.raises(CorpusError, match="no scene has a embedding: run `brickyard describe` first"):
+        curated([row("a")], "[deduplicate: {}]")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(range(40)))
+def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
+    rows: list[dict[str, Any]] = many(40, copies=12)
+    first, again = (curated(some, "[deduplicate: {}]") for some in (rows, [rows[k] for k in order]))
+    assert len(out(first)) == 12 and out(first) == out(again) and first.notes == again.notes
