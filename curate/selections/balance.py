@@ -68,7 +68,7 @@ def limited(weight: NDArray[np.float64], mean: float, most: float) -> NDArray[np
             low = factor
         else:
             high = factor
-    return np.clip(weight * high, mean / most, mean * most)
+    return np.asarray(np.clip(weight * high, mean / most, mean * most))
 
 
 def rarity(scenes: Candidates, rows: Rows) -> NDArray[np.float64]:

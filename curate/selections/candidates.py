@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from brickyard.curate.describe.describe import FIGURES
 from brickyard.curate.selections.neighbours import EXACT, find_cells
+from brickyard.curate.selections.pictures import Hashes, stored_hashes
 from brickyard.shards.described import numbers, vectors
 from brickyard.shards.errors import CorpusError
 
@@ -42,6 +43,7 @@ class Candidates:
     step: int = 0
     notes: list[str] = field(default_factory=list)
     _units: dict[tuple[str, bytes | None], tuple[NDArray[np.float32], Bools]] = field(default_factory=dict, repr=False)
+    _hashes: Hashes | None = field(default=None, repr=False)
     _cells: tuple[NDArray[np.float32], NDArray[np.int64]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,10 +116,18 @@ class Candidates:
             self._cells = find_cells(self.unit_vectors("embedding", self.mean("embedding"))[0])
         return self._cells
 
+    def hashes(self) -> Hashes:
+        """Of the scenes' pictures. Raises `CorpusError` where no scene has one."""
+        if self._hashes is None:
+            if self.lacks("hashes"):
+                raise CorpusError("no picture of a scene has a hash: run `brickyard describe`, or ask for none of it")
+            self._hashes = stored_hashes(self.table)
+        return self._hashes
+
     def _vectors(self, column: str) -> tuple[NDArray[np.float32], Bools]:
         found, known = vectors(self.table, column)
         if not known.any():
-            raise CorpusError(f"no scene has a {column}: run `brickyard describe` first")
+            raise CorpusError(f"{column} is known of no scene: run `brickyard describe`, or ask for none of it")
         return found, known
 
     def is_in(self, column: str, allowed: Sequence[str]) -> Bools:

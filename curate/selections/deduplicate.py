@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from brickyard.curate.selections.candidates import Candidates, Rows
 from brickyard.curate.selections.leaders import Leaders, leaders, similar_leaders
+from brickyard.curate.selections.pictures import same_pictures
 from brickyard.shards.described import vectors as stored_vectors
 
 SECOND_NS = 1_000_000_000
@@ -21,17 +22,18 @@ class DeduplicateConfig:
     """What counts as the same.
 
     Attributes:
-        by: "embedding" (what pictures show), "signature" (the shape of the cloud), or "place" (a vehicle that has not
-            moved on: only within a sequence).
-        least: cosine from which two scenes show the same; of embeddings, the mean of all is subtracted first.
+        by: "pictures" (the same ones, perhaps compressed again), "embedding" (what pictures show), "signature" (the
+            shape of the cloud), or "place" (a vehicle that has not moved on: only within a sequence).
+        least: of pictures, the share that must be the same (0.75); of the others, the cosine from which two scenes show
+            the same (0.97); of embeddings, the mean of all is subtracted first.
         signature: with embeddings, the cosine that signatures must reach, too, where both scenes have one; 0 asks none.
         metres, seconds: with "place", scenes nearer than this in both are the same; unknown times are far.
         within: "corpus", "dataset" or "sequence": where a copy is looked for.
         prefer: of two that are the same, the one with more of this number stays; then the one whose key sorts first.
     """
 
-    by: Literal["embedding", "signature", "place"] = "embedding"
-    least: float = 0.97
+    by: Literal["pictures", "embedding", "signature", "place"] = "embedding"
+    least: float | None = None
     signature: float = 0.95
     metres: float = 0.5
     seconds: float = 3600.0
@@ -39,8 +41,13 @@ class DeduplicateConfig:
     prefer: str = "n_points"
 
     def __post_init__(self) -> None:
-        if not 0 < self.least <= 1 or not 0 <= self.signature <= 1 or self.metres < 0 or self.seconds < 0:
-            raise ValueError("least and signature are cosines up to 1, metres and seconds not negative")
+        if not 0 < self.threshold <= 1 or not 0 <= self.signature <= 1 or self.metres < 0 or self.seconds < 0:
+            raise ValueError("least and signature lie in 0..1, metres and seconds are not negative")
+
+    @property
+    def threshold(self) -> float:
+        """`least`, or what it is by default."""
+        return self.least if self.least is not None else 0.75 if self.by == "pictures" else 0.97
 
 
 def deduplicate(scenes: Candidates, config: DeduplicateConfig) -> None:
@@ -48,7 +55,8 @@ def deduplicate(scenes: Candidates, config: DeduplicateConfig) -> None:
     rows = scenes.alive
     value = np.nan_to_num(scenes.number(config.prefer)[rows], nan=-np.inf)
     rows = rows[np.argsort(-value, kind="stable")]
-    other, near = _near_places(scenes, rows, config) if config.by == "place" else _look_alikes(scenes, rows, config)
+    find = {"place": _near_places, "pictures": _same_pictures}.get(config.by, _look_alikes)
+    other, near = find(scenes, rows, config)
     out = np.flatnonzero(other >= 0)
     place = dict(zip(rows[out].tolist(), out.tolist(), strict=True))
     unit = " m apart" if config.by == "place" else ""
@@ -68,8 +76,7 @@ def _look_alikes(scenes: Candidates, rows: Rows, config: DeduplicateConfig) -> L
     by_picture = config.by == "embedding"
     vectors, _ = scenes.unit_vectors(config.by, scenes.mean(config.by) if by_picture else None)
     cells = scenes.cells() if by_picture else None
-    groups = {"corpus": (), "dataset": ("dataset",), "sequence": ("dataset", "sequence")}[config.within]
-    group = scenes.codes(*groups)[rows] if groups else np.zeros(len(rows), np.int64)
+    group = _groups(scenes, config)[rows]
 
     def same(first: Rows, second: Rows) -> NDArray[np.bool_]:
         found = group[first] == group[second]
@@ -77,7 +84,20 @@ def _look_alikes(scenes: Candidates, rows: Rows, config: DeduplicateConfig) -> L
             found &= _same_shape(scenes, rows[first], rows[second], config.signature)
         return np.asarray(found)
 
-    return similar_leaders(vectors[rows], config.least, same, None if cells is None else cells[1][rows])
+    return similar_leaders(vectors[rows], config.threshold, same, None if cells is None else cells[1][rows])
+
+
+def _groups(scenes: Candidates, config: DeduplicateConfig) -> NDArray[np.int64]:
+    """Of every scene a number; only those with the same one are compared."""
+    columns = {"corpus": (), "dataset": ("dataset",), "sequence": ("dataset", "sequence")}[config.within]
+    return scenes.codes(*columns) if columns else np.zeros(len(scenes), np.int64)
+
+
+def _same_pictures(scenes: Candidates, rows: Rows, config: DeduplicateConfig) -> Leaders:
+    group, hashes = _groups(scenes, config)[rows], scenes.hashes().take(rows)
+    first, second, share = same_pictures(hashes, hashes, config.threshold)
+    right = (first > second) & (group[first] == group[second])
+    return leaders(len(rows), first[right], second[right], share[right])
 
 
 def _same_shape(scenes: Candidates, one: Rows, other: Rows, least: float) -> NDArray[np.bool_]:

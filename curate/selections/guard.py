@@ -13,6 +13,7 @@ import numpy as np
 
 from brickyard.curate.selections.candidates import Bools, Candidates, Rows
 from brickyard.curate.selections.neighbours import nearest_cells, pairs_between
+from brickyard.curate.selections.pictures import same_pictures
 
 ODOMETRY = {
     "00": "2011_10_03_drive_0027", "01": "2011_10_03_drive_0042", "02": "2011_10_03_drive_0034",
@@ -31,6 +32,7 @@ class GuardConfig:
     Attributes:
         splits: official splits that are not trained on.
         keep_evaluation_scenes: train on them all the same, for a final model that nobody will test.
+        pictures: share of a scene's pictures from which it counts as one of them; 0 asks none.
         look_alike: cosine of embeddings (less the mean of all) from which a scene counts as one of them; 0 asks none.
         signature: cosine that signatures must reach, too, where both are known.
         same_sequence: scenes of a sequence that has guarded scenes are out.
@@ -38,6 +40,7 @@ class GuardConfig:
 
     splits: tuple[str, ...] = ("val", "test")
     keep_evaluation_scenes: bool = False
+    pictures: float = 0.75
     look_alike: float = 0.97
     signature: float = 0.95
     same_sequence: bool = True
@@ -62,6 +65,8 @@ def guard(scenes: Candidates, config: GuardConfig, against: Candidates | None = 
     scenes.notes.append(f"guard: {len(rows)} of the splits {', '.join(config.splits)} out")
     if config.same_sequence:
         _refuse_sequences(scenes, guarded)
+    if config.pictures > 0:
+        _refuse_pictures(scenes, guarded, config.pictures)
     if config.look_alike > 0:
         _refuse_look_alikes(scenes, guarded, config)
 
@@ -87,6 +92,18 @@ def _refuse_sequences(scenes: Candidates, guarded: list[tuple[Candidates, Rows]]
     rows = np.array([row for row in scenes.alive.tolist() if mine[row] in named], np.int64)
     scenes.refuse(rows, lambda row: f"guard: of the same sequence as {named[mine[row]]}, which is for evaluation")
     scenes.notes.append(f"guard: {len(rows)} of sequences with such scenes out")
+
+
+def _refuse_pictures(scenes: Candidates, guarded: list[tuple[Candidates, Rows]], least: float) -> None:
+    rows, told = scenes.alive, dict[int, str]()
+    for one, theirs in guarded:
+        if len(theirs):
+            mine, other, _ = same_pictures(scenes.hashes().take(rows), one.hashes().take(theirs), least)
+            for i, j in zip(mine.tolist(), other.tolist(), strict=True):
+                told.setdefault(int(rows[i]), f"guard: its pictures are those of {one.keys[int(theirs[j])]}, "
+                                "which is for evaluation")  # fmt: skip
+    scenes.refuse(np.array(sorted(told), np.int64), lambda row: told[row])
+    scenes.notes.append(f"guard: {len(told)} with pictures of such scenes out")
 
 
 def _refuse_look_alikes(scenes: Candidates, guarded: list[tuple[Candidates, Rows]], config: GuardConfig) -> None:

@@ -29,6 +29,7 @@ def _singles(step: Curator) -> Iterator[Curator]:
     if step.filter is None:
         yield step
         return
-    for kind in ("at_least", "at_most"):
-        for name, limit in getattr(step.filter, kind).items():
-            yield Curator(filter=replace(step.filter, **{"at_least": {}, "at_most": {}, kind: {name: limit}}))
+    for name, limit in step.filter.at_least.items():
+        yield Curator(filter=replace(step.filter, at_least={name: limit}, at_most={}))
+    for name, limit in step.filter.at_most.items():
+        yield Curator(filter=replace(step.filter, at_least={}, at_most={name: limit}))

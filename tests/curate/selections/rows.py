@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from brickyard.curate.selections.candidates import Candidates
 from brickyard.curate.selections.curate import CurationRecipe, run_curators
@@ -21,9 +22,20 @@ DEFAULT = {
 
 
 def row(name: str, *, figures: Mapping[str, float] | None = None, **columns: Any) -> dict[str, Any]:
-    """A scene of dataset "a", split "train" and 1000 points, where nothing else is said."""
-    whole = {**DEFAULT, "scene_id": name, **columns, "figures": sorted((figures or {}).items()) or None}
+    """A scene of dataset "a", split "train", 1000 points and pictures of its own, where nothing else is said."""
+    whole = {
+        **DEFAULT,
+        "scene_id": name,
+        "hashes": hashes(name),
+        **columns,
+        "figures": sorted((figures or {}).items()) or None,
+    }
     return whole | {"key": f"{whole['dataset']}/{name}"}
+
+
+def hashes(name: str) -> list[int]:
+    """Those of four pictures, unlike any others."""
+    return [xxhash.xxh3_64_intdigest(f"{name} {k}".encode()) for k in range(4)]
 
 
 def table(rows: Rows) -> pa.Table:

@@ -36,7 +36,7 @@ def test_rare_scenes_are_seen_more_often() -> None:
     )
     assert found["x"][0] > 2 * found["00"][0] and found["x"][1] == "balance"
     assert found["unseen"][0] == pytest.approx(1, rel=0.2)
-    with pytest.raises(CorpusError, match="no scene has a embedding"):
+    with pytest.raises(CorpusError, match="embedding is known of no scene"):
         curated(ROWS, "[balance: {rarity: 1}]")
 
 

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from brickyard.curate.selections import leaders
 from brickyard.curate.selections.leaders import similar_leaders
 from brickyard.curate.selections.neighbours import find_cells
+from brickyard.curate.selections.pictures import same_pictures, stored_hashes
 from brickyard.shards.errors import CorpusError
-from tests.curate.selections.rows import curated, many, out, row, vectors
+from tests.curate.selections.rows import curated, hashes, many, out, row, table, vectors
+
+BASES = [hash_ for name in "abcdef" for hash_ in hashes(name)]
 
 
 def plain(looks: np.ndarray, least: float) -> list[int]:
@@ -64,6 +67,40 @@ def test_the_one_with_more_points_stays_and_stands_for_the_others() -> None:
     assert list(out(curated(rows, "[deduplicate: {prefer: raw_bytes}]"))) == ["more"]  # equal: the first key stays
 
 
+def flipped(values: list[int], bits: int) -> list[int]:
+    return [value ^ sum(1 << (17 * k + 5) % 64 for k in range(bits)) for value in values]
+
+
+def test_the_same_pictures() -> None:
+    """Compressed again, in another order, some of them: three of four are enough, of those that there are."""
+    one = hashes("one")
+    rows = [row("1", hashes=one), row("2", hashes=flipped(one[::-1], 2)), row("3", hashes=[*one[:3], 5])]
+    rows += [row("4", hashes=[*one[:2], 5, 6]), row("5", hashes=one[2:3]), row("6", hashes=flipped(one, 9)), row("7")]
+    rows += [row("none", hashes=None)]
+    found = out(curated(rows, "[deduplicate: {by: pictures}]"))
+    assert found == {
+        "2": "deduplicate: as a/1 by pictures, 1", "3": "deduplicate: as a/1 by pictures, 0.75",
+        "5": "deduplicate: as a/1 by pictures, 1",
+    }  # fmt: skip
+    assert "4" in out(curated(rows, "[deduplicate: {by: pictures, least: 0.5}]"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(BASES), max_size=4), max_size=12), st.integers(0, 2))
+def test_pictures_are_compared_as_defined(lists: list[list[int]], bits: int) -> None:
+    """Against each with each; hashes that differ in two bits or fewer are never missed."""
+    mine = stored_hashes(table([row(f"{k:02d}", hashes=one or None) for k, one in enumerate(lists)]))
+    theirs = stored_hashes(table([row(f"{k:02d}", hashes=flipped(one, bits) or None) for k, one in enumerate(lists)]))
+    first, second, share = same_pictures(mine, theirs, 0.75)
+    wanted = {}
+    for i, one in enumerate(lists):
+        for j, other in enumerate(lists):
+            few, many_ = sorted((one, other), key=len) if len(one) != len(other) else (one, other)
+            if few and (met := sum(h in many_ for h in few) / len(few)) >= 0.75:
+                wanted[i, j] = met
+    assert dict(zip(zip(first.tolist(), second.tolist(), strict=True), share.tolist(), strict=True)) == wanted
+
+
 def test_other_shapes_are_no_copies() -> None:
     looks, shapes = vectors(3).tolist(), vectors(2, seed=1).tolist()
     rows = [row(f"{k}", embedding=looks[0], signature=shapes[k]) for k in (0, 1)]
@@ -97,8 +134,10 @@ def test_within_a_dataset_or_a_sequence() -> None:
 
 
 def test_what_has_no_descriptor_cannot_be_compared() -> None:
-    with pytest.raises(CorpusError, match="no scene has a embedding: run `brickyard describe` first"):
+    with pytest.raises(CorpusError, match="embedding is known of no scene: run `brickyard describe`"):
         curated([row("a")], "[deduplicate: {}]")
+    with pytest.raises(CorpusError, match="no picture of a scene has a hash"):
+        curated([row("a", hashes=None)], "[deduplicate: {by: pictures}]")
 
 
 @settings(max_examples=15, deadline=None)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brickyard.curate.selections.guard import ODOMETRY
-from tests.curate.selections.rows import curated, many, out, outcome, row, vectors
+from tests.curate.selections.rows import curated, hashes, many, out, outcome, row, vectors
 
 LOOKS = vectors(12).tolist()
 
@@ -31,6 +31,17 @@ def test_official_scenes_their_sequences_and_look_alikes_are_out() -> None:
         "loose-test": "guard: of the official test split",
         "neighbour": "guard: of the same sequence as a/tested, which is for evaluation",
     }
+
+
+def test_the_same_pictures_under_another_name_are_out() -> None:
+    rows = [
+        row("tested", split="test", hashes=hashes("x")), row("copy", dataset="b", hashes=hashes("x")[::-1]), row("free")
+    ]  # fmt: skip
+    found = out(curated(rows, "[guard: {look_alike: 0}]"))
+    assert found.keys() == {"tested", "copy"}
+    assert found["copy"] == "guard: its pictures are those of a/tested, which is for evaluation"
+    assert set(out(curated(rows, "[guard: {look_alike: 0, pictures: 0}]"))) == {"tested"}
+    assert set(out(curated(rows[1:], "[guard: {look_alike: 0}]", rows[:1]))) == {"copy"}
 
 
 def test_the_recipe_must_say_so_in_plain_words() -> None:
