@@ -103,7 +103,7 @@ def numbers(table: pa.Table, column: str, declared: Container[str] = ()) -> pa.C
 
 def vectors(table: pa.Table, column: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """(float32 (N, D), known bool (N,)) of `embedding` or `signature`, float64 of `place`; null rows are zeros. Raises
-    `CorpusError` where lengths differ."""
+    `CorpusError` where lengths differ, or a number is none."""
     lists = table.column(column).combine_chunks()
     known = np.asarray(lists.is_valid(), bool)
     lengths = np.unique(np.asarray(pc.list_value_length(lists).drop_null()))
@@ -113,4 +113,6 @@ def vectors(table: pa.Table, column: str) -> tuple[NDArray[Any], NDArray[np.bool
     found = np.zeros((len(table), width), np.float64 if column == "place" else np.float32)
     if width:
         found[known] = np.asarray(lists.drop_null().flatten()).reshape(-1, width)
+    if not np.isfinite(found).all():
+        raise CorpusError(f"{column} of some scenes holds what is no number: describe the corpus again")
     return found, known

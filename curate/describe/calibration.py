@@ -1,147 +1,99 @@
 """Whether points and pictures lie on each other: the same scene with its cameras turned by small angles fits worse.
 
-Where a beam leaves one surface for another behind it, pictures have an edge (Levinson and Thrun, RSS 2013). The nearer
-points of such places are projected, and the strength of the picture's edges is read where they fall, for the cameras as
-they are and turned about their vertical axis by up to 3 degrees. Where there are depth images, distances say it better:
-the share of points that lie where the depth image has a surface. `gain` compares the cameras as they are with the
-turned ones; `off_degrees` is the angle that fits best, 0 where all is well.
-
-One scene says it faintly, some dozen of one vehicle say it well: the median over a sequence is what one should judge.
+The cameras are turned about each of their own axes by up to 3 degrees, all by the same angle, and asked how well points
+and pictures fit (`fits`). The angle that fits best is 0 where all is well. One sweep of a lidar says it to some tenths
+of a degree: judge the median over its drive, which is why the angles have a sign. A depth image says it to a twentieth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
+from brickyard.curate.describe.fits import Fit, brightness_fit, depth_fit, edge_fit
 from brickyard.curate.describe.images import Pixels
-from brickyard.shards.cameras import depth_camera, project
-from brickyard.shards.scene import Float32, Float64, Scene, View
+from brickyard.shards.scene import Float64, Points, Scene, View
 
 FIGURES: Mapping[str, tuple[str, str, int]] = {
-    "edge_gain": ("1", "edges of pictures at edges of the cloud, over those with cameras turned by 1 to 3 degrees, "
-                  "less one; 0 and below: they do not belong to each other", 1),
-    "edge_off_degrees": ("degrees", "the turn of the cameras about their vertical axis that fits edges best", 1),
-    "depth_gain": ("1", "share of points on the surfaces of depth images, over that with cameras turned by 1 to 3 "
-                   "degrees, less one", 1),
-    "depth_off_degrees": ("degrees", "the turn of the cameras that fits depth images best", 1),
-    "depth_agreement": ("share", "points in sight of a depth image that lie on its surface, to 5 cm and 2 %", 1),
+    "pitch_off_degrees": ("degrees", "turn of the cameras about their x axis that fits the points best; not for points "
+                          "with neither intensity nor depth images", 1),
+    "yaw_off_degrees": ("degrees", "the same about the y axis; only where points are seen by posed cameras", 1),
+    "roll_off_degrees": ("degrees", "the same about the z axis, along which they look", 1),
+    "fit_gain": ("1", "by how much cameras as they are fit better than those turned by 1 to 3 degrees, about the axis "
+                 "for which that is least; at 0 and below points and pictures do not belong to each other", 1),
 }  # fmt: skip
-TURNS = np.arange(-12, 13) / 4
-FAR = np.abs(TURNS) >= 1
-NEIGHBOURS, STEP_SHARE, STEP_M, BETWEEN = 8, 0.1, 0.5, 7
-LEAST_EDGES, MOST_POINTS = 40, 3000
-NEAR_M, NEAR_SHARE = 0.05, 0.02
+TURNS = np.arange(-6, 7) / 2
+"""Degrees."""
+_FAR = np.abs(TURNS) >= 1
+_HERE = len(TURNS) // 2
+_NAMES = ("pitch", "yaw", "roll")
+_AXES = ((1, 2), (2, 0), (0, 1))
+_SIDEWAYS = np.array([[0.0], [1], [1]])  # upright edges say nothing of the pitch
 
 
 def describe_calibration(scene: Scene, seen: Sequence[tuple[View, Pixels]]) -> dict[str, float]:
     """The figures of some views with their decoded pictures; none without points, or where no view has a pose."""
-    if scene.points is None or not len(scene.points):
+    points = scene.points
+    if points is None or not len(points):
         return {}
-    posed = [(view, one) for view, one in seen if view.scene_from_camera is not None]
-    found: dict[str, float] = {}
-    depths = [curve for view, _ in posed if (curve := _depth_curve(scene.points.xyz, view)) is not None]
-    if depths:
-        found |= _told("depth", depths) | {"depth_agreement": float(np.mean(depths, axis=0)[len(TURNS) // 2])}
-    elif scene.identity.domain == "outdoor":
-        edges = [curve for view, one in posed if (curve := _edge_curve(scene.points.xyz, view, one)) is not None]
-        found |= _told("edge", edges) if edges else {}
-    return found
+    curves: dict[str, list[Float64]] = {}
+    for view, picture in seen:
+        if view.scene_from_camera is not None:
+            for name, fit in _fits(points, view, picture, outdoor=scene.identity.domain == "outdoor"):
+                curves.setdefault(name, []).append(_curves(fit, view))
+    whole = {name: _relative(np.mean(each, axis=0)) for name, each in curves.items()}
+    if "edges" in whole:
+        whole["edges"] = whole["edges"] * _SIDEWAYS
+    if not whole:
+        return {}
+    told = np.sum(list(whole.values()), axis=0)
+    known = [axis for axis in range(3) if told[axis].any()]
+    gains = [float(told[axis, _HERE] - told[axis, _FAR].mean()) for axis in known]
+    return {f"{_NAMES[axis]}_off_degrees": _best(told[axis]) for axis in known} | {"fit_gain": min(gains, default=0.0)}
 
 
-def _told(name: str, curves: Sequence[Float64]) -> dict[str, float]:
-    curve = np.mean(curves, axis=0)
-    elsewhere = float(curve[FAR].mean())
-    gain = float(curve[len(TURNS) // 2] / elsewhere - 1) if elsewhere > 0 else 0.0
-    return {f"{name}_gain": gain, f"{name}_off_degrees": float(abs(TURNS[int(curve.argmax())]))}
+def _fits(points: Points, view: View, picture: Pixels, *, outdoor: bool) -> Iterator[tuple[str, Fit]]:
+    """Depth images where there are any; outdoors, where points are a laser's, brightness and edges."""
+    if (fit := depth_fit(points, view)) is not None:
+        yield "depth", fit
+    elif outdoor:
+        if (fit := brightness_fit(points, view, picture)) is not None:
+            yield "brightness", fit
+        if (fit := edge_fit(points, view, picture)) is not None:
+            yield "edges", fit
 
 
-def _turned(view: View, degrees: float) -> View:
+def _curves(fit: Fit, view: View) -> Float64:
+    """float64 (3, T): about each axis, by every angle."""
+    here = fit(view)
+    return np.array([
+        [here if degrees == 0 else fit(_turned(view, axis, degrees)) for degrees in TURNS.tolist()] for axis in range(3)
+    ])  # fmt: skip
+
+
+def _turned(view: View, axis: int, degrees: float) -> View:
+    """The camera turned about an axis of its own."""
     assert view.scene_from_camera is not None
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    turn = np.array([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 0], [0, 0, 0, 1]])
+    turn, (i, j) = np.eye(4), _AXES[axis]
+    turn[[i, j], [i, j]], turn[i, j], turn[j, i] = c, -s, s
     return replace(view, scene_from_camera=view.scene_from_camera @ turn)
 
 
-def _curve(score: Callable[[View], float], view: View) -> Float64:
-    return np.array([score(_turned(view, degrees)) for degrees in TURNS])
+def _relative(curves: Float64) -> Float64:
+    """Each over its mean, less one."""
+    mean = curves.mean(axis=1, keepdims=True)
+    return np.where(mean > 0, curves / np.where(mean > 0, mean, 1) - 1, 0.0)
 
 
-def _depth_curve(xyz: Float32, view: View) -> Float64 | None:
-    """Share of points on the surface of the depth image, for every turn."""
-    depth = view.depth
-    if depth is None:
-        return None
-    metres = depth.values * depth.scale
-    thin = xyz[:: max(1, len(xyz) // MOST_POINTS)]
-
-    def score(turned: View) -> float:
-        seen = project(thin, turned)
-        places = np.rint(seen.uv)
-        inside = _inside(places, turned.width, turned.height)
-        column, row = places[inside].astype(int).T
-        measured, wanted = metres[row, column], seen.along(depth.along)[inside]
-        known = measured > 0
-        if known.sum() < LEAST_EDGES:
-            return 0.0
-        return float((np.abs(measured - wanted) < NEAR_M + NEAR_SHARE * wanted)[known].mean())
-
-    curve = _curve(score, depth_camera(view, depth))
-    return curve if curve.max() > 0 else None
-
-
-def _edge_curve(xyz: Float32, view: View, picture: Pixels) -> Float64 | None:
-    """Strength of the picture's upright edges at the edges of the cloud, for every turn."""
-    near, far = _edge_points(xyz, view)
-    if len(near) < LEAST_EDGES:
-        return None
-    strength, scale = _edges(picture), picture.shape[1] / view.width
-    last = np.array(strength.shape[::-1]) - 1
-
-    def score(turned: View) -> float:
-        """The picture's edge lies somewhere between the last point of one surface and the first of the other."""
-        one, other = project(near, turned).uv, project(far, turned).uv
-        inside = _inside(one, view.width, view.height) & _inside(other, view.width, view.height)
-        if inside.sum() < LEAST_EDGES:
-            return 0.0
-        between = one[inside] + np.linspace(0, 1, BETWEEN)[:, None, None] * (other - one)[inside]
-        column, row = np.moveaxis(np.minimum(np.rint(between * scale).astype(int), last), 2, 0)
-        return float(strength[row, column].max(axis=0).mean())
-
-    return _curve(score, view)
-
-
-def _inside(uv: Float64, width: int, height: int) -> NDArray[np.bool_]:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(((uv >= 0) & (uv <= np.array([width - 1, height - 1]))).all(axis=1))
-
-
-def _edge_points(xyz: Float32, view: View) -> tuple[Float32, Float32]:
-    """Neighbours (E, 3) and (E, 3) in the image, side by side, of which the second lies a step behind the first."""
-    from scipy.spatial import KDTree
-
-    seen = project(xyz, view)
-    inside = np.flatnonzero(_inside(seen.uv, view.width, view.height))
-    if len(inside) <= NEIGHBOURS:
-        return xyz[:0], xyz[:0]
-    uv, reach = seen.uv[inside], seen.distance[inside]
-    found = KDTree(uv).query(uv, NEIGHBOURS + 1)[1][:, 1:]
-    across, along = np.moveaxis(np.abs(uv[found] - uv[:, None]), 2, 0)
-    step = reach[found] > (reach + np.maximum(STEP_M, STEP_SHARE * reach))[:, None]
-    near, which = np.nonzero(step & (across > 2 * along))
-    far = found[near, which]
-    few = slice(None, None, max(1, len(near) // MOST_POINTS))
-    return xyz[inside[near[few]]], xyz[inside[far[few]]]
-
-
-def _edges(picture: Pixels) -> Float32:
-    """float32 (h, w), 0 to 1: the horizontal gradient against its surroundings."""
-    grey = np.asarray(Image.fromarray(picture).convert("L"), np.float32)
-    gradient = np.zeros_like(grey)
-    gradient[:, 1:-1] = np.abs(grey[:, 2:] - grey[:, :-2])
-    ceiling = float(np.percentile(gradient, 95)) or 1.0
-    return np.minimum(gradient / ceiling, 1)
+def _best(curve: Float64) -> float:
+    """Degrees that the cameras are off by: the turn that fits best, taken back; by a parabola through the largest value
+    and its neighbours."""
+    k = int(curve.argmax())
+    if k in (0, len(curve) - 1):
+        return float(-TURNS[k])
+    before, top, after = curve[k - 1 : k + 2]
+    bend = before - 2 * top + after
+    return float(-(TURNS[k] + (TURNS[1] - TURNS[0]) / 2 * ((before - after) / bend if bend < 0 else 0)))

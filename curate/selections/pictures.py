@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from brickyard.curate.selections.neighbours import MOST, Pairs
+from brickyard.shards.errors import CorpusError
 
 BITS = 4
 """Two pictures are the same if their hashes differ in no more."""
@@ -39,8 +40,10 @@ class Hashes:
 
 
 def stored_hashes(table: pa.Table) -> Hashes:
-    """Of a described index; of a scene's hashes, the first four."""
+    """Of a described index; of a scene's hashes, the first four. Raises `CorpusError` for a hash that is none."""
     lists = table.column("hashes").combine_chunks()
+    if lists.values.null_count:
+        raise CorpusError("hashes of some scenes are none: describe the corpus again")
     lengths = np.diff(np.asarray(lists.offsets, np.int64)) if len(lists) else np.zeros(0, np.int64)
     known = np.asarray(lists.is_valid(), bool)
     count = np.where(known, np.minimum(lengths, _PICTURES), 0)
@@ -76,7 +79,7 @@ def _meetings(mine: Hashes, theirs: Hashes, shift: int, bits: int) -> NDArray[np
     count = np.minimum(np.searchsorted(key[order], part, side="right") - begin, MOST)
     ramp = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     met = other[order[np.repeat(begin, count) + ramp]]
-    return np.unique(np.repeat(owner, count) * len(theirs.count) + met)
+    return np.asarray(np.unique(np.repeat(owner, count) * len(theirs.count) + met))
 
 
 def _parts(hashes: Hashes, shift: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,21 +37,29 @@ from brickyard.shards.images import decode
 from brickyard.shards.index import SCHEMA
 from brickyard.shards.scene import Float64, Points, Scene, View
 from brickyard.shards.storage import Store
-from tests.benchmarks.report import append, arguments
+from tests.benchmarks.report import append, arguments, table
 
-FILTERS = """
-  - filter: {at_most: {blank_share: 0.1, frozen_share: 0.5, height_m: 100}, at_least: {height_m: 0.5}, unknown: keep}
-  - filter: {at_least: {sharpness: 0.3}, unknown: keep}
-  - filter: {at_least: {edge_gain: 0.1}, at_most: {edge_off_degrees: 0.5}, over: sequence, unknown: keep}
-  - filter: {at_least: {depth_gain: 0.05}, at_most: {depth_off_degrees: 0.5}, over: sequence, unknown: keep}
+CALIBRATION = """
+  - filter: {at_least: {pitch_off_degrees: -0.25, yaw_off_degrees: -0.25, roll_off_degrees: -0.6},
+             at_most: {pitch_off_degrees: 0.25, yaw_off_degrees: 0.25, roll_off_degrees: 0.6},
+             over: sequence, unknown: keep}
+  - filter: {at_least: {pitch_off_degrees: -0.15, yaw_off_degrees: -0.15, roll_off_degrees: -0.25},
+             at_most: {pitch_off_degrees: 0.15, yaw_off_degrees: 0.15, roll_off_degrees: 0.25},
+             domains: [indoor], over: sequence, unknown: keep}
 """
-"""The limits are for these worlds: another camera has another sharpness."""
+BLUR = "\n  - filter: {at_least: {sharpness: 0.3}, unknown: keep}\n"
+BLANK = "\n  - filter: {at_most: {blank_share: 0.1}, unknown: keep}\n"
+FROZEN = "\n  - filter: {at_most: {frozen_share: 0.5}, unknown: keep}\n"
+UNITS = "\n  - filter: {at_least: {height_m: 0.5}, at_most: {height_m: 100}, unknown: keep}\n"
 COPIES = """
+  - deduplicate: {by: pictures}
   - deduplicate: {by: embedding}
-  - guard: {}
 """
-SMALL = SimulationConfig(scannet_rooms=3, scannet_frames=4, nuscenes_scenes=4, nuscenes_keyframes=2, kitti_frames=1,
-                         kitti_drives=1, kitti_drive_frames=2)  # fmt: skip
+GUARD = "\n  - guard: {}\n"
+RECIPE = UNITS + BLANK + BLUR + FROZEN + CALIBRATION + COPIES + GUARD
+"""The limits are for these worlds: another camera has another sharpness."""
+SMALL = SimulationConfig(scannet_rooms=2, scannet_frames=5, nuscenes_scenes=3, nuscenes_keyframes=2, kitti_frames=1,
+                         kitti_drives=1, kitti_drive_frames=1)  # fmt: skip
 WHOLE = SimulationConfig(scannet_rooms=12, nuscenes_scenes=10, kitti_frames=1, kitti_drives=4, kitti_drive_frames=4)
 
 
@@ -152,18 +160,34 @@ def half_black(scene: Scene) -> Scene:
     return replace(scene, views=tuple(dark if k % 2 else light for k, (light, dark) in pairs))
 
 
-SPOILED: dict[str, Callable[[Scene], Scene]] = {
-    "calibration off by 0.5 degrees": lambda scene: miscalibrated(scene, 0.5),
-    "calibration off by 1 degree": lambda scene: miscalibrated(scene, 1),
-    "calibration off by 2 degrees": lambda scene: miscalibrated(scene, 2),
-    "blurred pictures": lambda scene: pictured(scene, lambda image: image.filter(ImageFilter.GaussianBlur(6))),
-    "every other picture black": half_black,
-    "frozen poses": frozen,
-    "millimetres": in_millimetres,
+Spoil = Callable[[Scene], Scene]
+SPOILED: dict[str, tuple[str, Spoil]] = {
+    "cameras turned by 0.5 degrees": (CALIBRATION, lambda scene: miscalibrated(scene, 0.5)),
+    "cameras turned by 1 degree": (CALIBRATION, lambda scene: miscalibrated(scene, 1)),
+    "cameras turned by 2 degrees": (CALIBRATION, lambda scene: miscalibrated(scene, 2)),
+    "blurred pictures": (BLUR, lambda scene: pictured(scene, lambda image: image.filter(ImageFilter.GaussianBlur(6)))),
+    "every other picture black": (BLANK, half_black),
+    "frozen poses": (FROZEN, frozen),
+    "millimetres for metres": (UNITS, in_millimetres),
 }
+"""Defect -> the rule that is to find it, and how it is planted in a scene."""
 
 
-def described_rows(scenes: Sequence[Scene], embed: Embed) -> pa.Table:
+REFUSED = ("filter", "deduplicate", "guard: looks", "guard: its pictures")
+"""Beginnings of reasons that no clean scene of these worlds should have."""
+
+
+class Counts(NamedTuple):
+    """Scenes."""
+
+    defect: str
+    planted: int
+    found: int
+    clean: int
+    refused: int
+
+
+def described_rows(scenes: Sequence[Scene], embed: Embed | None) -> pa.Table:
     """The described index of scenes that are in no corpus."""
     names = ("key", "dataset", "version", "split", "sequence", "scene_id", "domain", "licence", "timestamp_ns")
     rows = [
@@ -178,41 +202,55 @@ def judged(rows: pa.Table, steps: str) -> Candidates:
     return run_curators(rows, load("curators:" + steps, CurationRecipe, where="recipe"))
 
 
-def found_in(scenes: list[Scene], embed: Embed) -> dict[str, tuple[int, int]]:
-    """Defect -> (scenes that have it, those of them that were found)."""
-    counts: dict[str, tuple[int, int]] = {}
+def found_in(scenes: list[Scene], embed: Embed | None, recipe: str = RECIPE, copies: str = COPIES) -> list[Counts]:
+    """Of every defect: scenes that have it, and were found; clean scenes, and how many the same rule refuses."""
     whole = described_rows(scenes, embed)
-    clean = judged(whole, FILTERS + COPIES)
-    wrong = [why for why in clean.reason if why.startswith(("filter", "deduplicate", "guard: looks"))]
-    counts["none (refused all the same)"] = len(scenes), len(wrong)
-    for name, spoil in SPOILED.items():
+    wrong = [why for why in judged(whole, recipe).reason if why.startswith(REFUSED)]
+    counts = [Counts("none", 0, 0, len(scenes), len(wrong))]
+    for name, (rule, spoil) in SPOILED.items():
         concerned = [s for s in scenes if name != "frozen poses" or s.identity.domain == "indoor"]
-        spoiled = judged(described_rows([spoil(scene) for scene in concerned], embed), FILTERS)
-        counts[name] = len(concerned), int((spoiled.weight == 0).sum())
-    train, val = ([s for s in scenes if (s.identity.split == "val") == wanted] for wanted in (False, True))
+        spoiled = judged(described_rows([spoil(scene) for scene in concerned], embed), rule)
+        alarms = int((judged(whole, rule).weight == 0).sum())
+        counts.append(Counts(name, len(concerned), int((spoiled.weight == 0).sum()), len(scenes), alarms))
+    train = [scene for scene in scenes if scene.identity.split != "val"]
+    alarms = int((judged(whole, copies).weight == 0).sum())
     for name, make in (("exact copy", lambda scene: scene), ("near copy", near_copy)):
-        copies = [named(make(scene), "copy") for scene in train[::2]]
-        both = judged(pa.concat_tables([described_rows(train, embed), described_rows(copies, embed)]), COPIES)
-        out = dict(zip(both.table.column("key").to_pylist(), both.weight == 0, strict=True))
-        counts[name] = len(copies), sum(out[c.identity.key] or out[c.identity.key[:-5]] for c in copies)
+        added = [named(make(scene), "copy") for scene in train[::2]]
+        out = gone(judged(pa.concat_tables([whole, described_rows(added, embed)]), copies))
+        pairs = sum(copy.identity.key in out or copy.identity.key[:-5] in out for copy in added)
+        counts.append(Counts(name, len(added), pairs, len(scenes), alarms))
+    return [*counts, _leaks(scenes, whole, embed)]
+
+
+def _leaks(scenes: list[Scene], whole: pa.Table, embed: Embed | None) -> Counts:
+    """Near copies of validation scenes as training scenes of another dataset."""
+    val = [scene for scene in scenes if scene.identity.split == "val"]
     leaks = [named(near_copy(scene), "leak", dataset="elsewhere", split="train", sequence=f"s{k}")
              for k, scene in enumerate(val)]  # fmt: skip
-    both = judged(pa.concat_tables([whole, described_rows(leaks, embed)]), COPIES)
-    out = dict(zip(both.table.column("key").to_pylist(), both.weight == 0, strict=True))
-    counts["copy of a val scene elsewhere"] = len(leaks), sum(out[leak.identity.key] for leak in leaks)
-    return counts
+    guard = GUARD if embed is not None else "\n  - guard: {look_alike: 0}\n"
+    alarms = sum(why.startswith(REFUSED) for why in judged(whole, guard).reason)
+    out = gone(judged(pa.concat_tables([whole, described_rows(leaks, embed)]), guard))
+    found = sum(leak.identity.key in out for leak in leaks)
+    return Counts("near copy of a validation scene in another dataset", len(leaks), found, len(scenes), alarms)
+
+
+def gone(scenes: Candidates) -> set[str]:
+    return {key for key, weight in zip(scenes.keys, scenes.weight, strict=True) if not weight}
 
 
 def defects(worlds: Sequence[int], config: SimulationConfig) -> list[dict[str, Any]]:
     """A row for each defect, over all worlds."""
-    total: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    total: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     embed = network()
     for seed in worlds:
         with tempfile.TemporaryDirectory(prefix="brickyard-bench-") as folder:
-            for name, (scenes, found) in found_in(list(scenes_of(Path(folder), seed, config)), embed).items():
-                total[name][0] += scenes
-                total[name][1] += found
-    return [{"defect": name, "scenes": n, "found": k, "share": k / n} for name, (n, k) in total.items()]
+            for name, *numbers in found_in(list(scenes_of(Path(folder), seed, config)), embed):
+                total[name] = [a + b for a, b in zip(total[name], numbers, strict=True)]
+    return [
+        {"defect": name, "planted": n, "found": k, "recall": k / n if n else None, "clean": clean, "refused": wrong,
+         "alarms": wrong / clean, "precision": k / (k + wrong) if k else None}
+        for name, (n, k, clean, wrong) in total.items()
+    ]  # fmt: skip
 
 
 def drawn_index(scenes: int) -> pa.Table:
@@ -223,11 +261,13 @@ def drawn_index(scenes: int) -> pa.Table:
     copies = scenes // 10
     vectors[-copies:] = vectors[:copies] + 0.05 * rng.normal(size=(copies, 128)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    hashes = rng.integers(0, 1 << 63, (scenes, 4), dtype=np.uint64)
     offsets = pa.array(np.arange(0, scenes * 128 + 1, 128, dtype=np.int32))
     number = [str(k) for k in range(scenes)]
     columns: dict[str, Any] = {
         "key": [f"d/{k}" for k in number], "scene_id": number, "sequence": number,
         "dataset": ["b" if k % 4 == 0 else "a" for k in range(scenes)],
+        "hashes": pa.array(hashes.tolist(), pa.list_(pa.uint64())),
         "split": ["val" if k % 50 == 0 else "train" for k in range(scenes)],
         "n_points": rng.integers(1000, 200_000, scenes),
         "embedding": pa.ListArray.from_arrays(offsets, pa.array(vectors.astype(np.float16).ravel())),
@@ -247,26 +287,44 @@ def drawn_index(scenes: int) -> pa.Table:
 def scale(scenes: int) -> dict[str, Any]:
     """Time and memory of curating a drawn index by every curator; what this process held before is counted, too."""
     rows = drawn_index(scenes)
-    begin = time.perf_counter()
-    steps = "\n  - filter: {at_least: {n_points: 2000}}" + COPIES + "  - balance: {rarity: 0.5}\n"
+    begin, work = time.perf_counter(), time.process_time()
+    steps = "\n  - filter: {at_least: {n_points: 2000}}" + COPIES + GUARD + "  - balance: {rarity: 0.5}\n"
     done = judged(rows, steps + f"  - diversity: {{scenes: {scenes // 2}}}\n")
-    seconds = time.perf_counter() - begin
-    copies = {f"d/{k}" for k in range(scenes - scenes // 10, scenes)}
-    refused = [key for key, why in zip(done.keys, done.reason, strict=True) if why.startswith("deduplicate")]
+    seconds, work = time.perf_counter() - begin, time.process_time() - work
+    refused = [int(key[2:]) for key, why in zip(done.keys, done.reason, strict=True) if why.startswith("deduplicate")]
+    there = scenes - scenes // 10
+    pairs = {key if key >= there else key + there for key in refused if key >= there or key < scenes // 10}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"scenes": scenes, "seconds": seconds, "gib": peak, "copies": len(copies), "refused": len(refused)}
+    return {
+        "scenes": scenes,
+        "seconds": seconds,
+        "gib": peak,
+        "copies": scenes - there,
+        "found": len(pairs),
+        "refused": len(refused),
+    }
+
+
+COLUMNS = {
+    "defect": "s defect", "planted": "d scenes with it", "found": "d found", "recall": ".1% found",
+    "clean": "d clean scenes", "refused": "d refused", "precision": ".1% precision",
+}  # fmt: skip
+
+
+SCALE = {
+    "scenes": ",d scenes", "seconds": ".0f seconds", "work": ".0f of a processor", "gib": ".1f GiB at most", "copies": ",d copies planted",
+    "found": ",d found", "refused": ",d refused as copies",
+}  # fmt: skip
 
 
 def run(*, worlds: int = 2, scenes: int = 1_000_000, dry: bool = False) -> list[dict[str, Any]]:
     """Measure, print, append the record."""
     size = scale(scenes)
-    print("{scenes:,} drawn scenes: {seconds:.0f} s, {gib:.1f} GiB at most; {refused:,} refused as copies, "
-          "{copies:,} planted".format(**size))  # fmt: skip
-    rows = defects(range(1, 1 + worlds), WHOLE)
-    for row in rows:
-        print("{defect:34} {scenes:5d} {found:5d} {share:7.1%}".format(**row))
+    table("Drawn scenes", [size], SCALE)
+    rows = defects(range(1, 1 + worlds), WHOLE) if worlds else []
+    table("Planted defects", rows, COLUMNS)
     if not dry:
-        append("curation", {"worlds": worlds, "filters": FILTERS, "copies": COPIES}, rows, scale=size)
+        append("curation", {"worlds": worlds, "recipe": RECIPE}, rows, scale=size)
     return rows
 
 

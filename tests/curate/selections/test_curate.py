@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from brickyard.curate.selections.curate import CurationRecipe, run_curators
@@ -61,3 +64,15 @@ def test_all_that_stands_against_a_scene() -> None:
 def test_a_step_is_one_curator(step: str) -> None:
     with pytest.raises(RecipeError, match="recipe"):
         curated([row("x")], f"[{step}]")
+
+
+def test_the_recipe_of_the_documentation_runs() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "curation.md").read_text()
+    [steps] = re.findall(r"```yaml\ncurators:\n(.*?)```", text, re.DOTALL)
+    rows = many(150, copies=10)
+    for k, one in enumerate(rows):
+        one["place"], one["timestamp_ns"] = [10.0 * k, 0.0, 0.0], k
+    scenes = curated(rows, "\n" + steps)
+    assert 0 < (scenes.weight > 0).sum() <= 100
+    told = " ".join(scenes.notes)
+    assert all(f"{name}" in told for name in ("filter", "deduplicate by place", "guard", "balance", "diversity"))

@@ -140,6 +140,20 @@ def test_what_has_no_descriptor_cannot_be_compared() -> None:
         curated([row("a", hashes=None)], "[deduplicate: {by: pictures}]")
 
 
+@pytest.mark.parametrize(
+    ("by", "wrong"),
+    [
+        ("pictures", {"hashes": [1, None]}), ("embedding", {"embedding": [float("nan")] * 16}),
+        ("embedding", {"embedding": [1.0, 2.0]}), ("embedding", {"embedding": [None] * 16}),
+        ("signature", {"signature": [float("inf")]}), ("place", {"place": [0.0, None, 1.0]}),
+    ],
+)  # fmt: skip
+def test_descriptors_that_are_none_are_refused(by: str, wrong: dict[str, Any]) -> None:
+    """As a layer that somebody else has written may hold them."""
+    with pytest.raises(CorpusError, match="describe the corpus again"):
+        curated([*many(4), row("x", **wrong)], f"[deduplicate: {{by: {by}}}]")
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.permutations(range(40)))
 def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
