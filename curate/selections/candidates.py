@@ -43,6 +43,7 @@ class Candidates:
     step: int = 0
     notes: list[str] = field(default_factory=list)
     _units: dict[tuple[str, bytes | None], tuple[NDArray[np.float32], Bools]] = field(default_factory=dict, repr=False)
+    _means: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
     _hashes: Hashes | None = field(default=None, repr=False)
     _cells: tuple[NDArray[np.float32], NDArray[np.int64]] | None = field(default=None, repr=False)
 
@@ -92,8 +93,10 @@ class Candidates:
     def mean(self, column: str) -> NDArray[np.float32]:
         """float32 (D,), of the known descriptors: what all pictures share makes none of them similar. Raises as
         `unit_vectors`."""
-        found, known = self._vectors(column)
-        return np.asarray(found[known].mean(axis=0), np.float32)
+        if column not in self._means:
+            found, known = self._vectors(column)
+            self._means[column] = np.asarray(found.sum(axis=0, dtype=np.float64) / known.sum(), np.float32)
+        return self._means[column]
 
     def unit_vectors(self, column: str, mean: NDArray[np.float32] | None = None) -> tuple[NDArray[np.float32], Bools]:
         """(float32 (N, D) of length 1, known (N,)) of `embedding` or `signature`, less a mean; unknown rows are zeros.
@@ -104,8 +107,11 @@ class Candidates:
         place = column, None if mean is None else mean.tobytes()
         if place not in self._units:
             found, known = self._vectors(column)
-            found = found if mean is None else np.where(known[:, None], found - mean, 0)
-            self._units[place] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9), known
+            if mean is not None:
+                found -= mean
+                found[~known] = 0
+            found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+            self._units[place] = found, known
         return self._units[place]
 
     def cells(self) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:

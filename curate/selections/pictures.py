@@ -74,18 +74,19 @@ def same_pictures(mine: Hashes, theirs: Hashes, least: float) -> Pairs:
 def _meetings(mine: Hashes, theirs: Hashes, shift: int, bits: int) -> NDArray[np.int64]:
     """row * len(theirs) + row of theirs, for scenes that have a hash each with these bits in common."""
     (owner, part), (other, key) = (_parts(one, shift, bits) for one in (mine, theirs))
-    order = np.argsort(key, kind="stable")
-    begin = np.searchsorted(key[order], part, side="left")
-    count = np.minimum(np.searchsorted(key[order], part, side="right") - begin, MOST)
+    begin = np.searchsorted(key, part, side="left")
+    count = np.minimum(np.searchsorted(key, part, side="right") - begin, MOST)
     ramp = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    met = other[order[np.repeat(begin, count) + ramp]]
+    met = other[np.repeat(begin, count) + ramp]
     return np.asarray(np.unique(np.repeat(owner, count) * len(theirs.count) + met))
 
 
 def _parts(hashes: Hashes, shift: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """(row, these bits) of every hash, sorted by the bits."""
     row, picture = np.nonzero(np.arange(_PICTURES) < hashes.count[:, None])
     part = hashes.values[row, picture] >> np.uint64(shift) & np.uint64((1 << bits) - 1)
-    return row, part
+    order = np.argsort(part, kind="stable")
+    return row[order], part[order]
 
 
 def _shares(one: Hashes, other: Hashes) -> NDArray[np.float64]:

@@ -312,7 +312,8 @@ COLUMNS = {
 
 
 SCALE = {
-    "scenes": ",d scenes", "seconds": ".0f seconds", "work": ".0f of a processor", "gib": ".1f GiB at most", "copies": ",d copies planted",
+    "scenes": ",d scenes", "seconds": ".0f seconds", "work": ".0f of a core",
+    "gib": ".1f GiB at most", "copies": ",d copies planted",
     "found": ",d found", "refused": ",d refused as copies",
 }  # fmt: skip
 
