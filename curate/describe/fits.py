@@ -23,7 +23,7 @@ from brickyard.shards.scene import Float32, Float64, Points, View
 
 Fit = Callable[[View], float]
 LEAST_PLACES = 40
-_DEPTH_POINTS, _BRIGHT_POINTS, _EDGES = 3000, 20_000, 2000
+_DEPTH_POINTS, _BRIGHT_POINTS, _EDGES = 3000, 6000, 1000
 _NEAR_M, _NEAR_SHARE = 0.05, 0.01
 _LEVELS = 16
 _NEIGHBOURS, _STEP_SHARE, _STEP_M, _BETWEEN = 8, 0.1, 0.5, 7
@@ -55,9 +55,8 @@ def brightness_fit(points: Points, view: View, picture: Pixels) -> Fit | None:
     """Nats; None for points without intensity."""
     if points.intensity is None:
         return None
-    xyz, power = _few(points.xyz, _BRIGHT_POINTS), _few(points.intensity, _BRIGHT_POINTS)
-    near = _inside(project(xyz, view), view)
-    xyz, power = xyz[near], power[near]
+    near = _few(np.flatnonzero(_inside(project(points.xyz, view), view)), _BRIGHT_POINTS)
+    xyz, power = points.xyz[near], points.intensity[near]
     grey = np.asarray(Image.fromarray(picture).convert("L"))
 
     def fit(turned: View) -> float:
@@ -93,8 +92,9 @@ def _few(values: NDArray[Any], most: int) -> NDArray[Any]:
 
 
 def _inside(seen: Projection, view: View) -> NDArray[np.bool_]:
+    column, row = seen.uv.T
     with np.errstate(invalid="ignore"):
-        return np.asarray(((seen.uv >= 0) & (seen.uv <= (view.width - 1, view.height - 1))).all(axis=1))
+        return np.asarray((column >= 0) & (column <= view.width - 1) & (row >= 0) & (row <= view.height - 1))
 
 
 def _read(values: NDArray[Any], uv: Float64, view: View) -> NDArray[Any]:

@@ -291,16 +291,20 @@ def scale(scenes: int) -> dict[str, Any]:
     steps = "\n  - filter: {at_least: {n_points: 2000}}" + COPIES + GUARD + "  - balance: {rarity: 0.5}\n"
     done = judged(rows, steps + f"  - diversity: {{scenes: {scenes // 2}}}\n")
     seconds, work = time.perf_counter() - begin, time.process_time() - work
-    refused = [int(key[2:]) for key, why in zip(done.keys, done.reason, strict=True) if why.startswith("deduplicate")]
+    why = dict(zip((int(key[2:]) for key in done.keys), done.reason, strict=True))
+    refused = {k for k, reason in why.items() if reason.startswith("deduplicate")}
+    small = {k for k, reason in why.items() if reason.startswith("filter")}
     there = scenes - scenes // 10
-    pairs = {key if key >= there else key + there for key in refused if key >= there or key < scenes // 10}
+    planted = [(k, k + there) for k in range(scenes // 10) if not {k, k + there} & small]
+    found = sum(bool({*pair} & refused) for pair in planted)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
         "scenes": scenes,
         "seconds": seconds,
+        "work": work,
         "gib": peak,
-        "copies": scenes - there,
-        "found": len(pairs),
+        "copies": len(planted),
+        "found": found,
         "refused": len(refused),
     }
 
