@@ -2,7 +2,7 @@
 
 A group (dataset or domain) of n scenes gets a share proportional to n^temperature: 1 leaves the mixture as it is, 0
 gives every group the same. Within that, a scene's rarity is 1 over how many others look like it: a kernel density of
-the embeddings among a sample of 1024, as wide as the median distance. The effective number of scenes,
+the embeddings among a sample of 512, as wide as the median distance. The effective number of scenes,
 (sum w)^2 / sum w^2, says what a weighting costs in variety of visits.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from brickyard.curate.selections.candidates import Candidates, Rows
 
-_SAMPLE, _BLOCK = 1024, 8192
+_SAMPLE, _BLOCK = 512, 8192
 
 
 @dataclass(frozen=True, kw_only=True)

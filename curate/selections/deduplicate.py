@@ -95,8 +95,8 @@ def _groups(scenes: Candidates, config: DeduplicateConfig) -> NDArray[np.int64]:
 
 def _same_pictures(scenes: Candidates, rows: Rows, config: DeduplicateConfig) -> Leaders:
     group, hashes = _groups(scenes, config)[rows], scenes.hashes().take(rows)
-    first, second, share = same_pictures(hashes, hashes, config.threshold)
-    right = (first > second) & (group[first] == group[second])
+    first, second, share = same_pictures(hashes, None, config.threshold)
+    right = group[first] == group[second]
     return leaders(len(rows), first[right], second[right], share[right])
 
 

@@ -54,11 +54,18 @@ def stored_hashes(table: pa.Table) -> Hashes:
     return Hashes(values, count)
 
 
-def same_pictures(mine: Hashes, theirs: Hashes, least: float) -> Pairs:
+def same_pictures(mine: Hashes, theirs: Hashes | None, least: float) -> Pairs:
     """(row, row of theirs, share) of scenes of which at least this share of the pictures is the same, of the scene that
-    has fewer; sorted. Of a picture, the first 64 that may be the same are looked at."""
+    has fewer; sorted. Of a picture, the first 64 that may be the same are looked at.
+
+    Args:
+        theirs: None compares each of mine with those before it.
+    """
+    before, theirs = theirs is None, mine if theirs is None else theirs
     codes = np.unique(np.concatenate([_meetings(mine, theirs, *third) for third in _THIRDS]))
     width = max(1, len(theirs.count))
+    if before:
+        codes = codes[codes // width > codes % width]
     found: list[Pairs] = []
     for begin in range(0, len(codes), _BLOCK):
         one, other = codes[begin : begin + _BLOCK] // width, codes[begin : begin + _BLOCK] % width

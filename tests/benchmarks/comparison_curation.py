@@ -18,8 +18,8 @@ def figures(_: Records) -> str:
 
 
 def defects(found: Records) -> str:
-    """The newest record."""
-    record = found["curation"][-1]
+    """The newest record that has worlds."""
+    record = [record for record in found["curation"] if record["rows"]][-1]
     return f"{_place(record)}:\n\n" + markdown(record["rows"], COLUMNS)
 
 
@@ -30,7 +30,7 @@ def scale(found: Records) -> str:
 
 
 def _place(record: dict[str, Any]) -> str:
-    return f"{record['date'][:10]}, commit {record['commit'][:7]}, one core of an {record['cpu']}"
+    return f"{record['date'][:10]}, commit {record['commit'][:7]}, {record['cores']} cores of an {record['cpu']}"
 
 
 SECTIONS = {"figures": figures, "defects": defects, "scale": scale}
