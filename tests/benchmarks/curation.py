@@ -11,6 +11,7 @@ centimetre and turned.
 from __future__ import annotations
 
 import io
+import re
 import resource
 import tempfile
 import time
@@ -40,8 +41,8 @@ from brickyard.shards.storage import Store
 from tests.benchmarks.report import append, arguments, table
 
 CALIBRATION = """
-  - filter: {at_least: {pitch_off_degrees: -0.25, yaw_off_degrees: -0.25, roll_off_degrees: -0.6},
-             at_most: {pitch_off_degrees: 0.25, yaw_off_degrees: 0.25, roll_off_degrees: 0.6},
+  - filter: {at_least: {pitch_off_degrees: -0.2, yaw_off_degrees: -0.2, roll_off_degrees: -0.6},
+             at_most: {pitch_off_degrees: 0.2, yaw_off_degrees: 0.2, roll_off_degrees: 0.6},
              over: sequence, unknown: keep}
   - filter: {at_least: {pitch_off_degrees: -0.15, yaw_off_degrees: -0.15, roll_off_degrees: -0.25},
              at_most: {pitch_off_degrees: 0.15, yaw_off_degrees: 0.15, roll_off_degrees: 0.25},
@@ -175,6 +176,7 @@ SPOILED: dict[str, tuple[str, Spoil]] = {
 
 REFUSED = ("filter", "deduplicate", "guard: looks", "guard: its pictures")
 """Beginnings of reasons that no clean scene of these worlds should have."""
+NEIGHBOURS_NS = 350_000_000
 
 
 class Counts(NamedTuple):
@@ -185,6 +187,20 @@ class Counts(NamedTuple):
     found: int
     clean: int
     refused: int
+
+
+def false_alarms(judgement: Candidates) -> int:
+    """Clean scenes that were refused. Neighbours of a drive at 10 Hz that show the same are copies by right."""
+    columns = judgement.table.select(["key", "dataset", "sequence", "timestamp_ns"]).to_pylist()
+    scene = {row["key"]: row for row in columns}
+    wrong = 0
+    for key, why in zip(judgement.keys, judgement.reason, strict=True):
+        copy_of = re.match(r"deduplicate: as (\S+) by", why)
+        one, other = scene[key], scene[copy_of[1]] if copy_of else None
+        times = [row["timestamp_ns"] for row in (one, other) if row and row["timestamp_ns"] is not None]
+        beside = other is not None and one["sequence"] == other["sequence"] and len(times) == 2
+        wrong += why.startswith(REFUSED) and not (beside and abs(times[0] - times[1]) < NEIGHBOURS_NS)
+    return wrong
 
 
 def described_rows(scenes: Sequence[Scene], embed: Embed | None) -> pa.Table:
@@ -205,15 +221,14 @@ def judged(rows: pa.Table, steps: str) -> Candidates:
 def found_in(scenes: list[Scene], embed: Embed | None, recipe: str = RECIPE, copies: str = COPIES) -> list[Counts]:
     """Of every defect: scenes that have it, and were found; clean scenes, and how many the same rule refuses."""
     whole = described_rows(scenes, embed)
-    wrong = [why for why in judged(whole, recipe).reason if why.startswith(REFUSED)]
-    counts = [Counts("none", 0, 0, len(scenes), len(wrong))]
+    counts = [Counts("none", 0, 0, len(scenes), false_alarms(judged(whole, recipe)))]
     for name, (rule, spoil) in SPOILED.items():
         concerned = [s for s in scenes if name != "frozen poses" or s.identity.domain == "indoor"]
         spoiled = judged(described_rows([spoil(scene) for scene in concerned], embed), rule)
-        alarms = int((judged(whole, rule).weight == 0).sum())
+        alarms = false_alarms(judged(whole, rule))
         counts.append(Counts(name, len(concerned), int((spoiled.weight == 0).sum()), len(scenes), alarms))
     train = [scene for scene in scenes if scene.identity.split != "val"]
-    alarms = int((judged(whole, copies).weight == 0).sum())
+    alarms = false_alarms(judged(whole, copies))
     for name, make in (("exact copy", lambda scene: scene), ("near copy", near_copy)):
         added = [named(make(scene), "copy") for scene in train[::2]]
         out = gone(judged(pa.concat_tables([whole, described_rows(added, embed)]), copies))
@@ -228,7 +243,7 @@ def _leaks(scenes: list[Scene], whole: pa.Table, embed: Embed | None) -> Counts:
     leaks = [named(near_copy(scene), "leak", dataset="elsewhere", split="train", sequence=f"s{k}")
              for k, scene in enumerate(val)]  # fmt: skip
     guard = GUARD if embed is not None else "\n  - guard: {look_alike: 0}\n"
-    alarms = sum(why.startswith(REFUSED) for why in judged(whole, guard).reason)
+    alarms = false_alarms(judged(whole, guard))
     out = gone(judged(pa.concat_tables([whole, described_rows(leaks, embed)]), guard))
     found = sum(leak.identity.key in out for leak in leaks)
     return Counts("near copy of a validation scene in another dataset", len(leaks), found, len(scenes), alarms)
