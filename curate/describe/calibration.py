@@ -17,8 +17,8 @@ from brickyard.curate.describe.images import Pixels
 from brickyard.shards.scene import Float64, Points, Scene, View
 
 FIGURES: Mapping[str, tuple[str, str, int]] = {
-    "pitch_off_degrees": ("degrees", "turn of the cameras about their x axis that fits the points best; not for points "
-                          "with neither intensity nor depth images", 1),
+    "pitch_off_degrees": ("degrees", "by how much cameras are turned about their x axis from where points fit best; "
+                          "not for points with neither intensity nor depth images", 1),
     "yaw_off_degrees": ("degrees", "the same about the y axis; only where points are seen by posed cameras", 1),
     "roll_off_degrees": ("degrees", "the same about the z axis, along which they look", 1),
     "fit_gain": ("1", "by how much cameras as they are fit better than those turned by 1 to 3 degrees, about the axis "

@@ -73,14 +73,14 @@ def deduplicate(scenes: Candidates, config: DeduplicateConfig) -> None:
 
 
 def _look_alikes(scenes: Candidates, rows: Rows, config: DeduplicateConfig) -> Leaders:
-    by_picture = config.by == "embedding"
-    vectors, _ = scenes.unit_vectors(config.by, scenes.mean(config.by) if by_picture else None)
-    cells = scenes.cells() if by_picture else None
+    embedded = config.by == "embedding"
+    vectors, _ = scenes.unit_vectors(config.by, scenes.mean(config.by) if embedded else None)
+    cells = scenes.cells() if embedded else None
     group = _groups(scenes, config)[rows]
 
     def same(first: Rows, second: Rows) -> NDArray[np.bool_]:
         found = group[first] == group[second]
-        if by_picture and config.signature > 0:
+        if embedded and config.signature > 0:
             found &= _same_shape(scenes, rows[first], rows[second], config.signature)
         return np.asarray(found)
 
@@ -114,10 +114,11 @@ def _near_places(scenes: Candidates, rows: Rows, config: DeduplicateConfig) -> L
 
     places, known = stored_vectors(scenes.table, "place")
     times = scenes.number("timestamp_ns")[rows]
-    group = scenes.codes("dataset", "sequence")[rows]
+    there = np.flatnonzero(known[rows])
+    group = scenes.codes("dataset", "sequence")[rows[there]]
+    order = np.argsort(group, kind="stable")
     found = [np.zeros((0, 2), np.int64)]
-    for number in np.unique(group):
-        mine = np.flatnonzero((group == number) & known[rows])
+    for mine in np.split(there[order], np.flatnonzero(np.diff(group[order])) + 1):
         if len(mine) > 1:
             pairs = KDTree(places[rows[mine]]).query_pairs(config.metres, output_type="ndarray")
             found.append(mine[np.sort(pairs, axis=1)[:, ::-1]])
