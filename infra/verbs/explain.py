@@ -86,12 +86,9 @@ def _print(result: dict[str, Any]) -> None:
         print("".join(f"  stands for {copy}\n" for copy in one["copies"]), end="")
     for reason in result.get("why_not", []):
         print(f"  against it: {reason}")
-    known = {figure.name: figure for figure in FIGURES}
-    cells = [
-        [name, f"{value:.4g}", known[name].unit if name in known else "", known[name].meaning if name in known else ""]
-        for name, value in sorted(result["figures"].items())
-    ]
+    units = {figure.name: figure.unit for figure in FIGURES}
+    cells = [[name, f"{value:.4g}", units.get(name, "")] for name, value in sorted(result["figures"].items())]
     if cells:
-        print(table(["figure", "value", "unit", "meaning"], cells))
+        print(table(["figure", "value", "unit"], cells))
     for source in result["sources"]:
         print(f"{source['digest']}  {size(source['size'])}  {source['path']}")
