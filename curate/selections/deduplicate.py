@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from brickyard.curate.selections.candidates import Candidates, Rows
 from brickyard.curate.selections.leaders import Leaders, leaders, similar_leaders
 from brickyard.curate.selections.pictures import same_pictures
+from brickyard.curate.selections.places import standing
 from brickyard.shards.described import vectors as stored_vectors
+from brickyard.shards.errors import CorpusError
 
 SECOND_NS = 1_000_000_000
 
@@ -110,22 +112,10 @@ def _same_shape(scenes: Candidates, one: Rows, other: Rows, least: float) -> NDA
 
 
 def _near_places(scenes: Candidates, rows: Rows, config: DeduplicateConfig) -> Leaders:
-    from scipy.spatial import KDTree
-
     places, known = stored_vectors(scenes.table, "place")
-    times = scenes.number("timestamp_ns")[rows]
-    there = np.flatnonzero(known[rows])
-    group = scenes.codes("dataset", "sequence")[rows[there]]
-    order = np.argsort(group, kind="stable")
-    found = [np.zeros((0, 2), np.int64)]
-    for mine in np.split(there[order], np.flatnonzero(np.diff(group[order])) + 1):
-        if len(mine) > 1:
-            pairs = KDTree(places[rows[mine]]).query_pairs(config.metres, output_type="ndarray")
-            found.append(mine[np.sort(pairs, axis=1)[:, ::-1]])
-    pairs = np.concatenate(found)
-    with np.errstate(invalid="ignore"):
-        near = np.abs(times[pairs[:, 0]] - times[pairs[:, 1]]) <= config.seconds * SECOND_NS
-    pairs = pairs[near]
-    first, second = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].T
-    apart = np.linalg.norm(places[rows[first]] - places[rows[second]], axis=1)
-    return leaders(len(rows), first, second, apart.astype(np.float32))
+    if places.shape[1] != 3:
+        raise CorpusError("no scene has a place, three numbers: run `brickyard describe`, or ask for none of it")
+    where = np.full((len(rows), 3), np.nan)
+    where[known[rows]] = places[rows[known[rows]]]
+    times, sequence = scenes.number("timestamp_ns")[rows] / SECOND_NS, scenes.codes("dataset", "sequence")[rows]
+    return standing(where, times, sequence, config.metres, config.seconds)

@@ -13,6 +13,7 @@ from brickyard.curate.selections import leaders
 from brickyard.curate.selections.leaders import similar_leaders
 from brickyard.curate.selections.neighbours import find_cells
 from brickyard.curate.selections.pictures import same_pictures, stored_hashes
+from brickyard.curate.selections.places import standing
 from brickyard.shards.errors import CorpusError
 from tests.curate.selections.rows import curated, hashes, many, out, row, table, vectors
 
@@ -124,6 +125,29 @@ def test_a_vehicle_that_stands_still_shows_once() -> None:
     assert len(out(curated(rows, "[deduplicate: {by: place, metres: 0.55, seconds: 0.15}]"))) < 17
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 999), st.floats(0, 2), st.floats(0, 40))
+def test_standing_is_as_defined(count: int, seed: int, metres: float, seconds: float) -> None:
+    rng = np.random.default_rng(seed)
+    places, times = rng.uniform(0, 4, (count, 3)).round(1), rng.integers(0, 60, count).astype(float)
+    sequence = rng.integers(0, 2, count)
+    places[rng.random(count) < 0.1] = np.nan
+    wanted: list[int] = []
+    for k in range(count):
+        same = [
+            j for j in range(k) if wanted[j] < 0 and sequence[j] == sequence[k] and abs(times[j] - times[k]) <= seconds
+            and np.linalg.norm(places[j] - places[k]) <= metres
+        ]  # fmt: skip
+        wanted.append(same[0] if same else -1)
+    assert standing(places, times, sequence, metres, seconds)[0].tolist() == wanted
+
+
+def test_a_vehicle_may_stand_for_long() -> None:
+    """20,000 scenes at one place: nothing that grows with their pairs."""
+    kept, _ = standing(np.zeros((20_000, 3)), np.zeros(20_000), np.zeros(20_000, np.int64), 0.5, 10.0)
+    assert kept[0] == -1 and (kept[1:] == 0).all()
+
+
 def test_within_a_dataset_or_a_sequence() -> None:
     look = vectors(1).tolist()[0]
     others = [row(f"o{k}", embedding=one) for k, one in enumerate(vectors(9, seed=4).tolist())]
@@ -136,6 +160,8 @@ def test_within_a_dataset_or_a_sequence() -> None:
 def test_what_has_no_descriptor_cannot_be_compared() -> None:
     with pytest.raises(CorpusError, match="embedding is known of no scene: run `brickyard describe`"):
         curated([row("a")], "[deduplicate: {}]")
+    with pytest.raises(CorpusError, match="no scene has a place"):
+        curated([row("a")], "[deduplicate: {by: place}]")
     with pytest.raises(CorpusError, match="no picture of a scene has a hash"):
         curated([row("a", hashes=None)], "[deduplicate: {by: pictures}]")
 
