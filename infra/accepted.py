@@ -20,7 +20,6 @@ from typing import Any
 
 from brickyard.infra.plan import Plan
 from brickyard.infra.task import Job
-from brickyard.ingest.source import SceneRef
 from brickyard.shards.build import BUILD, differences, fingerprint_bytes
 from brickyard.shards.corpus import MANIFEST
 from brickyard.shards.documents import MAX_BYTES, Every, Maybe, read_document
@@ -29,11 +28,15 @@ from brickyard.shards.parts import Commit, read_inputs, side_by_side
 from brickyard.shards.storage import Store
 
 _FLAG = "--accept-code"
-_SHAPE = {"config": dict, "inputs": dict, "accepted": Maybe(Every([Every(str)]))}
+_GROWN = {
+    "tasks": int, "signed": str, "config": dict, "sources": [{"dataset": str, "options": dict}], "code": [dict],
+    "missing": [{"key": str, "reason": str}], "retry": bool,
+    "was": [{"corpus": str, "fingerprint": str, "scenes": int}],
+}  # fmt: skip
+_SHAPE = {"config": dict, "inputs": dict, "accepted": Maybe(Every([Every(str)])), "grown": Maybe(_GROWN)}
 
 Code = Mapping[str, Mapping[str, str]]
 """Dataset -> what `infra.fingerprint.code_of` gives."""
-Tasks = Sequence[Sequence[SceneRef]]
 
 
 def begun(store: Store) -> dict[str, Any] | None:
@@ -70,7 +73,8 @@ def check_code(store: Store, plan: Plan, *, accept: bool) -> Plan:
     changed = [name for name in now if former.get(name) != now[name]]
     if config := differences(before["config"], plan.fingerprint["config"], "config"):
         lines = [*config, *code_differences(former, now)]
-        raise _refusal(store, "a different build", lines, "restore the former recipe and version.")
+        way_out = "restore the former recipe and version; `--grow` adds scenes and sources."
+        raise _refusal(store, "a different build", lines, way_out)
     kept = set(changed) & _datasets_of_parts(store, changed) if changed else set()
     if kept and not accept:
         lines = code_differences(*({name: code.get(name, {}) for name in kept} for code in (former, now)))
@@ -85,7 +89,7 @@ def check_code(store: Store, plan: Plan, *, accept: bool) -> Plan:
     if changed:
         if store.exists(MANIFEST):
             store.delete(MANIFEST)
-        store.write(BUILD, fingerprint_bytes({"config": before["config"], "inputs": before["inputs"]} | code))
+        store.write(BUILD, fingerprint_bytes({n: v for n, v in before.items() if n not in ("code", "accepted")} | code))
     return replace(plan, fingerprint=plan.fingerprint | code)
 
 
@@ -127,21 +131,22 @@ def code_differences(before: Code, after: Code) -> list[str]:
     return lines if len(lines) <= 20 else [*lines[:20], f"... and {len(lines) - 20} more"]
 
 
-def parts_by_code(
-    fingerprint: Mapping[str, Any], job: Job, tasks: Tasks, builds: Sequence[str]
-) -> list[dict[str, Any]]:
+def parts_by_code(plan: Plan, job: Job, builds: Sequence[str]) -> list[dict[str, Any]]:
     """For the manifest, what code made which parts: [{"dataset", "parts": "0-3, 7", "code"}].
 
     Args:
-        tasks: the scenes of each.
-        builds: what the part of each is signed with.
+        builds: what the part of each task is signed with.
     """
     made: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for task, (refs, build) in enumerate(zip(tasks, builds, strict=True)):
-        made[refs[0].dataset, job.builds(refs).index(build)].append(task)
+    for task, (refs, build) in enumerate(zip(plan.tasks, builds, strict=True)):
+        if task >= len(plan.kept):
+            made[refs[0].dataset, job.builds(refs).index(build)].append(task)
     return [
-        {"dataset": name, "parts": _ranges(numbers), "code": _codes(fingerprint, name)[age]}
-        for (name, age), numbers in sorted(made.items())
+        *plan.fingerprint.get("grown", {"code": ()})["code"],
+        *(
+            {"dataset": name, "parts": _ranges(numbers), "code": _codes(plan.fingerprint, name)[age]}
+            for (name, age), numbers in sorted(made.items())
+        ),
     ]
 
 
@@ -155,9 +160,9 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def signatures(job: Job, tasks: Tasks, commits: Sequence[Commit | None]) -> list[str | None]:
+def signatures(job: Job, plan: Plan, commits: Sequence[Commit | None]) -> list[str | None]:
     """What the committed part of each task is signed with, of all that it may be; None if there is no such part."""
     return [
-        commit.build if commit is not None and commit.build in job.builds(refs) else None
-        for refs, commit in zip(tasks, commits, strict=True)
+        commit.build if commit is not None and (task < len(plan.kept) or commit.build in job.builds(refs)) else None
+        for task, (refs, commit) in enumerate(zip(plan.tasks, commits, strict=True))
     ]

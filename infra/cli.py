@@ -183,6 +183,8 @@ def _add_building(verbs: Any) -> None:
 
 def _accepting(verb: argparse.ArgumentParser) -> None:
     """What a build puts up with."""
+    verb.add_argument("--grow", action="store_true",
+                      help="add to a finished corpus what the recipe plans and it has not")  # fmt: skip
     verb.add_argument("--retry-quarantined", action="store_true",
                       help="make shards that lost scenes anew, after the raw data were mended")  # fmt: skip
     verb.add_argument("--accept-code", action="store_true",

@@ -76,13 +76,19 @@ def _from_argument(text: str) -> CorpusConfig:
 
 
 def open_portions(
-    corpora: Sequence[CorpusConfig], selections: Sequence[Path], config: TrainConfig, cache: CacheConfig | None
+    corpora: Sequence[CorpusConfig],
+    selections: Sequence[Path],
+    config: TrainConfig,
+    cache: CacheConfig | None,
+    begun: Sequence[str] = (),
 ) -> tuple[tuple[CorpusConfig, ...], tuple[Portion, ...]]:
     """(corpora as they are used, what is trained on of each).
 
     Args:
         corpora: with absolute places.
         selections: of the command line; each replaces what the corpus that it was made over has.
+        begun: fingerprints of the corpora of a run that is gone on with. Where one has grown since, the run goes on
+            with the scenes of then.
 
     Raises:
         RecipeError: no corpus, or two selections of one; as `portions_of`.
@@ -91,11 +97,13 @@ def open_portions(
     if not corpora:
         raise RecipeError("nothing to train on: give --corpus FOLDER, or list `train.corpora` in the recipe")
     opened = [Corpus.open(entry.root, cache=cache) for entry in corpora]
+    if len(begun) == len(opened):
+        opened = [one.as_it_was(then) if one.known_as(then) else one for one, then in zip(opened, begun, strict=True)]
     chosen: dict[int, str] = {}
     for path in selections:
         place = str(path.resolve())
         made_over = _read(place).corpus
-        numbers = [n for n, corpus in enumerate(opened) if corpus.manifest["digest"] == made_over]
+        numbers = [n for n, corpus in enumerate(opened) if corpus.known_as(made_over)]
         if not numbers:
             there = ", ".join(f"{corpus.store.uri} is {corpus.manifest['digest']}" for corpus in opened)
             raise CorpusError(f"{path}: the selection was made over the corpus {made_over}, {there}: select again")

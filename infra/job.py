@@ -20,6 +20,7 @@ from typing import Any
 from brickyard.infra.accepted import check_code, parts_by_code, signatures
 from brickyard.infra.estimate import Rates
 from brickyard.infra.events import EventLog
+from brickyard.infra.grown import grow
 from brickyard.infra.mended import check_inputs
 from brickyard.infra.metrics import Metrics
 from brickyard.infra.nodes import distribution_folder, refuse_other_code
@@ -72,6 +73,7 @@ def run_build(
     in_process: bool = False,
     retry_quarantined: bool = False,
     accept_code: bool = False,
+    grows: bool = False,
     progress: ProgressCall = lambda done, total, note: None,
 ) -> BuildResult:
     """Build (or complete) a corpus.
@@ -86,6 +88,7 @@ def run_build(
         in_process: no Ray, one task after another.
         retry_quarantined: make the shards anew that lost scenes, after the raw data were mended; see `infra.mended`.
         accept_code: keep the parts that former code made; see `infra.accepted`.
+        grows: add what the corpus has not; see `infra.grown`.
         progress: called with (scenes done, scenes, note).
 
     Raises:
@@ -94,6 +97,7 @@ def run_build(
     """
     store = Store(out)
     with only_writer(store):
+        plan = grow(store, plan, take=grows, retry=retry_quarantined, accept=accept_code)
         plan = check_code(store, plan, accept=accept_code)
         check_inputs(store, plan, take=retry_quarantined)
         start_build(store, plan.fingerprint)
@@ -105,8 +109,9 @@ def run_build(
         there = store.list("parts")  # before they are read: on an object store another run of this may add to them
         commits = read_commits(store, len(plan.tasks))
         if retry_quarantined:
-            _forget_quarantined(store, commits)
-        committed = signatures(job, plan.tasks, commits)
+            _forget_quarantined(store, commits, plan)
+        committed = signatures(job, plan, commits)
+        _refuse_lost(store, plan, committed)
         rates = {**(rates or {}), **_rates_so_far(store)}
         todo = _open_tasks(store, there, plan, committed, rates)
         reused = len(plan.tasks) - len(todo)
@@ -136,8 +141,9 @@ def about(recipe: Recipe, plan: Plan, job: Job, builds: Sequence[str]) -> dict[s
     return {
         "name": recipe.name,
         "config": plan.fingerprint["config"],
-        "code": parts_by_code(plan.fingerprint, job, plan.tasks, builds),
+        "code": parts_by_code(plan, job, builds),
         "notices": notices,
+        **({"was": grown["was"]} if (grown := plan.fingerprint.get("grown")) else {}),
     }
 
 
@@ -173,9 +179,18 @@ def _open_tasks(
     return sorted(todo, key=lambda task: (-seconds(task), task))
 
 
-def _forget_quarantined(store: Store, commits: list[Commit | None]) -> None:
+def _refuse_lost(store: Store, plan: Plan, committed: Sequence[str | None]) -> None:
+    """What was there before a corpus grew is not made anew by a build."""
+    if None in committed[: len(plan.kept)]:
+        raise CorpusError(
+            f"{store.uri}: the shard of {part_name(committed.index(None))} is damaged or gone: `brickyard repair`"
+        )
+
+
+def _forget_quarantined(store: Store, commits: list[Commit | None], plan: Plan) -> None:
     """Take back the commits of tasks with quarantined scenes; the corpus is unfinished from here on."""
-    lossy = [task for task, commit in enumerate(commits) if commit and commit.part.quarantined]
+    numbers = range(len(plan.kept), len(commits))
+    lossy = [task for task in numbers if (commit := commits[task]) and commit.part.quarantined]
     if lossy and store.exists(MANIFEST):
         store.delete(MANIFEST)
     for task in lossy:

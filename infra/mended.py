@@ -22,7 +22,7 @@ from brickyard.infra.task import inputs
 from brickyard.shards.build import BUILD, differences, fingerprint_bytes
 from brickyard.shards.corpus import MANIFEST, Corpus
 from brickyard.shards.errors import CorpusError
-from brickyard.shards.parts import read_inputs, side_by_side
+from brickyard.shards.parts import part_name, read_inputs, side_by_side
 from brickyard.shards.storage import Store
 
 _FLAG = "--retry-quarantined"
@@ -46,8 +46,8 @@ def check_inputs(store: Store, plan: Plan, *, take: bool) -> None:
         shown = "\n  ".join(refused[:20] + [f"... and {len(refused) - 20} more"] * (len(refused) > 20))
         raise CorpusError(
             f"{store.uri} was begun with other raw data; continuing would mix the two. What differs:\n  {shown}\n"
-            f"{_FLAG} takes changes of scenes that were quarantined or missing, no others: restore the former data, "
-            "or build into another folder."
+            f"{_FLAG} takes changes of scenes that were quarantined or missing, --grow adds those that are new. "
+            "Restore the former data for others, or build into another folder."
         )
     if not take:
         shown = "\n  ".join(differences(before["inputs"], plan.fingerprint["inputs"], "inputs"))
@@ -65,8 +65,12 @@ def _refused(store: Store, plan: Plan) -> list[str]:
     now = inputs(plan.refs)
     known: set[str] = set()
     built: dict[str, str] = {}
-    for before, quarantined in side_by_side(partial(read_inputs, store), store.list("parts")):
+    former = {part_name(task).removeprefix("parts/") for task in range(len(plan.kept))}
+    names = store.list("parts")
+    for name, (before, quarantined) in zip(names, side_by_side(partial(read_inputs, store), names), strict=True):
         known |= before.keys()
+        if name in former:
+            continue  # stays as it is, whatever became of its raw data
         built |= {key: digest for key, digest in before.items() if key not in quarantined}
     lines = [
         f"{key}: was built, and its raw files {'have changed' if key in now else 'are gone'} since"

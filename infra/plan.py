@@ -29,6 +29,8 @@ class Plan:
 
     Attributes:
         tasks: scenes of each shard.
+        kept: what the parts are signed with that were there before the corpus grew (see `infra.grown`); tasks of their
+            numbers hold those of their scenes that are planned as they were.
         missing: scenes that cannot be built because files are not there.
         notices: what was seen below the roots and is not used; no scenes.
         fingerprint: configuration, code of every dataset (see `infra.fingerprint`) and inputs (names and sizes of the
@@ -39,6 +41,7 @@ class Plan:
     missing: tuple[Quarantined, ...]
     notices: tuple[Quarantined, ...]
     fingerprint: dict[str, Any]
+    kept: tuple[str, ...] = ()
 
     @property
     def refs(self) -> list[SceneRef]:
@@ -60,7 +63,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     if not listed.refs:
         raise BrickyardError(f"no scene can be built; missing: {_sentence(listed.missing)}")
     _refuse_duplicates(listed.refs)
-    tasks = _group(listed.refs, recipe.shards.target_mib << 20, recipe.shards.max_scenes)
+    tasks = group(listed.refs, recipe.shards.target_mib << 20, recipe.shards.max_scenes)
     code = {dataset: code_of(dataset, recipe.curate) for dataset in sorted({s.dataset for s in recipe.sources})}
     fingerprint = {"config": build_config(recipe), "code": code, "inputs": _inputs(listed.refs, listed.missing)}
     return Plan(tasks, tuple(listed.missing), tuple(listed.notices), fingerprint)
@@ -134,7 +137,7 @@ def _refuse_duplicates(refs: Sequence[SceneRef]) -> None:
         seen.add(ref.key)
 
 
-def _group(refs: Sequence[SceneRef], target: int, most: int) -> tuple[tuple[SceneRef, ...], ...]:
+def group(refs: Sequence[SceneRef], target: int, most: int) -> tuple[tuple[SceneRef, ...], ...]:
     """Consecutive scenes, cut where the raw bytes reach the target, the count its limit, or the dataset changes."""
     tasks: list[tuple[SceneRef, ...]] = []
     current: list[SceneRef] = []

@@ -40,13 +40,20 @@ class Part:
 
     Attributes:
         corpus: folder or URI.
+        fingerprint: of the corpus; it may have grown since.
         rows: of its index to train on, None for those the configuration chooses.
         weight: share of the visits.
     """
 
     corpus: str
+    fingerprint: str
     rows: NDArray[np.int64] | None = None
     weight: float = 1.0
+
+    @classmethod
+    def of(cls, portion: Portion) -> Part:
+        corpus = portion.corpus
+        return cls(corpus=corpus.store.uri, fingerprint=corpus.fingerprint, rows=portion.rows, weight=portion.weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +77,8 @@ class Training:
 
     def portions(self) -> list[Portion]:
         """The parts, opened."""
-        cache = self.cache
-        return [Portion(corpus=Corpus.open(p.corpus, cache=cache), rows=p.rows, weight=p.weight) for p in self.parts]
+        corpora = [Corpus.open(part.corpus, cache=self.cache).as_it_was(part.fingerprint) for part in self.parts]
+        return [Portion(corpus=c, rows=p.rows, weight=p.weight) for c, p in zip(corpora, self.parts, strict=True)]
 
 
 def train_on_ray(training: Training, *, workers: int, address: str | None = None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import xxhash
 
 from brickyard.infra.accepted import check_code, signatures
+from brickyard.infra.grown import grow
 from brickyard.infra.job import about
 from brickyard.infra.plan import Plan
 from brickyard.infra.recipe import Recipe
@@ -50,14 +51,13 @@ def repair(recipe: Recipe, plan: Plan, out: str, *, progress: Progress = lambda 
     shards: list[str] = []
     scenes: list[str] = []
     with only_writer(store):
-        plan = check_code(store, plan, accept=False)
+        plan = check_code(store, grow(store, plan, take=False), accept=False)
         start_build(store, plan.fingerprint)
         build = fingerprint_digest(plan.fingerprint)
         job = Job.of(recipe, store.uri, plan.fingerprint)
         commits = read_commits(store, len(plan.tasks), need_shard=False)
-        builds = [
-            made or job.build(refs) for made, refs in zip(signatures(job, plan.tasks, commits), plan.tasks, strict=True)
-        ]
+        signed = signatures(job, plan, commits)
+        builds = [made or job.build(refs) for made, refs in zip(signed, plan.tasks, strict=True)]
         for task, refs in enumerate(plan.tasks):
             progress(task, len(plan.tasks), f"{len(scenes)} scenes made anew" if scenes else "")
             record = read_part(store, task, builds[task], need_shard=False)
@@ -87,6 +87,11 @@ def _mend(store: Store, job: Job, part: Part, rows: Sequence[Mapping[str, Any]],
         kept = _still_whole(row, data)
         if kept is None:
             anew.append(str(row["key"]))
+            if row["key"] not in planned:
+                raise CorpusError(
+                    f"{store.uri}: scene {row['key']} is damaged, and the recipe does not plan it as it was built:"
+                    " restore its raw data, and name its dataset among the sources"
+                )
             with time_limit(job.shards.scene_timeout_s):
                 kept = make_scene(planned[row["key"]], job.curate, job.shards)
             _refuse_change(row, kept, store)

@@ -157,7 +157,9 @@ def finish_build(
         raise CorpusError(f"{store.uri}: scene {twice[0]} was built twice; a source gives two scenes one identity")
     index = write_index(table, {"build": build})
     manifest = _manifest(build, parts, table, about) | {"index_digest": f"{digest64(index):016x}"}
-    lists = {"quarantined": [*missing, *(q for part in parts for q in part.quarantined)]}
+    lost = [*missing, *(q for part in parts for q in part.quarantined)]
+    # of what a grown corpus had lost, it may have built some, and tried others once more
+    lists = {"quarantined": [q for q in {q.key: q for q in lost}.values() if q.key not in keys]}
     if "notices" in about:
         lists["notices"] = [Quarantined(**entry) for entry in about["notices"]]
     lists = {name: sorted(printable(found), key=lambda q: q.key) for name, found in lists.items()}
@@ -189,6 +191,8 @@ def _write_manifest(store: Store, manifest: dict[str, Any], lists: dict[str, lis
         read_manifest(text, MANIFEST)
     except (ValueError, CorpusError) as problem:
         raise CorpusError(f"{store.uri}: its {MANIFEST} could not be read again: {problem}") from problem
+    if store.exists(MANIFEST) and store.read(MANIFEST, most=MAX_BYTES) != text:
+        store.delete(MANIFEST)  # it would not fit what is written now
     for name, data in files.items():
         store.write(name, data)
     store.write(MANIFEST, text)

@@ -55,6 +55,7 @@ _SHAPE = {
     "quarantined": _REASONS,
     "notices": Maybe(_REASONS),
     MOVED: Maybe(Every(MOVED_SHAPE)),
+    "was": Maybe([{"corpus": str, "fingerprint": str, "scenes": int}]),
 }
 _SHARD_NAME = re.compile(r"shards/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _MAX_OFFSET = 1 << 50
@@ -128,7 +129,10 @@ class Corpus:
         manifest: the JSON object of manifest.json, with the lists that lie in files of their own.
         index: one row per scene (see `shards.index.SCHEMA`).
         cache: where fetched blobs are kept, or None.
+        newer: scenes that have come since, where this is the corpus `as_it_was`.
     """
+
+    newer = 0
 
     def __init__(
         self, store: Store, manifest: dict[str, Any], index: pa.Table, cache: CacheConfig | None = None
@@ -190,6 +194,37 @@ class Corpus:
     def fingerprint(self) -> str:
         """Fingerprint of the build (configuration, code, inputs)."""
         return str(self.manifest["fingerprint"])
+
+    @property
+    def origin(self) -> str:
+        """Digest of the corpus that this one has grown from in the beginning, its own if it has not."""
+        former = self.manifest.get("was") or [{"corpus": self.manifest["digest"]}]
+        return str(former[0]["corpus"])
+
+    def known_as(self, name: str) -> bool:
+        """Whether this corpus is the one of this digest or fingerprint, or has grown from it."""
+        former = [(entry["corpus"], entry["fingerprint"]) for entry in self.manifest.get("was", [])]
+        return any(name in names for names in [(self.manifest["digest"], self.fingerprint), *former])
+
+    def as_it_was(self, name: str) -> Corpus:
+        """The corpus of this digest or fingerprint, which this one is or has grown from: the same shards, the first
+        rows of the index. What its manifest says of contents (totals, lists) is today's.
+
+        Raises:
+            CorpusError: it is neither.
+        """
+        if name in (self.manifest["digest"], self.fingerprint):
+            return self
+        for number, entry in enumerate(former := self.manifest.get("was", [])):
+            if name in (entry["corpus"], entry["fingerprint"]):
+                then = {"digest": entry["corpus"], "fingerprint": entry["fingerprint"], "scenes": entry["scenes"]}
+                manifest = self.manifest | then | {"was": former[:number]}
+                corpus = type(self)(self.store, manifest, self.index.slice(0, entry["scenes"]))
+                corpus.cache, corpus.newer = self.cache, len(self) - len(corpus)
+                return corpus
+        there = ", ".join(entry["corpus"] for entry in former)
+        grown = f" and has grown from {there}" if there else ""
+        raise CorpusError(f"{self.store.uri} is {self.manifest['digest']}{grown}; it was never {name}")
 
     @property
     def quarantine(self) -> list[Quarantined]:

@@ -5,6 +5,7 @@
 Shards are immutable, so another set of superpixels or a teacher's cached features are written beside them, by the same
 commit protocol (kill it, run it again). `LayeredCorpus.open(root, layers=["slic300"])` then has the fields
 "slic300/views/0/superpixels" and so on, verified like all others; whoever does not ask for the layer never sees it.
+Scenes that a corpus has grown by have no such fields until the layer is written once more, which makes theirs alone.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def commit_layer(
     if not _NAME.fullmatch(name) or name in _TAKEN:
         raise CorpusError(f"a layer cannot be called {name!r}: lower-case letters, digits, - and _, and not {_TAKEN}")
     store = layer_store(corpus.store, name)
-    fingerprint = {"layer": name, "base": corpus.manifest["digest"], "provenance": dict(provenance)}
+    fingerprint = {"layer": name, "base": corpus.origin, "provenance": dict(provenance)}
     build = fingerprint_digest(fingerprint)
     with only_writer(store):
         start_build(store, fingerprint)
@@ -109,7 +110,7 @@ def open_layer(base: Corpus, name: str) -> Corpus:
         there = ", ".join(layer_names(base.store)) or "none"
         raise CorpusError(f"{base.store.uri} has no layer {name!r}; its layers: {there}")
     layer = Corpus.open(store)
-    if layer.manifest.get("base") != base.manifest["digest"]:
+    if layer.manifest.get("base") != base.origin:
         raise CorpusError(f"{store.uri} is a layer of another corpus ({layer.manifest.get('base')}): write it again")
     return layer
 

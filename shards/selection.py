@@ -67,9 +67,10 @@ class Selection:
         (seed, key), so the same seed gives the same rows.
 
         Raises:
-            CorpusError: the selection belongs to another corpus, or names a scene that this one has not.
+            CorpusError: the selection belongs to another corpus, which this one has not grown from either, or names a
+                scene that this one has not.
         """
-        if self.corpus != corpus.manifest["digest"]:
+        if not corpus.known_as(self.corpus):
             raise CorpusError(
                 f"the selection was made over the corpus {self.corpus}, {corpus.store.uri} is "
                 f"{corpus.manifest['digest']}: select again"

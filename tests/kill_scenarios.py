@@ -60,6 +60,8 @@ def make_material(home: Path) -> None:
         path.write_text(RECIPE.format(root=name))
         recipe, folder = load_recipe(path)
         _planned[name] = (recipe, make_plan(recipe, folder))
+    few, folder = load_recipe(home / "raw.yaml", ["sources.0.limit=3"])
+    _planned["few"] = (few, make_plan(few, folder))
     recipe, plan = _planned["raw"]
     code = {name: dict(modules) for name, modules in plan.fingerprint["code"].items()}
     code["kitti_object"]["brickyard.ingest.kitti.velodyne"] = "0" * 16
@@ -135,6 +137,16 @@ def mending(home: Path) -> Scenario:
         build_cut(place)
 
     return Scenario(prepare, partial(build, retry_quarantined=True), look)
+
+
+def growing(home: Path) -> Scenario:
+    """`--grow` of a corpus of the first scenes."""
+
+    def prepare(place: str) -> None:
+        nothing(place)
+        build(place, "few")
+
+    return Scenario(prepare, partial(build, grows=True), look)
 
 
 def accepting(home: Path) -> Scenario:
@@ -293,6 +305,7 @@ LOCAL: dict[str, Callable[[Path], Scenario]] = {
     "build that loses workers": losing_workers,
     "resumed build": resuming,
     "--retry-quarantined": mending,
+    "--grow": growing,
     "--accept-code": accepting,
     "repair": repairing,
     "layer": layering,
@@ -307,5 +320,6 @@ _REMOTE_MODES = ("kill", "torn", "denied", "hiccup")
 REMOTE: dict[str, Callable[[Path], Scenario]] = {
     "build on S3": lambda home: replace(building(home), remote=True, modes=_REMOTE_MODES),
     "--retry-quarantined on S3": lambda home: replace(mending(home), remote=True, modes=_REMOTE_MODES),
+    "--grow on S3": lambda home: replace(growing(home), remote=True, modes=_REMOTE_MODES),
     "layer on S3": lambda home: replace(layering(home), remote=True, modes=_REMOTE_MODES),
 }

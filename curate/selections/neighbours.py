@@ -3,8 +3,8 @@
 For many, every vector goes to the two of some thousand centres that it is most similar to (`find_cells`, which serves
 all curators), and is compared with those that have one of these two in common with it. Two vectors of cosine 0.97 share
 one nearly always (docs/curation.md); the less similar they are, the more are missed. All of it is products of matrices
-in numpy: libraries of approximate search (faiss, usearch) bring graphs that depend on threads, and so answers that are
-not the same twice.
+in numpy, and a million scenes take two minutes: no library of approximate search is asked for, whose graphs depend on
+the order in which threads come.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         in_process=args.in_process,
         retry_quarantined=args.retry_quarantined,
         accept_code=args.accept_code,
+        grows=args.grow,
         progress=Progress("building", "scenes"),
     )
     manifest = built.manifest

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         raise CorpusError("--why-not asks of a curation: name it with --selection")
     if args.selection is not None:
         result["selection"] = decided(corpus, key, args.selection)
-    if args.why_not:
+    if args.why_not and not result["selection"]["in"]:
         result["why_not"] = objections(corpus, key, args.selection, args.against)
     if not args.json:
         _print(result)
@@ -49,9 +49,12 @@ def decided(corpus: Corpus, key: str, name: str) -> dict[str, Any]:
     check_name(name)
     selection = read_selection(corpus.store, f"{FOLDER}/{name}.parquet")
     refused = read_refusals(corpus.store, f"{FOLDER}/{name}-out.parquet")
-    selection.rows(corpus)  # refuses one of another corpus
-    if sorted([*selection.keys, *refused]) != sorted(corpus.keys):
+    then = corpus.as_it_was(selection.corpus)
+    if sorted([*selection.keys, *refused]) != sorted(then.keys):
         raise CorpusError(f"{name} and {name}-out in {corpus.store.uri} are of different curations: curate again")
+    if key not in set(then.keys):
+        reason = "it has come to the corpus since: curate again"
+        return {"name": name, "in": False, "weight": 0.0, "reason": reason, "copies": []}
     mine = f"deduplicate: as {key} by "
     copies = sorted(other for other, why in refused.items() if why.startswith(mine))
     weight, reason = 0.0, refused.get(key, "")
@@ -67,7 +70,8 @@ def objections(corpus: Corpus, key: str, name: str, against: str | None) -> list
     Raises:
         CorpusError: the selection was not made by `curate`, or by other figures, or against another corpus.
     """
-    about = read_selection(corpus.store, f"{FOLDER}/{name}.parquet").about
+    selection = read_selection(corpus.store, f"{FOLDER}/{name}.parquet")
+    about, corpus = selection.about, corpus.as_it_was(selection.corpus)
     if "curators" not in about:
         raise CorpusError(f"{name} was not made by `brickyard curate`: it has no recipe to run again")
     other = None if against is None else Corpus.open(against)

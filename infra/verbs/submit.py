@@ -15,7 +15,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     recipe = portable_recipe(args.recipe, args.set)
     out = args.out if "://" in args.out else str(Path(args.out).absolute())
     flags = [f"--allow-quarantined={args.allow_quarantined}"]
-    flags += [f"--{name.replace('_', '-')}" for name in ("retry_quarantined", "accept_code") if getattr(args, name)]
+    asked = [name for name in ("grow", "retry_quarantined", "accept_code") if getattr(args, name)]
+    flags += [f"--{name.replace('_', '-')}" for name in asked]
     client = connect(args.address)
     job = submit_build(client, recipe, out, flags)
     print(f"submitted as {job}; `brickyard jobs --address {args.address} {job}` tells of it", file=sys.stderr)

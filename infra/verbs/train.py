@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from brickyard.shards.errors import RecipeError
 from brickyard.shards.uri import redacted
 from brickyard.train.loop import TrainConfig, train
 from brickyard.train.objectives import CONFIGS, ObjectiveConfig
+from brickyard.train.running.records import read_config
 
 RECIPE = "recipe.yaml"
 
@@ -43,13 +45,18 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         config = dataclasses.replace(config, seed=args.seed)
     cache = None if args.cache is None else CacheConfig(folder=args.cache, max_bytes=args.cache_gib << 30)
     given = from_arguments(args.corpus) or corpora_of(args.recipe, args.set)
-    used, portions = open_portions(given, args.selection, config, cache)
+    begun = any((args.out / "checkpoints").glob("step-*"))
+    corpora_then = read_config(args.out)["corpus"].split("/") if begun else []
+    used, portions = open_portions(given, args.selection, config, cache, corpora_then)
+    if chief:
+        for store in [portion.corpus.store for portion in portions if portion.corpus.newer]:
+            print(f"{store.uri} has grown since: the scenes of then are trained on", file=sys.stderr)
     kept = resolved_recipe(args.recipe, args.set)
     written = kept.get("train", {}).get("corpora")
     corpora = written if written and not args.corpus and used == given else redacted(dump(used))
     also = {"watch": watch} if (watch := kept.get("train", {}).get("watch")) else {}
     resolved = to_yaml(kept | {"train": section_of(config, objective) | {"corpora": corpora} | also}).encode()
-    if chief and not any((args.out / "checkpoints").glob("step-*")):
+    if chief and not begun:
         write_whole(args.out / RECIPE, resolved)
     if args.workers is not None or args.address is not None:
         from brickyard.infra.ray_train import Part, Training, train_on_ray
@@ -57,7 +64,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         job = Training(
             config=config,
             settings=objective,
-            parts=tuple(Part(corpus=p.corpus.store.uri, rows=p.rows, weight=p.weight) for p in portions),
+            parts=tuple(map(Part.of, portions)),
             out=str(args.out.resolve()),
             cache=cache,
             continue_with=args.continue_with,

@@ -66,9 +66,8 @@ def test_by_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     config, settings = training(again)  # what a worker of Ray Train does
     out = tmp_path / "ray"
     (out / "ray").mkdir(parents=True)
-    job = Training(
-        config=config, settings=settings, parts=(Part(corpus=corpus.store.uri),), out=str(out), watched=watched(again)
-    )
+    parts = (Part(corpus=corpus.store.uri, fingerprint=corpus.fingerprint),)
+    job = Training(config=config, settings=settings, parts=parts, out=str(out), watched=watched(again))
     ray_train._worker({"training": job})
     assert {row["step"]: row["watch_miou"] for row in read_metrics(out) if "watch_miou" in row} == seen
 

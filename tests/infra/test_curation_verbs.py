@@ -69,7 +69,7 @@ def test_explain_says_in_or_out_and_for_whom_a_scene_stands(place: Path, capsys:
         "filter: n_views >= 1, it is 0", "filter: blank_share <= 0.5, it is unknown",
         "deduplicate: as toy/scene-008 by place, 0 m apart",
     ]  # fmt: skip
-    assert asked(capsys, "explain", corpus, "scene-000", "--selection", "v1", "--why-not")["why_not"] == []
+    assert "why_not" not in asked(capsys, "explain", corpus, "scene-000", "--selection", "v1", "--why-not")
     assert main(["explain", str(corpus), "scene-009", "--selection", "v1", "--why-not"]) == 0
     told = capsys.readouterr().out
     assert "v1: out: filter: n_views >= 1, it is 0" in told and "against it: deduplicate: as" in told

@@ -23,7 +23,7 @@ def test_two_workers_make_the_batches_of_one_process(tmp_path: Path) -> None:
     corpora = [ring_corpus(tmp_path / "corpus", train=9, val=2), ring_corpus(tmp_path / "other", train=4)]
     weights, rows = (1.0, 0.5), (None, np.array([3, 0]))
     portions = [Portion(corpus=c, rows=r, weight=w) for c, r, w in zip(corpora, rows, weights, strict=True)]
-    parts = tuple(Part(corpus=p.corpus.store.uri, rows=p.rows, weight=p.weight) for p in portions)
+    parts = tuple(map(Part.of, portions))
     with one_thread():
         train(CONFIG, SPY, portions, tmp_path / "alone")
     training = Training(config=CONFIG, settings=SPY, parts=parts, out=str(tmp_path / "run"))
@@ -38,7 +38,7 @@ def test_what_would_fail_again_is_not_tried_again(tmp_path: Path) -> None:
     corpus = ring_corpus(tmp_path / "corpus", train=9)
     config, settings = poisoned("nan")
     training = Training(
-        config=config, settings=settings, parts=(Part(corpus=corpus.store.uri),), out=str(tmp_path / "run")
+        config=config, settings=settings, parts=(Part.of(Portion(corpus=corpus)),), out=str(tmp_path / "run")
     )
     state = tmp_path / "run" / "ray"
     state.mkdir(parents=True)
