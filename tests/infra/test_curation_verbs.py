@@ -12,6 +12,7 @@ from brickyard.infra.cli import main
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.refusals import read_refusals
 from brickyard.shards.selection import read_selection
+from tests.infra.test_build import write_kitti
 from tests.worlds import toy_corpus
 
 RECIPE = """
@@ -129,3 +130,30 @@ def test_against_another_corpus_is_noted_and_asked_for_again(place: Path, capsys
     assert main(words) != 0
     assert "against another corpus" in capsys.readouterr().err
     assert asked(capsys, *words, "--against", corpus)["why_not"] == ["filter: n_views >= 1, it is 0"]
+
+
+def test_a_corpus_that_has_grown_keeps_its_curation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What came since is unknown to the old selection, and is described alone."""
+    write_kitti(tmp_path / "raw", 5)
+    (tmp_path / "curation.yaml").write_text("curators: [filter: {at_least: {height_m: 0.01}}]")
+    corpus = tmp_path / "corpus"
+
+    def grow(limit: int, *more: str) -> None:
+        sources = [{"dataset": "kitti_object", "root": "raw", "limit": limit}]
+        text = json.dumps({"name": "test", "sources": sources, "curate": {"superpixels": None}})
+        (tmp_path / "recipe.yaml").write_text(text)
+        assert main(["build", str(tmp_path / "recipe.yaml"), "--out", str(corpus), "--in-process", *more]) == 0
+        assert main(["describe", str(corpus), "--no-network"]) == 0
+
+    grow(3)
+    assert main(["curate", str(corpus), str(tmp_path / "curation.yaml"), "--name", "v1"]) == 0
+    grow(5, "--grow")
+    old, new = Corpus.open(corpus).keys[0], Corpus.open(corpus).keys[-1]
+    assert asked(capsys, "explain", corpus, old, "--selection", "v1")["selection"]["reason"]
+    since = asked(capsys, "explain", corpus, new, "--selection", "v1")
+    assert since["selection"]["reason"] == "it has come to the corpus since: curate again"
+    assert since["figures"]["height_m"] is not None
+    assert main(["curate", str(corpus), str(tmp_path / "curation.yaml"), "--name", "v2"]) == 0
+    whole = Corpus.open(corpus)
+    kept = read_selection(whole.store, "selections/v2.parquet").keys
+    assert sorted([*kept, *read_refusals(whole.store, "selections/v2-out.parquet")]) == sorted(whole.keys)
