@@ -65,7 +65,7 @@ def _looks(scene: Scene, seen: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
     grey = np.stack([np.asarray(frame.convert("L").resize(GREY, Image.Resampling.BOX), np.float32) for frame in frames])
     change = np.abs(np.diff(grey, axis=0)).mean(axis=(1, 2))
     large = (_decoded(view, LEAST_SHARP) for view in scene.views[::EVERY])
-    sharp = [_sharpness(pixels) for pixels in large if pixels is not None]
+    sharp = [sharpness(pixels) for pixels in large if pixels is not None]
     return {
         "motion": float(np.median([_shift(one, other) for one, other in pairwise(grey)]) / GREY[0]),
         "still_share": float((change < STILL).mean()),
@@ -95,7 +95,8 @@ def _shift(one: Float32, other: Float32) -> float:
     return float(np.hypot(*shift))
 
 
-def _sharpness(pixels: NDArray[np.uint8]) -> float:
+def sharpness(pixels: NDArray[np.uint8]) -> float:
+    """Of a picture (h, w, 3): the deviation of its Laplacian over that of its pixels, 0 for one without content."""
     grey = pixels.mean(axis=2)
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     deviation = float(grey.std())

@@ -212,13 +212,19 @@ def _add_corpora(verbs: Any) -> None:
     )
     export.add_argument("--out", required=True, help="an empty folder, or one that this export began; may be a URI")
 
-    diff = _verb(verbs, "diff", "what differs between two corpora; exit code 1 if anything does",
+    diff = _verb(verbs, "diff", "what differs between two corpora or selections; exit code 1 if anything does",
                  "brickyard diff old/ new/")  # fmt: skip
-    diff.add_argument("first", help="folder or URI")
-    diff.add_argument("second", help="folder or URI")
+    diff.add_argument("first", help="folder or URI; a selection's name ends in .parquet")
+    diff.add_argument("second", help="folder or URI, of the same kind")
 
     stats = _verb(verbs, "stats", "what a corpus holds and where its bytes go", "brickyard stats corpus/")
     stats.add_argument("corpus", help="folder or URI")
+
+    describe = _verb(verbs, "describe", "numbers by which scenes are chosen, written beside the corpus",
+                     "brickyard describe corpus/")  # fmt: skip
+    describe.add_argument("corpus", help="folder or URI")
+    describe.add_argument("--no-network", action="store_true",
+                          help="no embedding of pictures by the network that comes with `train`")  # fmt: skip
 
     select = _verb(verbs, "select", "choose scenes of a corpus; no data is moved",
                    "brickyard select corpus/ --split train --at-least n_points=20000 --out chosen.parquet")  # fmt: skip
@@ -228,13 +234,30 @@ def _add_corpora(verbs: Any) -> None:
         select.add_argument(f"--{name}", action="append", default=[], help=f"allow this {name} (repeat for several)")
     for name in ("at-least", "at-most"):
         select.add_argument(f"--{name}", action="append", default=[], metavar="COLUMN=NUMBER",
-                            help="a limit on a number of the index, such as n_points or visible_share")  # fmt: skip
+                            help="a limit on a number or figure of the index, such as n_points")  # fmt: skip
     select.add_argument("--weight", action="append", default=[], metavar="NAME=NUMBER",
                         help="visits an epoch of the scenes of a dataset or domain (default 1)")  # fmt: skip
     select.add_argument("--scenes", type=Path, default=None, metavar="FILE",
                         help="only the scenes in this file: ids, keys or sequences, one a line")  # fmt: skip
     select.add_argument("--without", type=Path, default=None, metavar="FILE",
                         help="leave out the scenes in this file")  # fmt: skip
+
+    curate = _verb(verbs, "curate", "filter, deduplicate, guard, balance and thin out scenes; no data is moved",
+                   "brickyard curate corpus/ curation.yaml --name v1")  # fmt: skip
+    curate.add_argument("corpus", help="folder or URI")
+    curate.add_argument("recipe", type=Path, help="YAML file of curators; see docs/curation.md")
+    curate.add_argument("--name", required=True, help="of the selection, in the corpus's folder selections/")
+    curate.add_argument(
+        "--against", default=None, metavar="CORPUS", help="another corpus whose val and test are kept out"
+    )
+
+    explain = _verb(verbs, "explain", "one scene: its figures, its raw files, and what a curation decided of it",
+                    "brickyard explain corpus/ scannet/scene0000_00 --selection v1")  # fmt: skip
+    explain.add_argument("corpus", help="folder or URI")
+    explain.add_argument("scene", help="its key, or a unique part of it")
+    explain.add_argument("--selection", default=None, metavar="NAME", help="as `curate --name` called it")
+    explain.add_argument("--why-not", action="store_true", help="all that stands against it, not only what came first")
+    explain.add_argument("--against", default=None, metavar="CORPUS", help="as it was curated, for --why-not")
 
     show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
                  "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip

@@ -14,7 +14,7 @@ from brickyard.shards.containers import ContainerName
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.encode import HEADER, EncodedScene, SceneHeader
 from brickyard.shards.errors import CorpusError
-from brickyard.shards.index import FIGURES, METADATA
+from brickyard.shards.index import DESCRIPTORS, FIGURES, METADATA
 from brickyard.shards.lock import only_writer
 from brickyard.shards.parts import read_part
 from brickyard.shards.scene import Identity
@@ -73,6 +73,7 @@ def summary_entries(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Of a row of the index, as `summary_of`."""
     mine = [name for name in METADATA.names if name != "key" and name not in Identity.__dataclass_fields__]
     mine.append(FIGURES.name)
+    mine += [field.name for field in DESCRIPTORS if entry.get(field.name) is not None]
     return {name: entry[name] for name in mine}
 
 

@@ -73,8 +73,18 @@ BLOBS = pa.list_(
 FIGURES = pa.field("figures", pa.map_(pa.string(), pa.float64()))
 """Numbers by which scenes are chosen; null where there are none."""
 
+DESCRIPTORS = (
+    pa.field("hashes", pa.list_(pa.uint64())),
+    pa.field("embedding", pa.list_(pa.float16())),
+    pa.field("signature", pa.list_(pa.float16())),
+    pa.field("place", pa.list_(pa.float64())),
+)
+"""By what a scene is known when it comes again: hashes of pictures, a vector of them, one of the cloud, a place in the
+dataset's world; null where nobody has described it (see `shards.described`)."""
+
 SCHEMA = pa.schema([
-    *METADATA, FIGURES, pa.field("shard", pa.string(), nullable=False), pa.field("blobs", BLOBS, nullable=False)
+    *METADATA, FIGURES, *DESCRIPTORS,
+    pa.field("shard", pa.string(), nullable=False), pa.field("blobs", BLOBS, nullable=False),
 ])  # fmt: skip
 
 MAX_INDEX_BYTES = 4 << 30

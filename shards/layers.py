@@ -34,6 +34,7 @@ Progress = Callable[[int, int], None]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _TAKEN = ("points", "views", "header", "annotations")
+_RESERVED = ("described",)
 
 
 def layer_store(store: Store, name: str) -> Store:
@@ -66,6 +67,25 @@ def write_layer(
     Raises:
         CorpusError: a bad name, the folder holds another layer, or another process writes there.
     """
+    if name in _RESERVED:
+        raise CorpusError(f"a layer cannot be called {name!r}: it has a meaning of its own")
+
+    def made(row: int) -> EncodedScene | None:
+        fields = annotate(row)
+        return _annotated(corpus, row, fields) if fields else None
+
+    return commit_layer(corpus, name, made, provenance=provenance, progress=progress)
+
+
+def commit_layer(
+    corpus: Corpus,
+    name: str,
+    make: Callable[[int], EncodedScene | None],
+    *,
+    provenance: Mapping[str, Any],
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """As `write_layer`, with `make` giving the whole entry of a row, None for none."""
     if not _NAME.fullmatch(name) or name in _TAKEN:
         raise CorpusError(f"a layer cannot be called {name!r}: lower-case letters, digits, - and _, and not {_TAKEN}")
     store = layer_store(corpus.store, name)
@@ -77,10 +97,22 @@ def write_layer(
         for done, (task, rows) in enumerate(shards):
             progress(done, len(shards))
             if read_part(store, task, build) is None:
-                scenes = [_annotated(corpus, row, fields) for row in rows if (fields := annotate(row))]
+                scenes = [scene for row in rows if (scene := make(row)) is not None]
                 commit_task(store, task, build, scenes, [])
         progress(len(shards), len(shards))
         return finish_build(store, [task for task, _ in shards], build, [], fingerprint)
+
+
+def open_layer(base: Corpus, name: str) -> Corpus:
+    """A committed layer of a corpus, itself a corpus without scenes of its own. Raises `CorpusError`."""
+    store = layer_store(base.store, name)
+    if not _NAME.fullmatch(name) or not store.exists():
+        there = ", ".join(layer_names(base.store)) or "none"
+        raise CorpusError(f"{base.store.uri} has no layer {name!r}; its layers: {there}")
+    layer = Corpus.open(store)
+    if layer.manifest.get("base") != base.origin:
+        raise CorpusError(f"{store.uri} is a layer of another corpus ({layer.manifest.get('base')}): write it again")
+    return layer
 
 
 def _annotated(corpus: Corpus, row: int, fields: Mapping[str, tuple[bytes, Spec]]) -> EncodedScene:
@@ -108,7 +140,7 @@ class LayeredCorpus(Corpus):
         """Open a committed corpus and committed layers of it; options as of `Corpus.open`. Raises `CorpusError`."""
         base = super().open(root, **options)
         assert isinstance(base, LayeredCorpus)
-        base.layers = {name: _open_layer(base, name) for name in layers}
+        base.layers = {name: open_layer(base, name) for name in layers}
         return base
 
     def addresses(self, row: int) -> dict[str, Address]:
@@ -151,17 +183,6 @@ class LayeredCorpus(Corpus):
         blob = layer.read_blob(other, rest, places[field], allocate)
         shard = f"layers/{name}/{layer.shard(other)}"
         return decode_field(header.fields, field, blob, allocate, shard=shard, scene=key)
-
-
-def _open_layer(base: Corpus, name: str) -> Corpus:
-    store = layer_store(base.store, name)
-    if not _NAME.fullmatch(name) or not store.exists():
-        there = ", ".join(layer_names(base.store)) or "none"
-        raise CorpusError(f"{base.store.uri} has no layer {name!r}; its layers: {there}")
-    layer = Corpus.open(store)
-    if layer.manifest.get("base") != base.origin:
-        raise CorpusError(f"{store.uri} is a layer of another corpus ({layer.manifest.get('base')}): write it again")
-    return layer
 
 
 def _specs(layer: Corpus, row: int) -> dict[str, Spec]:

@@ -18,10 +18,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from brickyard.shards.corpus import Corpus
+from brickyard.shards.described import described, numbers
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.errors import NONSENSE, CorpusError
 from brickyard.shards.guard import open_parquet, read_columns
-from brickyard.shards.index import FIGURES
 from brickyard.shards.scene_list import SceneList
 from brickyard.shards.seal import is_whole, write_sealed
 from brickyard.shards.storage import Store
@@ -102,8 +102,8 @@ def select(
 
     Args:
         datasets, splits, domains: allowed values; empty allows all.
-        at_least, at_most: limits on columns of numbers, such as {"n_points": 1000, "visible_share": 0.5}; a scene whose
-            value is unknown does not meet one.
+        at_least, at_most: limits on columns of numbers and on figures, such as {"n_points": 1000, "sharpness": 0.3}; a
+            scene whose value is unknown does not meet one.
         weights: weight of the scenes of a dataset or domain, such as {"outdoor": 0.5}; their product where both are
             named, 1 where neither is.
         only, without: lists of scenes to choose from, and to leave out.
@@ -115,9 +115,10 @@ def select(
     for column, allowed in (("dataset", datasets), ("split", splits), ("domain", domains)):
         if allowed:
             mask &= pc.is_in(corpus.index.column(column), pa.array(list(allowed))).to_numpy(zero_copy_only=False)
+    table = described(corpus) if at_least or at_most else corpus.index
     for limits, compare in ((at_least or {}, pc.greater_equal), (at_most or {}, pc.less_equal)):
         for column, limit in limits.items():
-            mask &= pc.fill_null(compare(_numbers(corpus, column), limit), False).to_numpy(zero_copy_only=False)
+            mask &= pc.fill_null(compare(numbers(table, column), limit), False).to_numpy(zero_copy_only=False)
     for listed, wanted in ((only, True), (without, False)):
         if listed is not None:
             mask &= listed.mask(corpus) == wanted
@@ -144,17 +145,6 @@ def _weights(corpus: Corpus, mask: NDArray[np.bool_], weights: Mapping[str, floa
     if unknown := sorted(weights.keys() - known):
         raise CorpusError(f"a weight for {unknown[0]!r}, but the chosen scenes are of {', '.join(sorted(known))}")
     return result
-
-
-def _numbers(corpus: Corpus, column: str) -> pa.ChunkedArray | pa.Array:
-    numeric = [f.name for f in corpus.index.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
-    if column in numeric:
-        return corpus.index.column(column)
-    figures = corpus.index.column(FIGURES.name).combine_chunks()
-    names = sorted(pc.unique(figures.keys).to_pylist())
-    if column not in names:
-        raise CorpusError(f"no number {column!r} in the index; there are {', '.join([*numeric, *names])}")
-    return pc.map_lookup(figures, column, "first")
 
 
 def write_selection(store: Store, name: str, selection: Selection) -> None:

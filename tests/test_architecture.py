@@ -267,6 +267,9 @@ def test_the_command_line_changes_only_on_purpose() -> None:
         "repair": sorted([*always, "--corpus", "--set", "recipe"]),
         "diff": sorted([*always, "first", "second"]),
         "stats": sorted([*always, "corpus"]),
+        "describe": sorted([*always, "--no-network", "corpus"]),
+        "curate": sorted([*always, "--against", "--name", "corpus", "recipe"]),
+        "explain": sorted([*always, "--against", "--selection", "--why-not", "corpus", "scene"]),
         "select": sorted(
             [
                 *always,

@@ -27,15 +27,15 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         only=None if args.scenes is None else read_scene_list(args.scenes),
         without=None if args.without is None else read_scene_list(args.without),
     )
-    folder, name = _place(args.out)
+    folder, name = selection_place(args.out)
     write_selection(Store(folder), name, selection)
     if not args.json:
         print(f"{args.out}: {len(selection.keys)} of {len(corpus)} scenes")
     return {"selection": args.out, "scenes": len(selection.keys), "of": len(corpus)}, 0
 
 
-def _place(out: str) -> tuple[str, str]:
-    """(folder, name) of a path or URI."""
+def selection_place(out: str) -> tuple[str, str]:
+    """(folder, name) of a path or URI of a selection."""
     if not isinstance(out, Location):
         path = Path(out).resolve()
         return str(path.parent), path.name

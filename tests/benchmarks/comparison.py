@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import (
+    comparison_curation,
     comparison_distillation,
     comparison_features,
     comparison_ponder,
@@ -95,6 +96,7 @@ PAGES: dict[str, dict[str, Section]] = {
     },
     "datasets.md": {"damage": damage, "readers": readers},
     "recipes.md": {"planning": plan},
+    "curation.md": comparison_curation.SECTIONS,
     "distillation.md": comparison_distillation.SECTIONS,
     "ponder.md": comparison_ponder.SECTIONS,
     "rayzer.md": comparison_rayzer.SECTIONS,

@@ -1,0 +1,1 @@
+"""Scenes in numbers: figures by which one filters, descriptors by which one finds the same place again."""

@@ -1,0 +1,1 @@
+"""Curators: the index and its descriptors -> which scenes to train on, and how often. No data moves."""
