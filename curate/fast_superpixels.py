@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from brickyard.curate.images import decode_rgb
 from brickyard.curate.lab import STEPS, lab_of
@@ -49,7 +49,7 @@ class FastConfig:
     segments: int = 150
     compactness: float = 6.0
     sigma: float = 3.0
-    least: float = 0.4
+    least: float = 0.5
 
     def __post_init__(self) -> None:
         if not (1 <= self.segments <= MOST and self.compactness > 0 and self.sigma >= 0 and 0 < self.least <= 1):
@@ -101,9 +101,9 @@ def partition(image: NDArray[np.uint8], config: FastConfig) -> Labels:
     near = _Distance(means, config.compactness * STEPS, (height * width / means.shape[1]) ** 0.5)
     while factor > 1:
         factor //= 2
-        pixels = _reduced(whole, factor)
+        pixels = _reduced(whole, factor, blur=1)
         labels = np.repeat(np.repeat(labels, 2, 0), 2, 1)[: pixels.shape[0], : pixels.shape[1]]
-        labels = _borders(labels, pixels, (low, high), near, factor)
+        labels = _borders(labels, pixels, (low, high), near, factor, passes=factor)
     return _connected(labels)
 
 
@@ -112,9 +112,11 @@ def _reduction(area: float) -> int:
     return 4 if area >= 32 * 32 else 2 if area >= 16 * 16 else 1
 
 
-def _reduced(image: Image.Image, factor: int) -> NDArray[np.uint8]:
-    """Means over squares of `factor` pixels, in integers; what is left at the right and lower edge is a mean, too."""
-    return np.asarray(image.reduce(factor) if factor > 1 else image)
+def _reduced(image: Image.Image, factor: int, blur: int = 0) -> NDArray[np.uint8]:
+    """Means over squares of `factor` pixels, in integers; what is left at the right and lower edge is a mean, too. Then
+    means over squares that reach `blur` pixels in all directions: borders follow edges, not noise."""
+    small = image.reduce(factor) if factor > 1 else image
+    return np.asarray(small.filter(ImageFilter.BoxBlur(blur)) if blur else small)
 
 
 def _smoothed(lab: NDArray[np.int32], sigma: float, factor: int) -> NDArray[np.float64]:
@@ -237,19 +239,16 @@ class _Distance:
         return total
 
 
-_PASSES = 2
-
-
 def _borders(
-    labels: Labels, pixels: NDArray[np.uint8], contrast: tuple[int, int], near: _Distance, factor: int
+    labels: Labels, pixels: NDArray[np.uint8], contrast: tuple[int, int], near: _Distance, factor: int, passes: int
 ) -> Labels:
-    """Labels (h, w) with each pixel beside a border given to the nearest of its own segment and those next to it; twice,
-    so that a border moves by up to two pixels."""
+    """Labels (h, w) with each pixel beside a border given to the nearest of its own segment and those next to it; every
+    pass moves a border by up to a pixel, and looks only where the one before moved it."""
     height, width = labels.shape
     padded = np.pad(labels, 1, mode="edge")
     flat, wide = padded.reshape(-1), width + 2
     todo = _beside_border(labels)
-    for _ in range(_PASSES):
+    for _ in range(passes):
         rows, columns = np.nonzero(todo)
         place = (rows + 1) * wide + columns + 1
         colour = lab_of(pixels[rows, columns], *contrast)
@@ -296,21 +295,23 @@ def _connected(labels: Labels) -> Labels:
     size, owner = np.bincount(pieces.ravel(), minlength=count), np.zeros(count, np.uint8)
     owner[pieces.ravel()] = labels.ravel()
     order = np.lexsort((np.arange(count), -size))
-    kept = np.zeros(count, np.bool_)
-    kept[order[np.unique(owner[order], return_index=True)[1]]] = True
-    dense = np.unique(owner[kept], return_inverse=True)[1]
+    used, first = np.unique(owner[order], return_index=True)
+    lost = np.ones(count, np.bool_)
+    lost[order[first]] = False
     number = np.zeros(256, np.uint8)
-    number[np.sort(owner[kept])] = np.arange(len(dense))
-    flat, open_ = np.pad(number[labels], 1).reshape(-1), np.pad(~kept[pieces], 1, constant_values=True).reshape(-1)
+    number[used] = np.arange(len(used))
     wide = labels.shape[1] + 2
-    place = np.flatnonzero(np.pad(~kept[pieces], 1).reshape(-1))
+    free = np.pad(lost[pieces], 1, constant_values=True).reshape(-1)  # whose label is not known; what lies outside
+    flat = np.pad(number[labels], 1).reshape(-1)
+    rows, columns = np.nonzero(lost[pieces])
+    place = (rows + 1) * wide + columns + 1
     while len(place):
-        taken, fill = np.zeros(len(place), np.bool_), flat[place]
+        fill, found = flat[place], np.zeros(len(place), np.bool_)
         for step in (-wide, -1, 1, wide):
-            beside = ~open_[place + step] & ~taken
+            beside = ~free[place + step] & ~found
             fill[beside] = flat[place + step][beside]
-            taken |= beside
-        flat[place[taken]] = fill[taken]
-        open_[place[taken]] = False
-        place = place[~taken]
+            found |= beside
+        flat[place[found]] = fill[found]
+        free[place[found]] = False
+        place = place[~found]
     return np.ascontiguousarray(flat.reshape(-1, wide)[1:-1, 1:-1])
