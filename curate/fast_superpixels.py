@@ -1,10 +1,11 @@
-"""SLIC at a quarter of the size, its borders then found anew at half and at full size: superpixels at a fifth of the cost.
+"""SLIC at a quarter of the size, its borders found anew at half and at full size: a fifth of the cost or less.
 
     image / 4 --SLIC--> clusters --small pieces joined--> segments --x 2, borders--> --x 2, borders--> connected
 
 A segment of SLIC is some 100 pixels wide, so where it lies shows in a small picture; only its border needs the large
-one. There each pixel beside a border goes to the segment, its own or one next to it, whose mean is nearest in colour and
-place: SLIC's own distance. Pieces that SLIC leaves behind are joined to the neighbour of the most similar colour.
+one. There each pixel beside a border goes to the segment, its own or one next to it, whose mean is nearest in colour
+and place: SLIC's own distance. Pieces that SLIC leaves behind are joined to the neighbour of the most similar colour;
+scikit-image's SLIC joins them to any neighbour, which costs it more than the small picture costs us.
 
 Everything but SLIC itself is in integers and in sums and products of floats in a fixed order: no power, root or
 exponential whose last bit depends on the processor. docs/curation.md has the costs and what it finds beside SLIC.
@@ -54,8 +55,8 @@ class FastConfig:
     def __post_init__(self) -> None:
         if not (1 <= self.segments <= MOST and self.compactness > 0 and self.sigma >= 0 and 0 < self.least <= 1):
             raise RecipeError(
-                f"fast superpixels need segments in 1..{MOST}, compactness above 0, sigma at least 0 and least in 0..1, "
-                f"found {self}"
+                f"fast superpixels need segments in 1..{MOST}, compactness above 0, sigma at least 0 and least in 0..1,"
+                f" found {self}"
             )
 
     @property
@@ -103,7 +104,7 @@ def partition(image: NDArray[np.uint8], config: FastConfig) -> Labels:
         factor //= 2
         pixels = _reduced(whole, factor, blur=1)
         labels = np.repeat(np.repeat(labels, 2, 0), 2, 1)[: pixels.shape[0], : pixels.shape[1]]
-        labels = _borders(labels, pixels, (low, high), near, factor, passes=factor)
+        labels = _borders(labels, pixels, (low, high), near, factor)
     return _connected(labels)
 
 
@@ -154,8 +155,8 @@ def _clusters(lab: NDArray[np.float64], config: FastConfig) -> NDArray[np.intp]:
 
 
 def _joined(clusters: NDArray[np.intp], lab: NDArray[np.float64], least: float) -> Labels:
-    """uint8 (h, w): the connected pieces of clusters, the smallest first joined to the neighbour of the most similar mean
-    colour until all have `least` pixels and there are at most 255."""
+    """uint8 (h, w): the connected pieces of clusters, the smallest first joined to the neighbour of the most similar
+    mean colour until all have `least` pixels and there are at most 255."""
     pieces, count = _pieces(clusters)
     size = np.bincount(pieces.ravel(), minlength=count).tolist()
     sums = np.stack([np.bincount(pieces.ravel(), plane.ravel(), count) for plane in lab], 1).tolist()
@@ -183,7 +184,8 @@ def _joined(clusters: NDArray[np.intp], lab: NDArray[np.float64], least: float) 
     for piece in range(count):  # to the end of the chain
         while into[into[piece]] != into[piece]:
             into[piece] = into[into[piece]]
-    return np.unique(np.array(into), return_inverse=True)[1].astype(np.uint8)[pieces]
+    numbers: Labels = np.unique(np.array(into), return_inverse=True)[1].astype(np.uint8)
+    return np.take(numbers, pieces)
 
 
 def _unlike(sums: list[list[float]], size: list[int], one: int, other: int) -> float:
@@ -220,7 +222,7 @@ def _means(labels: Labels, lab: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class _Distance:
-    """SLIC's distance of pixels to segments, squared: of colour over compactness, and of place over a segment's width."""
+    """SLIC's distance of pixels to segments, squared: of colour over compactness, of place over a segment's width."""
 
     def __init__(self, means: NDArray[np.float64], compactness: float, width: float) -> None:
         scale = np.array([1 / width] * 2 + [1 / compactness] * 3)
@@ -240,15 +242,15 @@ class _Distance:
 
 
 def _borders(
-    labels: Labels, pixels: NDArray[np.uint8], contrast: tuple[int, int], near: _Distance, factor: int, passes: int
+    labels: Labels, pixels: NDArray[np.uint8], contrast: tuple[int, int], near: _Distance, factor: int
 ) -> Labels:
-    """Labels (h, w) with each pixel beside a border given to the nearest of its own segment and those next to it; every
-    pass moves a border by up to a pixel, and looks only where the one before moved it."""
-    height, width = labels.shape
+    """Labels (h, w) with each pixel beside a border given to the nearest of its own segment and those next to it. A pass
+    moves a border by up to a pixel; the second one, at half the size, looks only where the first one moved it."""
+    width = labels.shape[1]
     padded = np.pad(labels, 1, mode="edge")
     flat, wide = padded.reshape(-1), width + 2
     todo = _beside_border(labels)
-    for _ in range(passes):
+    for _ in range(factor):
         rows, columns = np.nonzero(todo)
         place = (rows + 1) * wide + columns + 1
         colour = lab_of(pixels[rows, columns], *contrast)

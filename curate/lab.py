@@ -1,4 +1,4 @@
-"""sRGB -> CIE L*a*b* in integers, by tables: the same bits on every processor, which powers and roots in floats are not.
+"""sRGB -> CIE L*a*b* in integers, by tables: the same bits on every processor, as floats' powers are not.
 
 CIE 15:2004 with the white point D65, as in scikit-image; the matrix is that of IEC 61966-2-1. A component is off by
 less than 0.1 of its unit beside float64 (held by a test). 12 ms for 90,000 pixels.
@@ -65,4 +65,5 @@ def _weighted(
     row: NDArray[np.int32], red: NDArray[np.int32], green: NDArray[np.int32], blue: NDArray[np.int32]
 ) -> NDArray[Any]:
     """int32, 0 to _ONE: a row of the matrix; products stay below 2^29."""
-    return np.minimum((row[0] * red + row[1] * green + row[2] * blue + _ONE // 2) >> 14, _ONE)
+    summed: NDArray[np.int32] = (row[0] * red + row[1] * green + row[2] * blue + _ONE // 2) >> 14
+    return np.minimum(summed, _ONE)
