@@ -244,7 +244,7 @@ class _Distance:
 def _borders(
     labels: Labels, pixels: NDArray[np.uint8], contrast: tuple[int, int], near: _Distance, factor: int
 ) -> Labels:
-    """Labels (h, w) with each pixel beside a border given to the nearest of its own segment and those next to it. A pass
+    """Labels (h, w) with each pixel beside a border given to the nearest of its own and the segments next to it. A pass
     moves a border by up to a pixel; the second one, at half the size, looks only where the first one moved it."""
     width = labels.shape[1]
     padded = np.pad(labels, 1, mode="edge")

@@ -2,7 +2,8 @@
 
 Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods" (TPAMI 2012), as in scikit-image,
 on the whole image at full size with SLidR's parameters. About 1.2 s for a 1600x900 image on one core: the most
-expensive step of curating a driving corpus (`curate.fast_superpixels` has a cheaper one). Other library versions give other partitions, so the version is recorded.
+expensive step of curating a driving corpus (`curate.fast_superpixels` has a cheaper one). Other library versions give
+other partitions, so the version is recorded.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ holds 255 superpixels, ids 0 to 254 (255 is what tools write where there is none
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from brickyard.shards.documents import Every, Maybe
 from brickyard.shards.errors import ImageError
-from brickyard.shards.png import GREY, walk_png
+from brickyard.shards.png import GREY, START, PngHeader, walk_png
 
 MANIFEST = "superpixels.json"
 SHAPE = {
@@ -65,6 +67,9 @@ def read_map(data: bytes, width: int, height: int) -> NDArray[np.uint16]:
         raise ImageError(f"a map of {header.width}x{header.height} pixels, its image has {width}x{height}", 16)
     if header.colour != GREY or header.bits not in (8, 16):
         raise ImageError("no grey PNG of 8 or 16 bits, as a map of ids must be", 24)
+    if data[28]:
+        raise ImageError("an interlaced PNG: write the map without", 28)
+    _refuse_missing_rows(data, header)
     with load(data) as image:
         labels: NDArray[Any] = np.asarray(image)
     if header.bits == 8 and int(labels.max()) >= ONE_BYTE:
@@ -74,3 +79,21 @@ def read_map(data: bytes, width: int, height: int) -> NDArray[np.uint16]:
             24,
         )
     return labels.astype(np.uint16)
+
+
+def _refuse_missing_rows(data: bytes, header: PngHeader) -> None:
+    """Pillow takes rows that are not there for zeros, which are ids like others."""
+    whole, place, compressed = header.height * (1 + header.width * header.bits // 8), len(START), []
+    while place < len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"IDAT":
+            compressed.append(data[place + 8 : place + 8 + length])
+        if kind == b"IEND":
+            break
+        place += 12 + length
+    try:
+        found = len(zlib.decompressobj().decompress(b"".join(compressed), whole + 1))
+    except zlib.error as problem:
+        raise ImageError(f"the map cannot be decompressed: {problem}", len(START)) from problem
+    if found != whole:
+        raise ImageError(f"{min(found, whole)} bytes of pixels, its header says {whole}", len(START))

@@ -1,7 +1,7 @@
 """The superpixels of a corpus as PNG files (`shards.label_maps`), which a recipe takes back with `kind: files`.
 
-A scene's manifest is written after its maps, so a killed export goes on with the scenes that lack one. 50 ms for a map
-of 1600 x 900 pixels, nearly all of it compression; images and points stay behind.
+A scene's manifest is written after its maps, so a killed export goes on with the scenes that lack one. Images
+and points stay behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAYOUT = "superpixels"
 
 
 def export_superpixels(corpus: Corpus, out: Store, *, progress: Progress = lambda done, total: None) -> dict[str, int]:
-    """Write the maps of every scene; returns {"scenes", "maps", "without_superpixels"} (counts of scenes, maps, scenes).
+    """Write the maps of all scenes; returns counts: "scenes", "maps", and scenes "without_superpixels".
 
     Raises:
         CorpusError: `out` holds something else, or two scenes would share a folder.
