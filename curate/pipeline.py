@@ -17,7 +17,11 @@ from brickyard.shards.scene import Scene
 
 @dataclass(frozen=True, kw_only=True)
 class CurateConfig:
-    """What is added to each scene; None leaves a step out."""
+    """What is added to each scene; None leaves a step out.
+
+    Attributes:
+        superpixels: `kind` "slic" (the default), "fast", or "files".
+    """
 
     normals: NormalsConfig | None = None
     superpixels: SlicConfig | FastConfig | SuperpixelFiles | None = field(default_factory=SlicConfig)
