@@ -8,17 +8,23 @@ from dataclasses import dataclass, field
 
 from brickyard.curate.clip_figures import ClipFiguresConfig, add_clip_figures
 from brickyard.curate.correspondences import CorrespondenceConfig, add_correspondences
+from brickyard.curate.fast_superpixels import FastConfig, add_fast_superpixels
 from brickyard.curate.normals import NormalsConfig, add_normals
+from brickyard.curate.superpixel_files import SuperpixelFiles, add_superpixel_files
 from brickyard.curate.superpixels import SlicConfig, add_superpixels
 from brickyard.shards.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurateConfig:
-    """What is added to each scene; None leaves a step out."""
+    """What is added to each scene; None leaves a step out.
+
+    Attributes:
+        superpixels: `kind` "slic" (the default), "fast", or "files".
+    """
 
     normals: NormalsConfig | None = None
-    superpixels: SlicConfig | None = field(default_factory=SlicConfig)
+    superpixels: SlicConfig | FastConfig | SuperpixelFiles | None = field(default_factory=SlicConfig)
     correspondences: CorrespondenceConfig | None = field(default_factory=CorrespondenceConfig)
     clip_figures: ClipFiguresConfig | None = field(default_factory=ClipFiguresConfig)
 
@@ -38,7 +44,7 @@ def curate(
             scene = add_normals(scene, config.normals)
     if config.superpixels is not None and scene.points is not None:  # a clip has nothing to pool over them
         with stage("superpixels"):
-            scene = add_superpixels(scene, config.superpixels)
+            scene = _with_superpixels(scene, config.superpixels)
     if config.correspondences is not None:
         with stage("correspondences"):
             scene = add_correspondences(scene, config.correspondences)
@@ -46,3 +52,11 @@ def curate(
         with stage("clip_figures"):
             scene = add_clip_figures(scene, config.clip_figures)
     return scene
+
+
+def _with_superpixels(scene: Scene, config: SlicConfig | FastConfig | SuperpixelFiles) -> Scene:
+    if isinstance(config, SlicConfig):
+        return add_superpixels(scene, config)
+    if isinstance(config, FastConfig):
+        return add_fast_superpixels(scene, config)
+    return add_superpixel_files(scene, config)

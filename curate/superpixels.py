@@ -2,13 +2,15 @@
 
 Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods" (TPAMI 2012), as in scikit-image,
 on the whole image at full size with SLidR's parameters. About 1.2 s for a 1600x900 image on one core: the most
-expensive step of curating a driving corpus. Other library versions give other partitions, so the version is recorded.
+expensive step of curating a driving corpus (`curate.fast_superpixels` has a cheaper one). Other library versions give
+other partitions, so the version is recorded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +28,8 @@ class SlicConfig:
         compactness: weight of closeness against colour (Lab).
         sigma: width in pixels of the Gaussian smoothing before clustering.
     """
+
+    kind: ClassVar[str] = "slic"
 
     segments: int = 150
     compactness: float = 6.0

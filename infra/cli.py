@@ -208,7 +208,10 @@ def _add_corpora(verbs: Any) -> None:
                    "brickyard export corpus/ --to pointcept --out data/scannet")  # fmt: skip
     export.add_argument("corpus", help="folder or URI")
     export.add_argument(
-        "--to", choices=("pointcept", "ply", "rerun", "webdataset-plain"), required=True, help="the layout"
+        "--to",
+        choices=("pointcept", "ply", "rerun", "superpixels", "webdataset-plain"),
+        required=True,
+        help="the layout",
     )
     export.add_argument("--out", required=True, help="an empty folder, or one that this export began; may be a URI")
 

@@ -31,7 +31,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Roots = frozenset[tuple[str, ...]]
 SOURCES: Roots = frozenset({("sources", "[]", "root")})
 CORPORA: Roots = frozenset({("train", "corpora", "[]", "root"), ("train", "corpora", "[]", "selection")})
-"""Keys that say where something lies: the raw data, and what is trained on."""
+MAPS: Roots = frozenset({("curate", "superpixels", "root")})
+ROOTS: Roots = SOURCES | CORPORA | MAPS
+"""Keys that say where something lies: the raw data, what is trained on, and superpixels from files."""
 
 
 def compose_recipe(path: Path, settings: Sequence[str] = ()) -> Deferred:
@@ -46,7 +48,7 @@ def compose_recipe(path: Path, settings: Sequence[str] = ()) -> Deferred:
     whole = _with_base(path, path.name, ())
     for setting in settings:
         whole = Deferred(node=_set(whole.node, setting), where=whole.where)
-    return _with_roots(whole, lambda at: at.node.value, SOURCES | CORPORA)  # variables elsewhere are refused
+    return _with_roots(whole, lambda at: at.node.value, ROOTS)  # variables elsewhere are refused
 
 
 def _with_base(path: Path, shown: str, above: tuple[Path, ...]) -> Deferred:
@@ -137,7 +139,9 @@ def _remark(node: yaml.Node, mark: yaml.Mark) -> None:
                     _remark(part, mark)
 
 
-def with_variables(recipe: Deferred, environment: Mapping[str, str] | None = None, roots: Roots = SOURCES) -> Deferred:
+def with_variables(
+    recipe: Deferred, environment: Mapping[str, str] | None = None, roots: Roots = SOURCES | MAPS
+) -> Deferred:
     """Variables in roots replaced by their values.
 
     Args:
@@ -172,7 +176,7 @@ def with_absolute_roots(recipe: Deferred, folder: Path) -> Deferred:
         text: str = at.node.value
         return text if "://" in text or text.startswith(("/", "~", "${")) else str(folder / text)
 
-    return _with_roots(recipe, absolute, SOURCES | CORPORA)
+    return _with_roots(recipe, absolute, ROOTS)
 
 
 def _with_roots(recipe: Deferred, change: Callable[[Deferred], str], roots: Roots) -> Deferred:
@@ -186,11 +190,11 @@ def _with_roots(recipe: Deferred, change: Callable[[Deferred], str], roots: Root
         if isinstance(node, yaml.SequenceNode):
             items = [walk(at.child(item, f"[{number}]"), (*path, "[]")) for number, item in enumerate(node.value)]
             return yaml.SequenceNode(node.tag, items, node.start_mark, node.end_mark)
-        if path in SOURCES | CORPORA and isinstance(at.plain(), str):
+        if path in ROOTS and isinstance(at.plain(), str):
             text = change(at) if path in roots else node.value
             return node if text == node.value else yaml.ScalarNode(_TEXT, text, node.start_mark, node.end_mark, '"')
         if found := _VARIABLE.search(node.value):
-            where = "variables are for the roots of sources and corpora only"
+            where = "variables are for the roots of sources, corpora and superpixels only"
             raise at.error(f"{at.title}: {found[0]} stands here, but {where}")
         return node
 

@@ -7,16 +7,18 @@ A recipe can extend another one, be changed by options and take its roots from t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from brickyard.curate.pipeline import CurateConfig
+from brickyard.curate.superpixel_files import SuperpixelFiles
 from brickyard.infra.config import Deferred, dump
 from brickyard.infra.layers import compose_recipe, with_absolute_roots, with_variables
 from brickyard.ingest.source import Source, find_source
 from brickyard.shards.containers import ContainerName
 from brickyard.shards.errors import RecipeError
+from brickyard.shards.storage import Store
 from brickyard.shards.uri import Location, redacted
 
 
@@ -111,6 +113,12 @@ def load_recipe(path: Path, settings: Sequence[str] = (), *, raw: bool = True) -
     """
     composed = compose_recipe(path, settings)
     recipe = (with_variables(composed) if raw else composed).load(Recipe)
+    maps = recipe.curate.superpixels
+    if isinstance(maps, SuperpixelFiles):
+        found = replace(maps, root=absolute_root(maps.root, path.resolve().parent))
+        if raw and not Store(found.root).exists():
+            raise RecipeError(f"{path.name}: curate.superpixels.root: {found.root} is not there")
+        recipe = replace(recipe, curate=replace(recipe.curate, superpixels=found))
     for source in recipe.sources:
         source.resolve()
     return recipe, path.resolve().parent

@@ -115,6 +115,8 @@ def rows(cls: type[Any], above: str = "") -> Iterator[tuple[str, str, str, str]]
         if inner and inner is not SourceConfig:
             item = "[]" if get_origin(kind) in (tuple, list) else ""
             yield from rows(inner, f"{key}{item}.")
+        for other in _of_other_kinds(kind):
+            yield from rows(other, f"{key} (kind: {other.kind}).")
 
 
 def meanings(cls: type[Any]) -> dict[str, str]:
@@ -161,6 +163,14 @@ def _dataclass_in(kind: Any) -> type[Any] | None:
     if get_origin(kind) in (Union, types.UnionType, tuple, list, Sequence):
         return next((found for arg in get_args(kind) if (found := _dataclass_in(arg))), None)
     return None
+
+
+def _of_other_kinds(kind: Any) -> list[Any]:
+    """The dataclasses that a key may have but for the first, which is the default; the key `kind` tells them apart."""
+    if get_origin(kind) not in (Union, types.UnionType):
+        return []
+    known = [arg for arg in get_args(kind) if isinstance(getattr(arg, "kind", None), str)]
+    return known[1:]
 
 
 class Schema:

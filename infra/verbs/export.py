@@ -12,6 +12,7 @@ from brickyard.shards.export.advice import advice
 from brickyard.shards.export.plain import export_plain
 from brickyard.shards.export.ply import export_ply
 from brickyard.shards.export.pointcept import export_pointcept
+from brickyard.shards.export.superpixels import export_superpixels
 from brickyard.shards.storage import Store
 
 _WRITERS = {"pointcept": export_pointcept, "ply": export_ply}
@@ -32,6 +33,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
         summary = export_rerun(corpus, out, progress=progress)
         text = f"{summary['scenes']} recordings, {summary['points']:,} points, {summary['views']} images"
+    elif args.to == "superpixels":
+        summary = export_superpixels(corpus, out, progress=progress)
+        text = f"{summary['maps']} maps of {summary['scenes']} scenes"
+        if summary["without_superpixels"]:
+            text += f"; {summary['without_superpixels']} scenes have none"
     else:
         summary = export_plain(corpus, out, progress=progress)
         text = f"{summary['scenes']} scenes in {summary['shards']} tars"

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brickyard.curate.fast_superpixels import FastConfig
 from brickyard.curate.normals import NormalsConfig
 from brickyard.curate.pipeline import CurateConfig
+from brickyard.curate.superpixel_files import SuperpixelFiles
 from brickyard.infra.fingerprint import code_of, meaning
 from brickyard.ingest.simulate import ALL_DATASETS, SimulationConfig, simulate
 from brickyard.ingest.source import source_names
@@ -104,6 +106,12 @@ def test_the_way_of_all_scenes_counts_for_all(copy: Path, file: str) -> None:
 def test_only_steps_in_use_count(copy: Path) -> None:
     assert changed_by(copy, "curate/superpixels.py", code) == set(OURS)
     assert changed_by(copy, "curate/superpixels.py", code, PLAIN) == set()
+    fast = CurateConfig(superpixels=FastConfig())
+    for file in ("curate/fast_superpixels.py", "curate/lab.py"):
+        assert changed_by(copy, file, code, fast) == set(OURS) and changed_by(copy, file, code) == set()
+    assert changed_by(copy, "curate/superpixels.py", code, fast) == set()
+    from_files = CurateConfig(superpixels=SuperpixelFiles(root="maps"))
+    assert changed_by(copy, "shards/label_maps.py", code, from_files) == set(OURS)
     assert "scikit-image" in code_of("nuscenes", FULL) and "scikit-image" not in code_of("nuscenes", PLAIN)
 
 
@@ -227,6 +235,8 @@ BRINGERS = {"storage", "listing", "retry", "plugins", "clients", "filesystems", 
 """Of `shards`: what lists the folders and brings the bytes of raw files, and what finds a reader."""
 COMMITS = {"build", "corpus", "cache", "fetch", "lock", "quarantine"}
 """Of `shards`: what a task's commit imports; making a scene calls none of it."""
+OTHER_KINDS = {"curate.fast_superpixels", "curate.lab", "curate.superpixel_files", "shards.label_maps"}
+"""Of superpixels: they count where a recipe has them, and are imported with the one that it has."""
 
 
 @pytest.fixture(scope="module")
@@ -248,11 +258,12 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, set[st
 
 def test_all_that_runs_and_is_loaded_for_a_scene_counts(seen: dict[str, dict[str, set[str]]]) -> None:
     brings, commits = ({f"brickyard.shards.{name}" for name in names} for names in (BRINGERS, COMMITS))
+    others = {f"brickyard.{name}" for name in OTHER_KINDS}
     for dataset, modules in seen.items():
         counted = code_of(dataset, FULL).keys()
         reads_a_recipe = {name for name in modules["loaded"] if name.startswith("brickyard.infra.")}
         assert modules["ran"] - counted <= brings | {"brickyard.infra.recipe", "brickyard.infra.meter"}, dataset
-        assert modules["loaded"] - counted <= brings | commits | reads_a_recipe, dataset
+        assert modules["loaded"] - counted <= brings | commits | reads_a_recipe | others, dataset
         assert len(modules["ran"] & counted) > 15, "the spy sees"
 
 

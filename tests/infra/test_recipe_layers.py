@@ -89,7 +89,7 @@ def test_set_replaces_and_extends_merges(tmp_path: Path) -> None:
         ("shards.target_mib=0", "--set shards.target_mib: shards: target_mib must be between"),
         (f"{'a.' * 40}a=1", "nested deeper than 32 levels"),
         ("train.objective.teacher={name: '${HOME}/t'}", "train.objective.teacher.name: ${HOME} stands here, but"),
-        ("name=${HOME}", "--set name: name: ${HOME} stands here, but variables are for the roots of sources and"),
+        ("name=${HOME}", "--set name: name: ${HOME} stands here, but variables are for the roots of sources, "),
     ],
 )  # fmt: skip
 def test_a_mistake_of_an_option_names_the_option(tmp_path: Path, change: str, words: str) -> None:
