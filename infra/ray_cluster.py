@@ -28,7 +28,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_memory_monitor_refresh_ms": "0",  # the kernel ends the process that takes the memory, Ray some worker
     "RAY_task_oom_retries": "2",  # without end by default: a scene that takes all memory would be tried for ever
-    # A node that freezes or is cut off leaves requests of the driver unanswered, and Ray asks after them only once in five
+    # A node that freezes or is cut off leaves requests of the driver unanswered. By itself Ray asks again once in five
     # minutes, which holds up tasks that other nodes could do.
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
