@@ -11,8 +11,8 @@ a label count nowhere. The measures are those of Neubert and Protzel, "Superpixe
 * achievable accuracy: pixels whose region is the one that most of their superpixel's pixels have.
 
 More superpixels and more borders make all three better, so counts and borders stand beside them, and one row asks the
-fast way for fewer. Seconds are of one core's time (`process_time`), the better of two runs. OpenCV's SLIC and SEEDS have
-rows where its contrib modules are installed. About 6 minutes.
+fast way for fewer. Seconds are of one core's time (`process_time`), the better of two runs. OpenCV's SLIC and SEEDS
+have rows where its contrib modules are installed. About 6 minutes.
 """
 
 from __future__ import annotations
