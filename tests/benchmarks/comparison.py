@@ -100,7 +100,7 @@ PAGES: dict[str, dict[str, Section]] = {
         "corruption": corruption,
         **comparison_speed.SECTIONS,
     },
-    "curation.md": {"superpixels": partitions},
+    "superpixels.md": {"superpixels": partitions},
     "datasets.md": {"damage": damage, "readers": readers},
     "recipes.md": {"planning": plan},
     "distillation.md": comparison_distillation.SECTIONS,
