@@ -8,7 +8,7 @@ and place: SLIC's own distance. Pieces that SLIC leaves behind are joined to the
 scikit-image's SLIC joins them to any neighbour, which costs it more than the small picture costs us.
 
 Everything but SLIC itself is in integers and in sums and products of floats in a fixed order: no power, root or
-exponential whose last bit depends on the processor. docs/curation.md has the costs and what it finds beside SLIC.
+exponential whose last bit depends on the processor. docs/superpixels.md has the costs and what it finds beside SLIC.
 """
 
 from __future__ import annotations

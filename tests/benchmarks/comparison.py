@@ -27,6 +27,7 @@ from tests.benchmarks import (
     comparison_speed,
     planning,
     raw_damage,
+    superpixels,
 )
 from tests.benchmarks.report import RESULTS, markdown
 
@@ -81,6 +82,12 @@ def plan(found: Records) -> str:
     return f"{place(record)}:\n\n" + markdown(record["rows"], planning.COLUMNS)
 
 
+def partitions(found: Records) -> str:
+    """The newest record."""
+    record = found["superpixels"][-1]
+    return f"`python -m tests.benchmarks.superpixels`, {place(record)}:\n\n" + superpixels.page(record)
+
+
 def place(record: dict[str, Any]) -> str:
     """Date, commit and machine of a record."""
     return f"{record['date'][:10]}, commit {record['commit'][:7]}, {record['cores']} cores of an {record['cpu']}"
@@ -94,6 +101,7 @@ PAGES: dict[str, dict[str, Section]] = {
         "corruption": corruption,
         **comparison_speed.SECTIONS,
     },
+    "superpixels.md": {"superpixels": partitions},
     "datasets.md": {"damage": damage, "readers": readers},
     "recipes.md": {"planning": plan},
     "curation.md": comparison_curation.SECTIONS,
