@@ -1,4 +1,4 @@
-"""Shared fixtures: where the real samples are, if they are."""
+"""Shared fixtures: where the real samples are, if they are. No test that Hypothesis drives races a clock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 _SAMPLES = Path(os.environ.get("BRICKYARD_SAMPLES", Path(__file__).parents[2] / "shared" / "samples"))
 
