@@ -101,7 +101,7 @@ def test_those_of_a_recipe(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("train.corpora.0.split=val", "a selection says which scenes: leave out dataset and split"),
         ("train.corpora.0.selection=s3://b/x.parquet", "selection must be a local file"),
         ("train.corpora.0.rot=x", "unknown key 'rot' in train.corpora[0]; nearest valid key: 'root'"),
-        ("train.corpora.1.dataset='${X}'", "${X} stands here, but variables are for the roots of sources and corpora"),
+        ("train.corpora.1.dataset='${X}'", "${X} stands here, but variables are for the roots of sources, corpora"),
     ],
 )
 def test_a_mistake_names_its_place(home: Path, monkeypatch: pytest.MonkeyPatch, change: str, words: str) -> None:
