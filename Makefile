@@ -35,7 +35,7 @@ kill-matrix: $(STAMP)
 
 # All mutated files of every reader; the suite reads one in eight of them.
 mutants: $(STAMP)
-	BRICKYARD_MUTANTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/ingest -k 'damaged or mutated'
+	BRICKYARD_MUTANTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --timeout 7200 tests/ingest -k 'damaged or mutated'
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

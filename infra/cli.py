@@ -108,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_building(verbs)
     _add_corpora(verbs)
+    _add_choosing(verbs)
     _add_training(verbs)
     _add_worlds(verbs)
     return top
@@ -223,6 +224,14 @@ def _add_corpora(verbs: Any) -> None:
     stats = _verb(verbs, "stats", "what a corpus holds and where its bytes go", "brickyard stats corpus/")
     stats.add_argument("corpus", help="folder or URI")
 
+    show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
+                 "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip
+    show.add_argument("target", help="a corpus, or the folder of a training run")
+    show.add_argument("scene", nargs="?", help="one scene (default: a few of every dataset)")
+    show.add_argument("--out", type=Path, required=True, help="the page")
+
+
+def _add_choosing(verbs: Any) -> None:
     describe = _verb(verbs, "describe", "numbers by which scenes are chosen, written beside the corpus",
                      "brickyard describe corpus/")  # fmt: skip
     describe.add_argument("corpus", help="folder or URI")
@@ -261,12 +270,6 @@ def _add_corpora(verbs: Any) -> None:
     explain.add_argument("--selection", default=None, metavar="NAME", help="as `curate --name` called it")
     explain.add_argument("--why-not", action="store_true", help="all that stands against it, not only what came first")
     explain.add_argument("--against", default=None, metavar="CORPUS", help="as it was curated, for --why-not")
-
-    show = _verb(verbs, "show", "one self-contained HTML page of a corpus or a run",
-                 "brickyard show corpus/ scannet/scene0000_00 --out page.html")  # fmt: skip
-    show.add_argument("target", help="a corpus, or the folder of a training run")
-    show.add_argument("scene", nargs="?", help="one scene (default: a few of every dataset)")
-    show.add_argument("--out", type=Path, required=True, help="the page")
 
 
 def _add_training(verbs: Any) -> None:

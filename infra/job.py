@@ -97,10 +97,7 @@ def run_build(
     """
     store = Store(out)
     with only_writer(store):
-        plan = grow(store, plan, take=grows, retry=retry_quarantined, accept=accept_code)
-        plan = check_code(store, plan, accept=accept_code)
-        check_inputs(store, plan, take=retry_quarantined)
-        start_build(store, plan.fingerprint)
+        plan = _begin(store, plan, grows=grows, retry=retry_quarantined, accept=accept_code)
         build = fingerprint_digest(plan.fingerprint)
         if not retry_quarantined and (corpus := finished(store, build)):
             progress(len(plan.refs), len(plan.refs), "already built")
@@ -133,6 +130,15 @@ def run_build(
         manifest = finish_build(store, len(plan.tasks), build, plan.missing, said, parts_of=builds)
         log.add("end", now=True, scenes=manifest["scenes"], quarantined=len(manifest["quarantined"]))
     return BuildResult(manifest, len(todo), reused, seconds)
+
+
+def _begin(store: Store, plan: Plan, *, grows: bool, retry: bool, accept: bool) -> Plan:
+    """Begin or go on with the build of a plan, as far as what is there allows it; the plan with what was there."""
+    plan = grow(store, plan, take=grows, retry=retry, accept=accept)
+    plan = check_code(store, plan, accept=accept)
+    check_inputs(store, plan, take=retry)
+    start_build(store, plan.fingerprint)
+    return plan
 
 
 def about(recipe: Recipe, plan: Plan, job: Job, builds: Sequence[str]) -> dict[str, Any]:

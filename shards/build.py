@@ -46,6 +46,10 @@ LISTS = ("quarantined", "notices")
 """Lists of a manifest, which lie in files of their own where they are long."""
 
 
+class OtherBuild(CorpusError):
+    """A build with another fingerprint was begun in the folder."""
+
+
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
     """16 hex digits that stand for a fingerprint (configuration, code, inputs)."""
     return xxhash.xxh3_64_hexdigest(json.dumps(fingerprint, sort_keys=True).encode())
@@ -71,7 +75,7 @@ def start_build(store: Store, fingerprint: Mapping[str, Any]) -> None:
     before = read_document(store.read(BUILD, most=MAX_BYTES), f"{store.uri}/{BUILD}", hint="the build is damaged")
     if before != (after := read_document(text, BUILD)):
         changes = "\n  ".join(differences(before, after))
-        raise CorpusError(
+        raise OtherBuild(
             f"{store.uri} was begun by a different build; continuing would mix the two. What differs:\n  {changes}\n"
             "Build into another folder, or restore the former recipe, data and version."
         )

@@ -56,7 +56,8 @@ def write_described(
 
 
 def described(corpus: Corpus) -> pa.Table:
-    """The index with the columns of the layer, where there is one that is committed; in the order of the index.
+    """The index with the columns of the layer, where there is one that is committed; in the order of the index. Scenes
+    that came after the layer was written have those of the index.
 
     Raises:
         CorpusError: the layer is damaged, or of another corpus.
@@ -64,12 +65,13 @@ def described(corpus: Corpus) -> pa.Table:
     if not layer_store(corpus.store, LAYER).exists(MANIFEST):
         return corpus.index
     layer = open_layer(corpus, LAYER)
-    rows = pa.array([layer.find(key) for key in corpus.keys], pa.int64())
+    found = [layer.find(key) for key in corpus.keys]  # None for what the corpus has grown by since
+    rows = pa.array([len(layer) + row if other is None else other for row, other in enumerate(found)], pa.int64())
     table = corpus.index
     for name in COLUMNS:
         place = table.schema.get_field_index(name)
-        theirs = layer.index.column(name).combine_chunks().take(rows)
-        table = table.set_column(place, table.schema.field(name), theirs)
+        both = [one.index.column(name).combine_chunks() for one in (layer, corpus)]
+        table = table.set_column(place, table.schema.field(name), pa.concat_arrays(both).take(rows))
     return table
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.errors import NONSENSE, CorpusError
 from brickyard.shards.guard import open_parquet, read_columns
-from brickyard.shards.seal import is_whole, write_sealed
+from brickyard.shards.seal import read_sealed, write_sealed
 from brickyard.shards.storage import Store
 
 _SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
@@ -30,12 +30,7 @@ def write_refusals(store: Store, name: str, corpus: str, keys: Sequence[str], re
 
 def read_refusals(store: Store, name: str) -> Mapping[str, str]:
     """Key -> reason; raises `CorpusError` naming a file that is missing or damaged."""
-    size = store.size(name)
-    if size is None or size > _MAX_BYTES:
-        raise CorpusError(f"{store.uri}/{name} " + ("does not exist" if size is None else f"has {size} bytes"))
-    data = store.read(name, whole=is_whole)
-    if not is_whole(data):
-        raise CorpusError(f"{store.uri}/{name} is damaged: its bytes are not the ones that were sealed")
+    data = read_sealed(store, name, _MAX_BYTES)
     try:
         file = open_parquet(data)
         read_document((file.metadata.metadata or {})[_NOTE.encode()], "its note", {"corpus": str})

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from brickyard.shards.errors import CorpusError
 from brickyard.shards.guard import open_parquet
-from brickyard.shards.storage import digest64
+from brickyard.shards.storage import Store, digest64
 
 UNSEALED = {"brickyard-seal": "xxh3-64:" + 16 * "0"}
 """Metadata that a writer adds to a file before it is sealed."""
@@ -48,6 +49,20 @@ def write_sealed(
         else:
             return data
     raise ValueError(f"a table that no reader would accept: {refused}")
+
+
+def read_sealed(store: Store, name: str, most: int) -> bytes:
+    """A sealed file of a store, of at most so many bytes. Raises `CorpusError` naming one that is missing, larger or
+    damaged."""
+    size = store.size(name)
+    if size is None or size > most:
+        raise CorpusError(
+            f"{store.uri}/{name} " + ("does not exist" if size is None else f"has {size} bytes, too many")
+        )
+    data = store.read(name, whole=is_whole)
+    if not is_whole(data):
+        raise CorpusError(f"{store.uri}/{name} is damaged: its bytes are not the ones that were sealed")
+    return data
 
 
 def seal(data: pa.Buffer) -> pa.Buffer:

@@ -23,7 +23,7 @@ from brickyard.shards.documents import document_bytes, read_document
 from brickyard.shards.errors import NONSENSE, CorpusError
 from brickyard.shards.guard import open_parquet, read_columns
 from brickyard.shards.scene_list import SceneList
-from brickyard.shards.seal import is_whole, write_sealed
+from brickyard.shards.seal import read_sealed, write_sealed
 from brickyard.shards.storage import Store
 
 _SCHEMA = pa.schema(
@@ -167,14 +167,7 @@ def write_selection(store: Store, name: str, selection: Selection) -> None:
 
 def read_selection(store: Store, name: str) -> Selection:
     """Read what `write_selection` wrote; raises `CorpusError` naming a file that is missing, damaged or none."""
-    size = store.size(name)
-    if size is None or size > _MAX_BYTES:
-        raise CorpusError(
-            f"{store.uri}/{name} " + ("does not exist" if size is None else f"has {size} bytes, too many")
-        )
-    data = store.read(name, whole=is_whole)
-    if not is_whole(data):
-        raise CorpusError(f"{store.uri}/{name} is damaged or no selection: its bytes are not the ones that were sealed")
+    data = read_sealed(store, name, _MAX_BYTES)
     try:
         file = open_parquet(data)
         note = read_document((file.metadata.metadata or {})[b"brickyard-selection"], "its note", _NOTE)

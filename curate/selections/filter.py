@@ -22,7 +22,7 @@ class FilterConfig:
         datasets, domains: the rules hold for these alone; all where empty. Others stay.
         unknown: what becomes of a scene that has no such number: "refuse" or "keep".
         over: "scene" judges each by its own number, "sequence" by the median over its sequence, which a figure needs
-            that says little of one scene (`edge_gain`).
+            that says little of one scene (`yaw_off_degrees`).
     """
 
     at_least: Mapping[str, float] = field(default_factory=dict)

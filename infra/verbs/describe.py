@@ -11,6 +11,7 @@ import numpy as np
 from brickyard.curate.describe.describe import FIGURES, Embed, describe
 from brickyard.curate.describe.images import Pixels
 from brickyard.infra.progress import Progress
+from brickyard.shards.build import OtherBuild
 from brickyard.shards.corpus import Corpus
 from brickyard.shards.described import LAYER, write_described
 from brickyard.shards.errors import CorpusError
@@ -34,9 +35,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
             provenance=provenance,
             progress=Progress("describing", "shards"),
         )
-    except CorpusError as problem:
-        if "different build" not in str(problem):
-            raise
+    except OtherBuild as problem:
         layer = layer_store(corpus.store, LAYER).uri
         raise CorpusError(
             f"{layer} was described otherwise; delete it to describe the corpus anew: {problem}"
